@@ -1,0 +1,72 @@
+# Every target does its own set-up, from PyPI only and without root; a later run finds it done.
+# Another interpreter: make test PYTHON=python3.13 (the environment is made anew when the version differs).
+# Needs Python 3.11 or later with venv, and make; git only to get here.
+
+PYTHON ?= python3
+VENV := .venv
+SEED_VENV := .seed-venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# One stamp for each interpreter and extra, inside the environment, so that both go together.
+TAG := $(subst /,_,$(PYTHON))
+DEMO := $(VENV)/.demo-$(TAG)
+DEV := $(VENV)/.dev-$(TAG)
+SEED := $(SEED_VENV)/.seed-$(TAG)
+LOCK := pyproject.toml constraints.txt
+
+# A network namespace without any interface up; a user who is not root becomes one inside it.
+NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-offline test-seed lint bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, prove, and show what the operator sees
+	@$(BIN)/blindai demo
+
+test: lint  ## everything but tests/seed, style and types first
+	$(BIN)/pytest -n auto -m 'not seed' --ignore=tests/seed
+
+test-offline: $(DEV)  ## the unit tests, in a network namespace that has no network
+	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed' --ignore=tests/seed
+
+test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
+	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
+
+lint: $(DEV)  ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(DEV)  ## measured speed; each file of bench/ prints its method
+	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean:  ## remove the environments and everything made by the targets
+	rm -rf $(VENV) $(SEED_VENV) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Make the environment $(1), or keep one of the same Python version.
+define make-venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "blindai needs Python 3.11 or later, and '$(PYTHON)' is not; try: make PYTHON=python3.12 ..." >&2; exit 1; }
+@test "$$($(1)/bin/python -c 'import sys; print(sys.version)' 2>&1)" = "$$($(PYTHON) -c 'import sys; print(sys.version)')" || \
+	{ echo "making $(1) with $(PYTHON)"; $(PYTHON) -m venv --clear $(1); }
+endef
+
+$(DEMO): $(LOCK)
+	$(call make-venv,$(VENV))
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(DEV): $(LOCK)
+	$(call make-venv,$(VENV))
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $(DEMO) $@
+
+$(SEED): $(LOCK) seed-requirements.txt
+	$(call make-venv,$(SEED_VENV))
+	$(SEED_VENV)/bin/python -m pip install --quiet -c constraints.txt -r seed-requirements.txt -e '.[server]'
+	@touch $@

@@ -1,0 +1,61 @@
+"""Confidential AI inference: verify the enclave by remote attestation, then send it data.
+
+    import blindai
+    with blindai.connect("https://host:50051", policy="policy.toml") as client:
+        client.upload_model("m.onnx")
+        client.infer("m", array)
+
+Nothing is imported until it is asked for, so that `import blindai` is cheap and has no side effect.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "1.0.0a1"
+__all__ = ["AsyncClient", "Client", "Policy", "__version__", "connect"]
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blindai.attestation.policy import Policy
+    from blindai.client.async_client import AsyncClient
+    from blindai.client.sync_client import Client
+
+
+def connect(
+    url: str,
+    *,
+    policy: str | Path | Policy | None = None,
+    service: str = "blindai-srv",
+    level: str = "fresh",
+    insecure_simulation: bool = False,
+    timeout_s: float = 120.0,
+) -> Client:
+    """Verify the server at `url` and open a `Client` to it; the arguments and errors are those of `Client`."""
+    from blindai.client.sync_client import Client  # noqa: PLC0415  # see the module's docstring
+
+    return Client(
+        url,
+        policy=policy,
+        service=service,
+        level=level,
+        insecure_simulation=insecure_simulation,
+        timeout_s=timeout_s,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncClient":
+        from blindai.client.async_client import AsyncClient  # noqa: PLC0415  # see the module's docstring
+
+        return AsyncClient
+    if name == "Client":
+        from blindai.client.sync_client import Client  # noqa: PLC0415  # likewise
+
+        return Client
+    if name == "Policy":
+        from blindai.attestation.policy import Policy  # noqa: PLC0415  # likewise
+
+        return Policy
+    raise AttributeError(f"module 'blindai' has no attribute {name!r}")

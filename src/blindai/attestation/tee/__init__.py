@@ -1,0 +1,52 @@
+"""Every TEE that this release can verify: one file each, and one entry here (docs/spec/appraisal.md §4).
+
+A file holds, in this order: constants, frozen dataclasses, `parse(bytes)`, `verify(item, now, checks) -> Claims`,
+`check(claims, policy) -> Iterator[Finding]`, and `parse_policy(section)` for its table of the policy file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from blindai.attestation.binding import Binding
+from blindai.attestation.evidence import Claims
+from blindai.attestation.policy_file import TeePolicy
+from blindai.attestation.tee import simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blindai.attestation.checks import Checks
+    from blindai.attestation.evidence import EvidenceItem, Finding
+    from blindai.attestation.policy_file import Section
+
+_Claims = TypeVar("_Claims", bound=Claims)
+_Policy = TypeVar("_Policy", bound=TeePolicy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tee(Generic[_Claims, _Policy]):
+    """How one TEE is verified.
+
+    Attributes:
+        verify: parses exactly, follows the chain to a pinned root, checks the signature.
+        slot: what the evidence must hold of the binding.
+        check: compares claims with the policy; yields every finding.
+        parse_policy: reads the TEE's table of a policy file.
+    """
+
+    verify: Callable[[EvidenceItem, float, Checks], _Claims]
+    slot: Callable[[Binding], bytes]
+    check: Callable[[_Claims, _Policy], Iterator[Finding]]
+    parse_policy: Callable[[Section], _Policy]
+
+
+TEES: dict[str, Tee[Any, Any]] = {
+    simulation.TEE: Tee(
+        verify=simulation.verify,
+        slot=Binding.bound,
+        check=simulation.check,
+        parse_policy=simulation.parse_policy,
+    ),
+}

@@ -1,0 +1,168 @@
+"""The server's private keys: who may still open what, and when each key ends (docs/spec/sealed.md §1, §2).
+
+One process owns a `KeyRing`; keys never touch the disk and end by a clock that the host cannot set.
+"Erased" means that the last reference is dropped; Python cannot overwrite memory (SECURITY.md).
+Leaves out: evidence about the keys (server/attestation_door.py) and the messages themselves (sealed.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from blindai.channel.exchange import key_id
+from blindai.channel.hpke import HpkeKeyPair
+from blindai.channel.keyset import MAX_FRESH_S, Keyset, Kind, Software, keyset_id
+from blindai.errors import ReplayedMessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blindai.channel.admission import Admission
+    from blindai.channel.runtime_policy import RuntimePolicy
+
+DEFAULT_EPOCH_S = 6 * 3600
+FRESH_HPKE_S = 120
+MAX_REPLAY_ENTRIES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Two clocks, in seconds: `wall` (Unix time, set by the host) and `boot` (only moves forward)."""
+
+    wall: Callable[[], float]
+    boot: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What every keyset of this server says alike."""
+
+    service: str
+    instance: bytes
+    runtime: RuntimePolicy
+    software: Software
+    simulated: bool
+    operator: Admission | None = None
+    tls: tuple[bytes, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class HeldKey:
+    """One keyset with its private halves.
+
+    Attributes:
+        encoded: `K` as transmitted.
+        hpke: None once erased; sessions opened with it live on.
+        hpke_ends_s: boot time at which the HPKE key is erased.
+        ends_s: boot time at which the keyset ends, receipts and sessions included.
+    """
+
+    keyset: Keyset
+    encoded: bytes = field(repr=False)
+    keyset_id: bytes
+    key_id: bytes
+    hpke: HpkeKeyPair | None = field(repr=False)
+    receipt_key: Ed25519PrivateKey = field(repr=False)
+    renew_s: float
+    hpke_ends_s: float
+    ends_s: float
+    _seen: set[bytes] = field(default_factory=set, repr=False)
+
+    @property
+    def full(self) -> bool:
+        """Whether the replay set has no room; the epoch then ends early."""
+        return len(self._seen) >= MAX_REPLAY_ENTRIES
+
+    def spend(self, digest: bytes) -> None:
+        """Note that a one-shot request runs; no `await` lies between the look and the note.
+
+        Raises:
+            ReplayedMessageError: it ran before.
+        """
+        if digest in self._seen:
+            raise ReplayedMessageError("this sealed request was received before")
+        self._seen.add(digest)
+
+
+class KeyRing:
+    """Makes keysets, finds keys by id, and forgets them in time."""
+
+    def __init__(
+        self, identity: Identity, *, clock: Clock, random: Callable[[int], bytes], epoch_s: int = DEFAULT_EPOCH_S
+    ) -> None:
+        self.identity = identity
+        self._clock = clock
+        self._random = random
+        self._epoch_s = epoch_s
+        self._by_id: dict[bytes, HeldKey] = {}
+        self._epoch: HeldKey | None = None
+
+    def epoch(self) -> HeldKey:
+        """The epoch key to publish: made on first need, followed by the next one at half life or when full."""
+        current = self._epoch
+        if current is None or self._clock.boot() >= current.renew_s or current.full:
+            current = self._epoch = self._make("epoch", b"", lifetime_s=self._epoch_s, hpke_s=self._epoch_s)
+        return current
+
+    def fresh(self, challenge: bytes) -> HeldKey:
+        """A key that did not exist before `challenge`, the root of a batch of nonces, was known."""
+        return self._make("fresh", challenge, lifetime_s=MAX_FRESH_S, hpke_s=FRESH_HPKE_S)
+
+    def find(self, kid: bytes) -> HeldKey | None:
+        """The key of that id if it can still open requests."""
+        held = self._by_id.get(kid)
+        if held is None or held.full:
+            return None
+        if self._clock.boot() >= held.hpke_ends_s:
+            held.hpke = None
+            return None
+        return held
+
+    def sweep(self) -> None:
+        """Erase what has ended."""
+        now_s = self._clock.boot()
+        for held in list(self._by_id.values()):
+            if now_s >= held.hpke_ends_s:
+                held.hpke = None
+            if now_s >= held.ends_s:
+                del self._by_id[held.key_id]
+                if held is self._epoch:
+                    self._epoch = None
+
+    def _make(self, kind: Kind, challenge: bytes, *, lifetime_s: int, hpke_s: int) -> HeldKey:
+        hpke = HpkeKeyPair(self._random)
+        receipt_key = Ed25519PrivateKey.from_private_bytes(self._random(32))
+        not_before, now_s = int(self._clock.wall()), self._clock.boot()
+        identity = self.identity
+        keyset = Keyset(
+            service=identity.service,
+            operator=identity.operator,
+            instance=identity.instance,
+            kind=kind,
+            challenge=challenge,
+            not_before=not_before,
+            not_after=not_before + lifetime_s,
+            hpke_public_key=hpke.public_key,
+            tls=identity.tls if kind == "epoch" else (),
+            receipt_public_key=receipt_key.public_key().public_bytes_raw(),
+            runtime=identity.runtime,
+            software=identity.software,
+            simulated=identity.simulated,
+        )
+        encoded = keyset.encode()
+        held = HeldKey(
+            keyset=keyset,
+            encoded=encoded,
+            keyset_id=keyset_id(encoded),
+            key_id=key_id(hpke.public_key),
+            hpke=hpke,
+            receipt_key=receipt_key,
+            renew_s=now_s + lifetime_s / 2,
+            hpke_ends_s=now_s + hpke_s,
+            ends_s=now_s + lifetime_s,
+        )
+        self._by_id[held.key_id] = held
+        return held

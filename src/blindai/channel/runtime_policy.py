@@ -1,0 +1,126 @@
+"""The attested runtime policy: what an operator can set and a data owner would care about (docs/spec/sealed.md §1).
+
+It stands in the keyset, so evidence vouches for it and a client's policy can demand it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from blindai.wire import (
+    base64url_encode,
+    boolean,
+    bounded_list,
+    compact_json,
+    exact_bytes,
+    label,
+    length_prefixed,
+    printable,
+    require_members,
+    whole_number,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeLimits:
+    """Bounds that a user may meet, in bytes, counts and seconds."""
+
+    max_body_bytes: int
+    max_model_bytes: int
+    max_models: int
+    run_timeout_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimePolicy:
+    """The attested runtime policy: what an operator can set and a data owner would care about.
+
+    Attributes:
+        isolation: what shares a process: `process` (nothing), `model` (users of one model) or `thread` (everything).
+        sealing: what keeps stored models: `ephemeral` (a key in memory, gone at exit).
+        models: digests of the start-up models.
+        configuration: SHA-256 of the whole configuration.
+    """
+
+    log_level: str
+    telemetry: bool
+    isolation: str
+    batching: bool
+    authentication: str
+    sealing: str
+    upload_allowed: bool
+    require_sealed: bool
+    models: tuple[str, ...]
+    limits: RuntimeLimits
+    configuration: bytes
+
+    def members(self) -> dict[str, Any]:
+        """The object that stands in the keyset."""
+        limits = self.limits
+        return {
+            "log_level": self.log_level,
+            "telemetry": self.telemetry,
+            "isolation": self.isolation,
+            "batching": self.batching,
+            "authentication": self.authentication,
+            "sealing": self.sealing,
+            "upload_allowed": self.upload_allowed,
+            "require_sealed": self.require_sealed,
+            "models": list(self.models),
+            "limits": {
+                "max_body_bytes": limits.max_body_bytes,
+                "max_model_bytes": limits.max_model_bytes,
+                "max_models": limits.max_models,
+                "run_timeout_s": limits.run_timeout_s,
+            },
+            "configuration": base64url_encode(self.configuration),
+        }
+
+    @property
+    def digest(self) -> bytes:
+        """What a receipt repeats: SHA-256 over the object in its compact, sorted form."""
+        return hashlib.sha256(label("runtime-policy") + length_prefixed(compact_json(self.members()))).digest()
+
+
+def parse_runtime_policy(value: object) -> RuntimePolicy:
+    """Read the keyset's `runtime` object.
+
+    Raises:
+        ValueError: a missing or unknown member, or one of another type.
+    """
+    members = require_members(
+        value,
+        frozenset(
+            {
+                "log_level",
+                "telemetry",
+                "isolation",
+                "batching",
+                "authentication",
+                "sealing",
+                "upload_allowed",
+                "require_sealed",
+                "models",
+                "limits",
+                "configuration",
+            }
+        ),
+    )
+    limits = require_members(
+        members["limits"], frozenset({"max_body_bytes", "max_model_bytes", "max_models", "run_timeout_s"})
+    )
+    return RuntimePolicy(
+        log_level=printable(members["log_level"]),
+        telemetry=boolean(members["telemetry"]),
+        isolation=printable(members["isolation"]),
+        batching=boolean(members["batching"]),
+        authentication=printable(members["authentication"]),
+        sealing=printable(members["sealing"]),
+        upload_allowed=boolean(members["upload_allowed"]),
+        require_sealed=boolean(members["require_sealed"]),
+        models=tuple(printable(digest) for digest in bounded_list(members["models"])),
+        limits=RuntimeLimits(**{name: whole_number(limit) for name, limit in limits.items()}),
+        configuration=exact_bytes(members["configuration"], 32),
+    )

@@ -1,0 +1,147 @@
+"""Verbs of the data owner and the model owner: `attest`, `upload`, `infer`, `models`, `delete`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blindai.cli.input_files import read_inputs
+from blindai.cli.options import JsonOption, Server, client_verb
+from blindai.cli.screen import note, plain, print_findings, print_json, print_table, say
+from blindai.errors import RejectedEvidenceError
+
+if TYPE_CHECKING:
+    from blindai.client.attestation_view import Attestation
+    from blindai.client.results import InferResult
+
+LAST = "@last"
+
+
+@client_verb
+def attest(server: Server, as_json: JsonOption = False) -> None:
+    """Verify a server: each check, and why it matters."""
+    try:
+        with server.connect() as client:
+            attestation = client.attestation
+    except RejectedEvidenceError as error:
+        if not as_json:
+            print_findings(error.findings)
+        raise
+    if as_json:
+        print_json(_attestation_members(attestation))
+        return
+    keyset = attestation.keyset
+    print_findings(attestation.findings)
+    say(f"\nlevel {attestation.level}: {keyset.software.name} {keyset.software.version} as {keyset.service!r}")
+
+
+@client_verb
+def upload(
+    server: Server,
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="the model; MODEL.onnx.data is found by itself")],
+    name: Annotated[str | None, typer.Option("--name", help="the model's name [default: the file's stem]")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="its version [default: the server counts]")] = None,
+    defer_loading: Annotated[bool, typer.Option("--defer-loading", help="load at the first inference")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload an ONNX model, which only the enclave opens."""
+    with server.connect() as client:
+        uploaded = client.upload_model(model, name=name, version=version, load=not defer_loading)
+    if as_json:
+        print_json({"name": uploaded.name, "version": uploaded.version, "digest": uploaded.digest})
+    else:
+        print_table(("name", "version", "digest"), [(uploaded.name, uploaded.version, uploaded.digest)])
+
+
+@client_verb
+def infer(
+    server: Server,
+    model: Annotated[str, typer.Argument(help=f"name, name@sha256:digest, or {LAST} for the one uploaded last")],
+    data: Annotated[str, typer.Argument(metavar="FILE|-", help=".npy, .npz or .json; - reads JSON from stdin")],
+    version: Annotated[str | None, typer.Option("--version", help="a version [default: the newest]")] = None,
+    proof: Annotated[Path | None, typer.Option("--proof", help="write the publishable proof here")] = None,
+    opening: Annotated[Path | None, typer.Option("--opening", help="write the private opening here")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model on data that only the enclave sees."""
+    inputs = read_inputs(data)
+    with server.connect() as client:
+        result = client.infer(None if model == LAST else model, inputs, version=version)
+    if as_json:
+        print_json(_result_members(result))
+    else:
+        for tensor in result.outputs:
+            say(f"{tensor.name}: {tensor.datatype} {list(tensor.shape)}\n{tensor.as_numpy()}")
+    if proof:
+        result.proof().save(proof)
+        note(f"wrote {proof}, which may be published")
+    if opening:
+        result.opening().save(opening)
+        note(f"wrote {opening}, which holds the data: keep it private")
+
+
+@client_verb
+def models(server: Server, as_json: JsonOption = False) -> None:
+    """List the models on a server, the newest at the end."""
+    with server.connect() as client:
+        listed = client.models()
+    if as_json:
+        print_json(plain(listed))
+    else:
+        rows = [(model.name, model.version, f"{model.size_bytes:,}", model.digest) for model in listed]
+        print_table(("name", "version", "bytes", "digest"), rows)
+
+
+@client_verb
+def delete(
+    server: Server,
+    model: Annotated[str, typer.Argument(help="name or name@sha256:digest")],
+    version: Annotated[str | None, typer.Option("--version", help="only this version [default: all]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a model: its stored bytes and its process."""
+    with server.connect() as client:
+        deleted = client.delete_model(model, version=version)
+    if as_json:
+        print_json({"deleted": deleted})
+    else:
+        say(f"deleted {deleted} version{'s' if deleted != 1 else ''}")
+
+
+def _attestation_members(attestation: Attestation) -> dict[str, Any]:
+    keyset = attestation.keyset
+    return {
+        "level": attestation.level,
+        "simulated": attestation.simulated,
+        "service": keyset.service,
+        "software": plain(keyset.software),
+        "runtime": keyset.runtime.members(),
+        "not_after": keyset.not_after,
+        "claims": plain(attestation.claims),
+        "findings": plain(attestation.findings),
+    }
+
+
+def _result_members(result: InferResult) -> dict[str, Any]:
+    outputs = [
+        {
+            "name": tensor.name,
+            "datatype": str(tensor.datatype),
+            "shape": list(tensor.shape),
+            "data": [_jsonable(value) for value in tensor.as_flat()],
+        }
+        for tensor in result.outputs
+    ]
+    return {"model_name": result.model_name, "model_version": result.model_version, "outputs": outputs}
+
+
+def _jsonable(value: object) -> object:
+    """Bytes as text, and what JSON cannot hold (NaN, infinities) as strings."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value

@@ -1,0 +1,51 @@
+"""What `blindai infer` reads: `.npy`, `.npz`, `.json`, or JSON on stdin."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from blindai.errors import InvalidInputError
+
+
+def read_inputs(source: str) -> Any:
+    """An array, a list, or a dict by input name.
+
+    Raises:
+        BadParameter: its ending says nothing that can be read.
+        InvalidInputError: the file cannot be read as what its ending says.
+        FileNotFoundError: it is not there.
+    """
+    if source == "-":
+        return _json(sys.stdin.buffer.read())
+    path = Path(source)
+    if path.suffix == ".json":
+        return _json(path.read_bytes())
+    if path.suffix in (".npy", ".npz"):
+        return _numpy(path)
+    raise typer.BadParameter(f"{path.name} ends in neither .npy, .npz nor .json; or give JSON on stdin, as `-`")
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the input is not JSON: {error}") from None
+
+
+def _numpy(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        loaded = np.load(path, allow_pickle=False)  # a pickle would run code of whoever made the file
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return dict(loaded)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(f"{path.name} is not a {path.suffix} file of plain arrays: {error}") from None

@@ -1,0 +1,75 @@
+"""`blindai`: the list of verbs, and how their errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import blindai
+from blindai.cli import client_verbs, server_verbs, verify_verb
+from blindai.cli.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
+from blindai.cli.screen import error_members, file_error, print_error, print_json, use_any_encoding
+from blindai.errors import BlindAIError
+
+# A path that the user gave and that cannot be what it should be.
+_UNUSABLE_PATH = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+app = typer.Typer(
+    name="blindai",
+    help="Confidential AI inference: verify the enclave, then send it data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("serve")(server_verbs.serve)
+app.command("demo")(server_verbs.demo)
+app.command("attest")(client_verbs.attest)
+app.command("upload")(client_verbs.upload)
+app.command("infer")(client_verbs.infer)
+app.command("models")(client_verbs.models)
+app.command("delete")(client_verbs.delete)
+app.command("verify")(verify_verb.verify)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the flag
+    if wanted:
+        typer.echo(f"blindai {blindai.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # handled by its callback
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Confidential AI inference: verify the enclave, then send it data."""
+
+
+def main() -> None:
+    """Run a verb; an error of ours becomes a message, a hint and an exit code."""
+    use_any_encoding()
+    try:
+        app(prog_name="blindai")
+    except BlindAIError as error:
+        _report(error)
+        sys.exit(exit_code(error))
+    except OSError as error:
+        _report(BlindAIError(file_error(error)))
+        sys.exit(USAGE if isinstance(error, _UNUSABLE_PATH) else FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _report(error: BlindAIError) -> None:
+    if "--json" in sys.argv:
+        print_json(error_members(error))
+    else:
+        print_error(error)
+
+
+if __name__ == "__main__":
+    main()

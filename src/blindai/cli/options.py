@@ -1,0 +1,114 @@
+"""The options that every verb of the client shares, and how a verb opens its client."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from blindai.channel.keyset import DEFAULT_SERVICE
+from blindai.cli.screen import warn_of_simulation
+from blindai.errors import ChannelError
+
+if TYPE_CHECKING:
+    from blindai.attestation.policy import Policy
+    from blindai.client.sync_client import Client
+
+
+class Level(enum.StrEnum):
+    """The evidence to ask for."""
+
+    FRESH = "fresh"
+    CACHED = "cached"
+
+
+def _usable_url(url: str) -> str:
+    from blindai.client.transport import parse_server_url
+
+    try:
+        parse_server_url(url)
+    except ChannelError as error:
+        raise typer.BadParameter("; ".join(filter(None, (str(error), error.hint)))) from None
+    return url
+
+
+Url = Annotated[
+    str, typer.Argument(metavar="URL", help="https://host:port, host:port or host (port 50051)", callback=_usable_url)
+]
+PolicyOption = Annotated[
+    str | None, typer.Option("--policy", metavar="FILE|PRESET", help="what to accept as proof [default: strict]")
+]
+SimulationOption = Annotated[
+    bool, typer.Option("--insecure-simulation", help="accept a simulated server, which protects nothing")
+]
+ServiceOption = Annotated[str, typer.Option("--service", metavar="NAME", help="the service that the keyset must name")]
+LevelOption = Annotated[Level, typer.Option("--require-level", help="the evidence to ask for")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts")]
+
+
+def chosen_policy(policy: str | None, *, insecure_simulation: bool) -> Policy:
+    """What these two options say is accepted as proof.
+
+    Raises:
+        BadParameter: both were given.
+        InvalidPolicyError: the policy file cannot be read.
+    """
+    from blindai.client.options import make_policy
+
+    if policy and insecure_simulation:
+        raise typer.BadParameter("choose one of --policy and --insecure-simulation; a policy may accept simulation too")
+    return make_policy(policy, insecure_simulation=insecure_simulation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Which server a verb talks to, and what it accepts as proof; each field is an option on the command line."""
+
+    url: Url
+    policy: PolicyOption = None
+    insecure_simulation: SimulationOption = False
+    service: ServiceOption = DEFAULT_SERVICE
+    require_level: LevelOption = Level.FRESH
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Client]:
+        """Verify the server and open a client to it; says on stderr if nothing protects it."""
+        from blindai.client.sync_client import Client
+
+        policy = chosen_policy(self.policy, insecure_simulation=self.insecure_simulation)
+        with Client(self.url, policy=policy, service=self.service, level=self.require_level.value) as client:
+            warn_of_simulation(client.attestation.simulated)
+            yield client
+
+
+def client_verb(verb: Callable[..., None]) -> Callable[..., None]:
+    """Put the options of `Server` on a verb, which takes the server that they describe as its first argument.
+
+    Typer reads options from a function's signature, so this writes the one that both together have.
+    """
+    hints = get_type_hints(Server, include_extras=True)
+    shared = {
+        field.name: _keyword(field.name, field.default, hints[field.name]) for field in dataclasses.fields(Server)
+    }
+    own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
+    url, *options = shared.values()
+    parameters = [url, *(_keyword(one.name, one.default, one.annotation) for one in own), *options]
+
+    def run(**values: Any) -> None:
+        verb(Server(**{name: values.pop(name) for name in shared}), **values)
+
+    run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what `inspect` and typer read
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+def _keyword(name: str, default: object, annotation: object) -> inspect.Parameter:
+    given = inspect.Parameter.empty if default is dataclasses.MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=given, annotation=annotation)

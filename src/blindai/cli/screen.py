@@ -1,0 +1,129 @@
+"""How results look: lines and columns for people, JSON for scripts; readable without colour.
+
+Whatever comes from elsewhere is printed with its control characters escaped, so that no answer moves the cursor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from blindai.errors import RejectedEvidenceError
+from blindai.wire import base64url_encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from blindai.attestation.evidence import Finding
+    from blindai.errors import BlindAIError
+
+_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+_UNBROKEN = 10_000  # columns: a digest that is cut in two cannot be copied
+
+
+def out() -> Console:
+    """Where data goes."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def notes() -> Console:
+    """Where everything else goes."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def use_any_encoding() -> None:
+    """Write what the terminal's encoding lacks (✓ on an old Windows console) as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """A line, or some, of data on stdout."""
+    out().print(printable(text), markup=False)
+
+
+def note(text: str) -> None:
+    """A line of everything else, on stderr."""
+    notes().print(printable(text), markup=False)
+
+
+def printable(text: str) -> str:
+    """Text with everything escaped that a terminal would obey or hide, but for line ends."""
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    exact = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(value, ensure_ascii=not exact, indent=2, allow_nan=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns on stdout, no cell broken; numbers stand to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True, justify="right" if column == "bytes" else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(file=sys.stdout, highlight=False, width=_UNBROKEN).print(table)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Each check with ✓, ✗ or –, and why it matters: a line each, broken only to fit a terminal."""
+    console = out()
+    for finding in findings:
+        line = printable(finding.line())
+        if console.is_terminal:
+            line = textwrap.fill(line, console.width, subsequent_indent="    ", break_on_hyphens=False)
+        text = Text(line)
+        text.stylize(_STYLES[finding.outcome.value], 0, 1)
+        console.print(text)
+
+
+def warn_of_simulation(simulated: bool) -> None:  # noqa: FBT001  # the one thing it is about
+    """Say so wherever a result rests on a simulation."""
+    if simulated:
+        note("SIMULATION, NOT SECURE: no hardware protects this server; its operator can read everything")
+
+
+def print_error(error: BlindAIError) -> None:
+    """What went wrong, and what to do next."""
+    note(f"error: {error}")
+    if error.hint:
+        note(f"hint: {error.hint}")
+
+
+def file_error(error: OSError) -> str:
+    """What the operating system says, without its number."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what
+
+
+def error_members(error: BlindAIError) -> dict[str, Any]:
+    """An error for `--json`."""
+    members: dict[str, Any] = {"error": str(error), "code": error.code, "hint": error.hint}
+    if isinstance(error, RejectedEvidenceError):
+        members["finding"] = error.finding_code
+        members["findings"] = plain(error.findings)
+    return members
+
+
+def plain(value: Any) -> Any:
+    """A value of dataclasses as JSON: bytes as base64url, enumerations by value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name.lstrip("_"): plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, bytes):
+        return base64url_encode(value)
+    if isinstance(value, tuple | list):
+        return [plain(member) for member in value]
+    if isinstance(value, dict):
+        return {str(name): plain(member) for name, member in value.items()}
+    return value

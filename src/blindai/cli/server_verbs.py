@@ -1,0 +1,59 @@
+"""Verbs that start a server: `serve` and `demo`. They need the extra `[server]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blindai.cli.screen import file_error
+from blindai.errors import BlindAIError
+
+
+def serve(
+    simulation: Annotated[
+        bool | None, typer.Option("--simulation", help="no TEE: runs anywhere and PROTECTS NOTHING")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTPS port; 0 takes a free one [default: 50051]")] = None,
+    service: Annotated[str | None, typer.Option(help="service name in the keyset [default: blindai-srv]")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="folder for encrypted models [default: a temporary one]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [default: info]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options go before it")] = None,
+    check_config: Annotated[bool, typer.Option("--check-config", help="check the settings and stop")] = False,
+) -> None:
+    """Serve models; so far only from a simulated enclave."""
+    try:
+        from blindai.server.serve import serve as run
+        from blindai.server.settings import load_settings
+    except ModuleNotFoundError as error:
+        raise BlindAIError(
+            f"the server needs {error.name}", hint="in a clone of the project: pip install '.[server]'"
+        ) from None
+    given = {
+        "simulation": simulation,
+        "host": host,
+        "port": port,
+        "service": service,
+        "data_dir": data_dir,
+        "log_level": log_level,
+    }
+    settings = load_settings(config, given)
+    if check_config:
+        typer.echo("the settings are in order")
+        return
+    try:
+        run(settings)
+    except OSError as error:  # the port is taken, the host is not ours, the folder is not there
+        raise BlindAIError(f"cannot serve on {settings.host} port {settings.port}: {file_error(error)}") from None
+
+
+def demo() -> None:
+    """See the whole path on real data, in under a minute."""
+    from blindai.cli.demo import run_demo
+
+    try:
+        run_demo()
+    except ModuleNotFoundError as error:
+        raise BlindAIError(f"the demo needs {error.name}", hint="run `make demo`, which installs it") from None

@@ -1,0 +1,156 @@
+"""`AsyncClient`: the asyncio face of the flows; the same calls as `Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from blindai.client import flows
+from blindai.client.attestation_view import Attestation
+from blindai.client.connection import SYSTEM_CLOCK, Connection
+from blindai.client.exchange_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
+from blindai.client.http_async import AsyncTransport
+from blindai.client.options import make_settings, model_files, progress_of
+from blindai.client.sync_client import MAX_CONCURRENT
+from blindai.client.transport import parse_server_url
+from blindai.errors import ConnectionLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from blindai.attestation.policy import Policy
+    from blindai.client.results import InferResult, ModelInfo, UploadedModel
+    from blindai.client.transport import HttpRequest, HttpResponse
+    from blindai.oip.rest import ModelMetadata
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A verified connection to one server, for asyncio; the arguments are those of `Client`.
+
+    Enter it with `async with`, or call `connect` first: that attests the server.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: str | Path | Policy | None = None,
+        service: str = "blindai-srv",
+        level: str = "fresh",
+        insecure_simulation: bool = False,
+        timeout_s: float = 120.0,
+    ) -> None:
+        settings = make_settings(
+            policy, service=service, level=level, insecure_simulation=insecure_simulation, timeout_s=timeout_s
+        )
+        self._transport = AsyncTransport(parse_server_url(url))
+        self._connection = Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+        self._attesting = asyncio.Lock()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.connect()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def connect(self) -> Self:
+        """Attest the server; raises as `Client` does."""
+        if self._connection.living_keyset() is None:
+            await self._run(attest(self._connection))
+        return self
+
+    async def close(self) -> None:
+        """Close the connections; calls raise afterwards."""
+        self._closed = True
+        await self._transport.close()
+
+    @property
+    def attestation(self) -> Attestation:
+        """What was verified about the server last.
+
+        Raises:
+            ConnectionLostError: nothing was verified yet, or the keys have ended; call `connect`.
+        """
+        keyset = self._connection.living_keyset()
+        if keyset is None:
+            raise ConnectionLostError("no living attestation", hint="await client.connect() first")
+        return Attestation(keyset)
+
+    async def upload_model(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        data_files: Sequence[str | os.PathLike[str]] | None = None,
+        shape: Sequence[int] | None = None,
+        load: bool = True,
+        progress: flows.Progress | bool | None = None,
+    ) -> UploadedModel:
+        """As `Client.upload_model`."""
+        files = model_files(model, name=name, version=version, data_files=data_files, shape=shape, load=load)
+        with progress_of(progress, files) as report:
+            return await self._run(flows.upload_model(self._connection, files, report))
+
+    async def infer(
+        self, model: str | None, inputs: Any, *, version: str | None = None, outputs: Sequence[str] = ()
+    ) -> InferResult:
+        """As `Client.infer`."""
+        return await self._run(flows.infer(self._connection, model, inputs, version=version, outputs=tuple(outputs)))
+
+    async def metadata(self, model: str | None = None, *, version: str | None = None) -> ModelMetadata:
+        """As `Client.metadata`."""
+        return await self._run(flows.read_metadata(self._connection, model, version))
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """As `Client.models`."""
+        return await self._run(flows.list_models(self._connection))
+
+    async def delete_model(self, model: str, *, version: str | None = None) -> int:
+        """As `Client.delete_model`."""
+        return await self._run(flows.delete_model(self._connection, model, version))
+
+    async def _run(self, flow: Flow[T]) -> T:
+        """Drive a flow: the only place where the async client waits for the network."""
+        if self._closed:
+            raise ConnectionLostError("this client is closed", hint="open another with AsyncClient(url)")
+        async with self._slots:
+            try:
+                request, waited = next(flow), False
+                while True:
+                    if request.path != ATTESTATION_PATH or waited:
+                        request = _resume(flow, await self._send(request))
+                    elif not self._attesting.locked():
+                        async with self._attesting:
+                            request = _resume(flow, await self._send(request))
+                    else:
+                        async with self._attesting:
+                            waited = True
+                        request = flow.throw(AttestedMeanwhileError())
+            except StopIteration as done:
+                result: T = done.value
+                return result
+
+    async def _send(self, request: HttpRequest) -> HttpResponse | BaseException:
+        try:
+            return await self._transport.send(request)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is the flow's to handle
+            return error
+
+
+def _resume(flow: Flow[T], outcome: HttpResponse | BaseException) -> HttpRequest:
+    """Hand a flow the answer, or the failure; returns what it asks for next."""
+    return flow.throw(outcome) if isinstance(outcome, BaseException) else flow.send(outcome)

@@ -1,0 +1,178 @@
+"""What a client knows about one server: its settings, the attested keys and the open session (no I/O).
+
+Thread-safe; after a fork the child forgets keys and session, because two processes must never share a session's
+numbers. Leaves out: what is done with them (exchange_flow.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blindai.attestation.binding import Mode
+from blindai.channel.keyset import DEFAULT_SERVICE
+from blindai.errors import KeysetExpiredError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blindai.attestation.policy import Policy
+    from blindai.channel.attested import AttestedKeyset
+    from blindai.channel.exchange import SessionSecret
+    from blindai.channel.heads import SessionGrant
+    from blindai.oip.rest import ModelMetadata
+
+from blindai.channel.sessions import ClientSession
+
+FRESH_SEALING_S = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What a client asks of every server it talks to.
+
+    Attributes:
+        policy: what it accepts as proof.
+        service: the service name it expects.
+        mode: the kind of evidence it asks for; `fresh` unless told otherwise.
+        sessions: whether to open a session.
+        padded: whether to pad bodies; the receipt says so.
+        timeout_s: patience with each step on the network.
+        max_answer_bytes: a larger answer is refused.
+    """
+
+    policy: Policy
+    service: str = DEFAULT_SERVICE
+    mode: Mode = Mode.FRESH
+    sessions: bool = True
+    padded: bool = True
+    timeout_s: float = 120.0
+    max_answer_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientClock:
+    """Two clocks, in seconds: `wall` (Unix time, for certificates and keysets) and `steady` (only moves forward)."""
+
+    wall: Callable[[], float]
+    steady: Callable[[], float]
+
+
+def _steady() -> float:
+    """Counts through a laptop's sleep where the system has such a clock (Linux), as the server's does."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+SYSTEM_CLOCK = ClientClock(wall=time.time, steady=_steady)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attested:
+    keyset: AttestedKeyset
+    answered_s: float
+
+
+class Connection:
+    """One server as this client knows it."""
+
+    def __init__(self, settings: ClientSettings, *, clock: ClientClock, random: Callable[[int], bytes]) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.random = random
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._attested: _Attested | None = None
+        self._session: ClientSession | None = None
+        self._opening = False
+        self.models: dict[str, ModelMetadata] = {}
+        self.token = self.random(16)
+
+    def _own(self) -> None:
+        """A forked child starts anew: its parent goes on with the old session and numbers."""
+        if os.getpid() != self._pid:
+            self._lock = threading.Lock()
+            self._forget()
+
+    @property
+    def attested(self) -> AttestedKeyset | None:
+        """The keys that were accepted last, or None."""
+        self._own()
+        return self._attested.keyset if self._attested else None
+
+    def remember(self, keyset: AttestedKeyset) -> None:
+        """Keep keys that were just accepted; an older session ends."""
+        with self._lock:
+            self._attested = _Attested(keyset=keyset, answered_s=self.clock.steady())
+            self._session = None
+
+    def forget(self, keyset: AttestedKeyset) -> None:
+        """Drop these keys and their session, unless another thread has already replaced them."""
+        with self._lock:
+            if self._attested and self._attested.keyset is keyset:
+                self._attested = None
+                self._session = None
+
+    def living_keyset(self) -> AttestedKeyset | None:
+        """The keys if they have not ended: asked before every request.
+
+        None means that the server must be attested (again).
+        """
+        attested = self.attested
+        if attested is None:
+            return None
+        try:
+            attested.check_time(self.clock.wall())
+        except KeysetExpiredError:
+            self.forget(attested)
+            return None
+        return attested
+
+    def can_seal(self, keyset: AttestedKeyset) -> bool:
+        """Whether a one-shot request may still be sealed to these keys; the enclave erases fresh ones after 120 s."""
+        attested = self._attested
+        if attested is None or attested.keyset is not keyset:
+            return False
+        age_s = self.clock.steady() - attested.answered_s
+        return self.settings.mode is Mode.CACHED or age_s < FRESH_SEALING_S
+
+    def take_session(self) -> tuple[ClientSession, int] | None:
+        """A usable session and the next number in it."""
+        session, now_s = self._session, self.clock.steady()
+        if session is None or not session.usable(now_s):
+            return None
+        number = session.take_number(now_s)
+        return None if number is None else (session, number)
+
+    def claim_opening(self) -> bool:
+        """Whether the caller shall open the session: one at a time does, the others seal each request meanwhile."""
+        with self._lock:
+            if self._opening or not self.settings.sessions:
+                return False
+            self._opening = True
+            return True
+
+    def end_opening(self) -> None:
+        """The claim is over, whatever came of it."""
+        self._opening = False
+
+    def open_session(self, keyset: AttestedKeyset, secret: SessionSecret, grant: SessionGrant) -> None:
+        """Use a session from now on, if its keys are still the ones in use."""
+        session = ClientSession(secret, grant, opened_s=self.clock.steady())
+        with self._lock:
+            if self._attested and self._attested.keyset is keyset:
+                self._session = session
+
+    def drop_session(self, session: ClientSession) -> None:
+        """Stop using a session."""
+        with self._lock:
+            if self._session is session:
+                self._session = None

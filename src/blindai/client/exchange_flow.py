@@ -1,0 +1,340 @@
+"""The client's two steps, without I/O: attest the server, then exchange sealed messages with it.
+
+Flows are generators: they yield `HttpRequest`s and are sent `HttpResponse`s, so that the sync and the async client
+drive the same code. Leaves out: what is asked (flows.py) and sockets (http_sync.py, http_async.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from blindai.attestation.binding import Mode
+from blindai.channel.attested import MAX_CLOCK_DIFFERENCE_S, AttestedKeyset, accept_attestation
+from blindai.channel.exchange import MEDIA_TYPE, Exchange, SessionSecret, seal_exchange
+from blindai.channel.heads import REQUEST_ID_BYTES, SALT_BYTES, RequestHead, parse_wire_error
+from blindai.channel.sealed import ERROR_STATUS, Answer, AnswerReader, RequestWriter
+from blindai.client.transport import HttpRequest, HttpResponse
+from blindai.errors import (
+    ChannelError,
+    ConnectionLostError,
+    InvalidReceiptError,
+    OverloadedError,
+    PeerKeyMismatchError,
+    ReplayedMessageError,
+    SealedMessageError,
+    TruncatedMessageError,
+    server_error,
+)
+from blindai.receipts import BodyCommitment, Receipt, verify_receipt
+from blindai.wire import base64url_encode, compact_json
+
+if TYPE_CHECKING:
+    from blindai.channel.frames import Buffer
+    from blindai.channel.sessions import ClientSession
+    from blindai.client.connection import Connection
+
+T = TypeVar("T")
+Flow = Generator[HttpRequest, HttpResponse, T]
+
+ATTESTATION_PATH = "/.well-known/blindai/attestation"
+SEALED_PATH = "/v1/sealed"
+MAX_ATTESTATION_BYTES = 1 << 20
+_LOG = logging.getLogger("blindai.client")
+_CHANNEL_ERRORS: dict[str, type[ChannelError]] = {
+    error.code: error for error in (ReplayedMessageError, SealedMessageError, TruncatedMessageError)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedRequest:
+    """What is asked inside a sealed message.
+
+    Attributes:
+        body: makes the body anew each time it is called, for the one repetition that a 421 allows.
+        repeatable: inference may be repeated after a 421; management never is, silently.
+    """
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    content_type: str = ""
+    body: Callable[[], Iterable[Buffer]] = field(default=tuple, repr=False)
+    repeatable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedResult:
+    """A verified answer, with all that a proof of it needs."""
+
+    answer: Answer
+    receipt: Receipt
+    token: str = field(repr=False)
+    salt: bytes = field(repr=False)
+    keyset: AttestedKeyset = field(repr=False)
+
+
+class AttestedMeanwhileError(Exception):
+    """A driver throws it instead of sending an attestation request: another flow of the connection has just attested.
+
+    Otherwise a burst of requests after a pause would ask for as many attestations, more than the server makes for one.
+    """
+
+
+def attest(connection: Connection) -> Flow[AttestedKeyset]:
+    """Ask for evidence and decide on it; nothing else is ever sent to a server before this has returned.
+
+    Raises:
+        RejectedEvidenceError: the server is not proven to be what the policy accepts.
+        ChannelError: no answer, another service or operator, or keys that have ended.
+    """
+    before = connection.attested
+    try:
+        return (yield from _attest(connection))
+    except AttestedMeanwhileError:
+        keyset = connection.living_keyset()
+        if keyset is not None and keyset is not before:
+            return keyset
+    return (yield from _attest(connection))  # the other flow failed; so may this one, with its own error
+
+
+def _attest(connection: Connection) -> Flow[AttestedKeyset]:
+    settings, clock = connection.settings, connection.clock
+    nonce = connection.random(32) if settings.mode is Mode.FRESH else None
+    asked_s = clock.steady()
+    response = yield _attestation_request(nonce, settings.timeout_s)
+    elapsed_s = clock.steady() - asked_s
+    if response.status == OverloadedError.status:
+        raise OverloadedError("the server makes too many attestations at the moment", hint="try again in a second")
+    if response.status != 200:  # noqa: PLR2004  # HTTP's OK
+        raise ConnectionLostError(
+            f"the attestation endpoint answered with status {response.status}", hint="is this a BlindAI server?"
+        )
+    now = clock.wall()
+    keyset = accept_attestation(
+        response.body,
+        settings.policy,
+        service=settings.service,
+        mode=settings.mode,
+        nonce=nonce,
+        now=now,
+        elapsed_s=elapsed_s,
+    )
+    if settings.mode is Mode.FRESH and abs(now - keyset.keyset.not_before) > MAX_CLOCK_DIFFERENCE_S:
+        _LOG.warning("the server's clock and this machine's differ by more than %d s", MAX_CLOCK_DIFFERENCE_S)
+    connection.remember(keyset)
+    return keyset
+
+
+def _attestation_request(nonce: bytes | None, timeout_s: float) -> HttpRequest:
+    return HttpRequest(
+        method="GET" if nonce is None else "POST",
+        path=ATTESTATION_PATH,
+        headers=(("Accept", "application/json"), ("Cache-Control", "no-store"), ("Content-Type", "application/json")),
+        body=None if nonce is None else compact_json({"nonce": base64url_encode(nonce)}),
+        max_body_bytes=MAX_ATTESTATION_BYTES,
+        timeout_s=timeout_s,
+    )
+
+
+class _PeerForgotError(Exception):
+    """An outer 421, which anybody on the path can forge: the server says that it does not hold our key or session.
+
+    Attributes:
+        keyset: the keys that the request was made with; they may be newer than those it began with.
+    """
+
+    def __init__(self, keyset: AttestedKeyset) -> None:
+        super().__init__()
+        self.keyset = keyset
+
+
+class _SessionAgedError(Exception):
+    """The enclave's own word that a session's request came too late, so that it did not run: a new session helps."""
+
+
+def exchange(connection: Connection, request: SealedRequest) -> Flow[SealedResult]:
+    """Send one sealed request and verify its answer and receipt; attests first when no living keys are held.
+
+    Raises:
+        BlindAIError: see `attest`; and what the server answered (`InferenceError`, `ModelStoreError`).
+        PeerKeyMismatchError: the server does not hold the attested keys, even after attesting again.
+    """
+    for last in (False, True):
+        keyset = connection.living_keyset() or (yield from attest(connection))
+        try:
+            return (yield from _exchange_once(connection, keyset, request))
+        except _SessionAgedError:
+            if last:
+                raise ReplayedMessageError("the server's clock and this client's run apart") from None
+        except _PeerForgotError as forgot:
+            connection.forget(forgot.keyset)
+            if not request.repeatable:
+                raise PeerKeyMismatchError(
+                    "the server says it no longer holds our keys, and this request is never repeated silently",
+                    hint="look whether it took effect (list the models), then send it again",
+                ) from None
+            if last:
+                raise PeerKeyMismatchError(
+                    "the server does not hold the keys that it attested",
+                    hint="something between answers for another server, or the server restarts over and over",
+                ) from None
+    raise AssertionError("unreachable")
+
+
+def _exchange_once(connection: Connection, keyset: AttestedKeyset, request: SealedRequest) -> Flow[SealedResult]:
+    taken = connection.take_session()
+    if taken is None:
+        return (yield from _one_shot(connection, keyset, request))
+    session, number = taken
+    try:
+        return (yield from _in_session(connection, keyset, request, session=session, number=number))
+    finally:
+        session.answered(number)
+
+
+def _one_shot(connection: Connection, keyset: AttestedKeyset, request: SealedRequest) -> Flow[SealedResult]:
+    """A request with an encapsulation of its own, which opens the session if nobody else is about to."""
+    if not connection.can_seal(keyset):
+        keyset = yield from attest(connection)
+    opens = connection.claim_opening()
+    try:
+        sealed = seal_exchange(
+            public_key=keyset.keyset.hpke_public_key,
+            keyset_id=keyset.keyset_id,
+            route=_route(keyset),
+            random=connection.random,
+        )
+        head = _head(connection, request, opens_session=opens)
+        answer, result = yield from _send(connection, keyset, request, sealed=sealed, head=head)
+        if opens and answer.head.session:
+            secret = SessionSecret.after(sealed, keyset_id=keyset.keyset_id, answer_header=answer.header)
+            connection.open_session(keyset, secret, answer.head.session)
+        return result
+    finally:
+        if opens:
+            connection.end_opening()
+
+
+def _in_session(
+    connection: Connection, keyset: AttestedKeyset, request: SealedRequest, *, session: ClientSession, number: int
+) -> Flow[SealedResult]:
+    sealed = session.secret.exchange(session.secret.header(number, connection.random), route=_route(keyset))
+    head = _head(connection, request, at_ms=session.at_ms(connection.clock.steady()))
+    try:
+        _, result = yield from _send(connection, keyset, request, sealed=sealed, head=head)
+    except (_PeerForgotError, _SessionAgedError, ChannelError):
+        connection.drop_session(session)
+        raise
+    return result
+
+
+def _route(keyset: AttestedKeyset) -> str:
+    return base64url_encode(keyset.keyset.instance)
+
+
+def _head(
+    connection: Connection, request: SealedRequest, *, opens_session: bool = False, at_ms: int | None = None
+) -> RequestHead:
+    return RequestHead(
+        request_id=connection.random(REQUEST_ID_BYTES),
+        method=request.method,
+        path=request.path,
+        headers=(*request.headers, ("blindai-client", base64url_encode(connection.token))),
+        content_type=request.content_type,
+        padded=connection.settings.padded,
+        salt=connection.random(SALT_BYTES),
+        opens_session=opens_session,
+        at_ms=at_ms,
+    )
+
+
+def _send(
+    connection: Connection, keyset: AttestedKeyset, request: SealedRequest, *, sealed: Exchange, head: RequestHead
+) -> Flow[tuple[Answer, SealedResult]]:
+    writer = RequestWriter(sealed)
+    reader = AnswerReader(sealed, max_body_bytes=connection.settings.max_answer_bytes)
+    committed = BodyCommitment.to_request(head.salt)
+    response = yield HttpRequest(
+        method="POST",
+        path=SEALED_PATH,
+        headers=(("Content-Type", MEDIA_TYPE), ("Blindai-Route", _route(keyset))),
+        body=writer.write(head, _committing(request.body(), committed)),
+        on_data=reader.feed,
+        max_body_bytes=2 * connection.settings.max_answer_bytes,
+        timeout_s=connection.settings.timeout_s,
+    )
+    _check_outer(response.status, keyset)
+    answer = reader.finish(writer.digest)
+    _raise_sealed_error(answer, in_session=sealed.in_session)
+    receipt = _check_receipt(answer, head, keyset, committed.digest())
+    token = answer.trailer.receipt
+    return answer, SealedResult(answer=answer, receipt=receipt, token=token, salt=head.salt, keyset=keyset)
+
+
+def _committing(body: Iterable[Buffer], commitment: BodyCommitment) -> Iterable[Buffer]:
+    for piece in body:
+        commitment.update(piece)
+        yield piece
+
+
+def _check_outer(status: int, keyset: AttestedKeyset) -> None:
+    """An outer status proves nothing: whoever stands on the path can write it."""
+    if status == 200:  # noqa: PLR2004  # HTTP's OK: a sealed answer
+        return
+    if status == 421:  # noqa: PLR2004  # RFC 9110 §15.5.20, Misdirected Request
+        raise _PeerForgotError(keyset)
+    if status == 409:  # noqa: PLR2004  # RFC 9110 §15.5.10, Conflict
+        raise ReplayedMessageError("the server has seen this request's number before; it was not run again")
+    if status == 400:  # noqa: PLR2004  # RFC 9110 §15.5.1, Bad Request
+        raise SealedMessageError(
+            "the server could not open the sealed request", hint="something on the path changes messages"
+        )
+    raise ConnectionLostError(
+        f"the answer came from outside the enclave, with status {status}",
+        hint="a proxy, a load balancer or a redirect stands between; it can refuse, but not answer",
+    )
+
+
+def _raise_sealed_error(answer: Answer, *, in_session: bool) -> None:
+    """Turn the server's own, authenticated word for a failure into its error."""
+    if answer.head.status >= ERROR_STATUS:
+        error = parse_wire_error(answer.body)
+    elif answer.trailer.error:
+        error = answer.trailer.error
+    else:
+        return
+    if in_session and error.code == ReplayedMessageError.code:
+        raise _SessionAgedError
+    if error.code in _CHANNEL_ERRORS:
+        raise _CHANNEL_ERRORS[error.code](error.message, hint=error.hint)
+    raise server_error(error.code, error.message, hint=error.hint)
+
+
+def _check_receipt(answer: Answer, head: RequestHead, keyset: AttestedKeyset, request: bytes) -> Receipt:
+    """Every member of the receipt must be what this client sent, received or was attested."""
+    public_key = keyset.keyset.receipt_public_key
+    receipt = verify_receipt(answer.trailer.receipt, public_key=public_key, keyset_id=keyset.keyset_id)
+    response = BodyCommitment.to_response(head.salt)
+    response.update(answer.body)
+    for name, found, expected in (
+        ("request_id", receipt.request_id, head.request_id),
+        ("door", receipt.door, "sealed"),
+        ("method", receipt.method, head.method),
+        ("path", receipt.path, head.path),
+        ("status", receipt.status, answer.head.status),
+        ("complete", receipt.complete, answer.trailer.complete),
+        ("runtime_policy", receipt.runtime_policy, keyset.keyset.runtime.digest),
+        ("padding", receipt.padded, head.padded),
+        ("request", receipt.request, request),
+        ("response", receipt.response, response.digest()),
+    ):
+        if found != expected:
+            raise InvalidReceiptError(f"the receipt's {name} is not this exchange's")
+    if not keyset.keyset.not_before * 1000 <= receipt.start_ms < keyset.keyset.not_after * 1000:
+        raise InvalidReceiptError("the receipt's start lies outside its keyset's lifetime")
+    if receipt.end_ms < receipt.start_ms:
+        raise InvalidReceiptError("the receipt ends before it starts")
+    return receipt

@@ -1,0 +1,120 @@
+"""From what a user writes to what the flows take: policies, levels and model files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blindai.attestation.binding import Mode
+from blindai.attestation.policy import Policy, insecure_simulation_policy, load_policy
+from blindai.bundle import MODEL_NAME, discover_bundle
+from blindai.client.connection import ClientSettings
+from blindai.client.flows import ModelFiles, Progress
+from blindai.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+LEVELS = {"fresh": Mode.FRESH, "cached": Mode.CACHED}
+
+
+def make_settings(
+    policy: str | Path | Policy | None, *, service: str, level: str, insecure_simulation: bool, timeout_s: float
+) -> ClientSettings:
+    """The client's settings.
+
+    Raises:
+        InvalidInputError: no such level, or a policy beside `insecure_simulation`.
+        InvalidPolicyError: the policy file cannot be read.
+    """
+    if level not in LEVELS:
+        raise InvalidInputError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
+    return ClientSettings(
+        policy=make_policy(policy, insecure_simulation=insecure_simulation),
+        service=service,
+        mode=LEVELS[level],
+        timeout_s=timeout_s,
+    )
+
+
+def make_policy(policy: str | Path | Policy | None, *, insecure_simulation: bool) -> Policy:
+    """What to accept: a file, a preset, a `Policy`, or (on purpose) simulation.
+
+    Raises:
+        InvalidInputError: a policy beside `insecure_simulation`.
+        InvalidPolicyError: the policy file cannot be read.
+    """
+    if insecure_simulation:
+        if policy is not None:
+            raise InvalidInputError(
+                "a policy and insecure_simulation exclude each other",
+                hint="a policy that shall accept simulation says so itself: `insecure_simulation = true`",
+            )
+        return insecure_simulation_policy()
+    if isinstance(policy, Policy):
+        return policy
+    return load_policy(policy if policy is not None else "strict")
+
+
+def model_files(
+    model: str | os.PathLike[str],
+    *,
+    name: str | None,
+    version: str | None,
+    data_files: Sequence[str | os.PathLike[str]] | None,
+    shape: Sequence[int] | None,
+    load: bool,
+) -> ModelFiles:
+    """Find a model's files and name it.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        InvalidInputError: the name is not one.
+        InvalidModelError: the files make no bundle.
+    """
+    path = Path(model)
+    paths = discover_bundle(path, None if data_files is None else [Path(file) for file in data_files])
+    called = name if name is not None else path.stem
+    if not MODEL_NAME.match(called):
+        raise InvalidInputError(
+            f"{called!r} cannot be a model's name: it has at most 128 letters, digits, dots, dashes and underscores",
+            hint="give it another with name=…",
+        )
+    return ModelFiles(
+        name=called,
+        version=None if version is None else str(version),  # 2 is as good as "2"
+        paths=paths,
+        default_shape=None if shape is None else tuple(int(axis) for axis in shape),
+        load=load,
+    )
+
+
+@contextlib.contextmanager
+def progress_of(
+    progress: Progress | bool | None,  # noqa: FBT001  # the user's own choice, handed through
+    files: ModelFiles,
+) -> Iterator[Progress | None]:
+    """The callback to report to: the user's own, a bar on a terminal, or none."""
+    if callable(progress):
+        yield progress
+        return
+    if progress is False or (progress is None and not sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415  # rich costs 50 ms, and only a terminal needs it
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415  # likewise
+
+    columns = (
+        "[progress.description]{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"uploading {files.name}", total=sum(path.stat().st_size for path in files.paths))
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,91 @@
+"""What the client's calls return: values, each with the receipt that the enclave signed for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from blindai.client.proof import Opening, Proof
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from blindai.client.exchange_flow import SealedResult
+    from blindai.oip.tensors import Tensor
+    from blindai.receipts import Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """One model version on the server. `digest` is "sha256:" and 64 hex digits; `size_bytes` is that of its files."""
+
+    name: str
+    version: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedModel:
+    """What became of an upload; `digest` was checked against the bytes that were sent."""
+
+    name: str
+    version: str
+    digest: str
+    receipt: Receipt = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InferResult:
+    """A prediction.
+
+    Attributes:
+        model_name: the model that answered.
+        model_version: its version.
+        outputs: its outputs, in the model's order.
+        request_body: what was sent, as it stands in the opening of the proof.
+        exchange: the verified exchange that it came from.
+    """
+
+    model_name: str
+    model_version: str
+    outputs: tuple[Tensor, ...]
+    request_body: bytes = field(repr=False)
+    exchange: SealedResult = field(repr=False)
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        """An output by name, as a numpy array.
+
+        Raises:
+            KeyError: the model has no output of that name.
+        """
+        for tensor in self.outputs:
+            if tensor.name == name:
+                return tensor.as_numpy()
+        raise KeyError(f"no output {name!r}; there are {[tensor.name for tensor in self.outputs]}")
+
+    def as_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Every output by name."""
+        return {tensor.name: tensor.as_numpy() for tensor in self.outputs}
+
+    @property
+    def receipt(self) -> Receipt:
+        """What the enclave signed about this prediction; every member was checked."""
+        return self.exchange.receipt
+
+    def proof(self) -> Proof:
+        """What convinces others: publishable, without any data (`Proof.save`)."""
+        document = dataclasses.replace(self.exchange.keyset.document, batch=None)
+        return Proof(receipt=self.exchange.token, document=document)
+
+    def opening(self) -> Opening:
+        """What opens the proof to those who may see the data (`Opening.save`): keep it private."""
+        return Opening(
+            salt=self.exchange.salt,
+            request_body=self.request_body,
+            response_body=self.exchange.answer.body,
+            response_header_length=int(self.exchange.answer.head.header("inference-header-content-length") or 0),
+            nonce=self.exchange.keyset.nonce,
+            batch=self.exchange.keyset.document.batch,
+        )

@@ -1,0 +1,190 @@
+"""`Client`: the synchronous face of the flows."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from blindai.client import flows
+from blindai.client.attestation_view import Attestation
+from blindai.client.connection import SYSTEM_CLOCK, Connection
+from blindai.client.exchange_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
+from blindai.client.http_sync import SyncTransport
+from blindai.client.options import make_settings, model_files, progress_of
+from blindai.client.transport import parse_server_url
+from blindai.errors import ConnectionLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from blindai.attestation.policy import Policy
+    from blindai.client.results import InferResult, ModelInfo, UploadedModel
+    from blindai.client.transport import HttpRequest
+    from blindai.oip.rest import ModelMetadata
+
+T = TypeVar("T")
+MAX_CONCURRENT = 512
+
+
+class Client:
+    """A verified connection to one server. Thread-safe; after a fork the child attests anew.
+
+    Args:
+        url: `https://host:port`, `host:port` or `host` (port 50051). The certificate proves nothing and is not
+            checked: the attested sealed messages are what protects.
+        policy: what to accept: a policy file, the name of a preset, or a `Policy`. None means the preset `strict`,
+            which accepts nothing without reference values.
+        service: the service name that the keyset must carry.
+        level: `fresh` (keys made for this client's nonce) or `cached`.
+        insecure_simulation: accept a simulated server, which protects nothing.
+        timeout_s: patience with each step on the network, in seconds.
+
+    Raises:
+        RejectedEvidenceError: the server is not proven to be what the policy accepts; nothing was sent.
+        ChannelError: no connection, another service or operator, or keys that have ended.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: str | Path | Policy | None = None,
+        service: str = "blindai-srv",
+        level: str = "fresh",
+        insecure_simulation: bool = False,
+        timeout_s: float = 120.0,
+    ) -> None:
+        settings = make_settings(
+            policy, service=service, level=level, insecure_simulation=insecure_simulation, timeout_s=timeout_s
+        )
+        self._transport = SyncTransport(parse_server_url(url))
+        self._connection = Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
+        self._closed = False
+        self._start_process()
+        try:
+            self._run(attest(self._connection))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and forget keys and session; calls raise afterwards."""
+        self._closed = True
+        self._transport.close()
+
+    @property
+    def attestation(self) -> Attestation:
+        """What was verified about the server; attests again if the keys have ended."""
+        keyset = self._connection.living_keyset() or self._run(attest(self._connection))
+        return Attestation(keyset)
+
+    def upload_model(  # each is a choice that an uploader may have, all but the first by keyword
+        self,
+        model: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        data_files: Sequence[str | os.PathLike[str]] | None = None,
+        shape: Sequence[int] | None = None,
+        load: bool = True,
+        progress: flows.Progress | bool | None = None,
+    ) -> UploadedModel:
+        """Upload an ONNX model; only the enclave ever holds it in clear.
+
+        Args:
+            model: the `.onnx` file.
+            name: the model's name; the file's stem by default.
+            version: the server counts by default.
+            data_files: external data files; `model.onnx.data` beside the model is found by itself.
+            shape: the shape that a flat list for the first input takes; read from the model by default.
+            load: load it at once, so that a model that cannot run is refused now; False defers that to the first use.
+            progress: called with (bytes done, bytes in all); True or None shows a bar on a terminal, False nothing.
+
+        Raises:
+            InvalidModelError: not a model that the server can run.
+            ModelStoreError: the server does not take it.
+        """
+        files = model_files(model, name=name, version=version, data_files=data_files, shape=shape, load=load)
+        with progress_of(progress, files) as report:
+            return self._run(flows.upload_model(self._connection, files, report))
+
+    def infer(
+        self, model: str | None, inputs: Any, *, version: str | None = None, outputs: Sequence[str] = ()
+    ) -> InferResult:
+        """Run a model on data that only the enclave sees.
+
+        Args:
+            model: a name, `name@sha256:…`, or None for the model uploaded last.
+            inputs: an array, a (flat or nested) list or a scalar; a list of those, one for each input; or a dict by
+                input name. Any of numpy, torch and plain Python.
+            version: the one uploaded last by default.
+            outputs: names of the outputs to return; all by default.
+
+        Raises:
+            InvalidInputError: the inputs do not fit the model.
+            ModelNotFoundError: the server has no such model.
+            ChannelError: the connection or the sealed messages failed.
+        """
+        return self._run(flows.infer(self._connection, model, inputs, version=version, outputs=tuple(outputs)))
+
+    def metadata(self, model: str | None = None, *, version: str | None = None) -> ModelMetadata:
+        """Inputs, outputs, versions and digest of a model; of the one uploaded last without a name."""
+        return self._run(flows.read_metadata(self._connection, model, version))
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Every model on the server, the one uploaded last at the end."""
+        return self._run(flows.list_models(self._connection))
+
+    def delete_model(self, model: str, *, version: str | None = None) -> int:
+        """Delete a version, or every version of a name; returns how many were deleted."""
+        return self._run(flows.delete_model(self._connection, model, version))
+
+    def _start_process(self) -> None:
+        """Locks belong to one process: in a forked child, one that a thread of the parent held stays held forever."""
+        self._pid = os.getpid()
+        self._slots = threading.BoundedSemaphore(MAX_CONCURRENT)
+        self._attesting = threading.Lock()
+
+    def _run(self, flow: Flow[T]) -> T:
+        """Drive a flow: the only place where the sync client waits for the network."""
+        if self._closed:
+            raise ConnectionLostError("this client is closed", hint="open another with blindai.connect(url)")
+        if os.getpid() != self._pid:
+            self._start_process()
+        with self._slots:
+            try:
+                request, waited = next(flow), False
+                while True:
+                    if request.path != ATTESTATION_PATH or waited:
+                        request = self._step(flow, request)
+                    elif self._attesting.acquire(blocking=False):
+                        try:
+                            request = self._step(flow, request)
+                        finally:
+                            self._attesting.release()
+                    else:
+                        with self._attesting:
+                            waited = True
+                        request = flow.throw(AttestedMeanwhileError())
+            except StopIteration as done:
+                result: T = done.value
+                return result
+
+    def _step(self, flow: Flow[T], request: HttpRequest) -> HttpRequest:
+        """Send what a flow asks for, and hand it the answer; returns what it asks for next."""
+        try:
+            response = self._transport.send(request)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is the flow's to handle
+            return flow.throw(error)
+        return flow.send(response)

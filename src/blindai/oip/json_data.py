@@ -1,0 +1,99 @@
+"""JSON of the Open Inference Protocol: exact numbers from `data`, and refusals that quote nothing that was sent.
+
+Numbers keep their kind: 1.0 and 1e2 are no whole numbers, 1e400 no float, true no number, and NaN no JSON.
+`data` is flat, or nested exactly as `shape` says; a scalar's is `[x]` (OIP, tensor data).
+FP16 and BF16 are accepted as numbers and rounded; BYTES as text, which becomes UTF-8.
+Leaves out: the messages around it (`rest`).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from blindai.errors import InvalidInputError
+from blindai.oip.conversion import to_array
+from blindai.oip.datatypes import Datatype, element_count
+from blindai.oip.tensors import Tensor, described
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+T = TypeVar("T")
+
+_NESTED = re.compile(rb"\s*\[\s*\[")
+_ELEMENTS: dict[Datatype, Any] = {
+    **dict.fromkeys(Datatype, int),
+    **dict.fromkeys((Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16), float),
+    Datatype.BOOL: bool,
+    Datatype.BYTES: str,
+}
+# msgspec's words end in ` - at `$.inputs[0].shape``; a hostile member name can only imitate it with words of ours.
+_MEMBERS = (
+    "inputs|outputs|id|parameters|model_name|model_version|name|datatype|shape|data|binary_data_size|"
+    "versions|platform|version|digest|default_shape"
+)
+_PLACE = re.compile(rf" - at `(\$(?:\.(?:{_MEMBERS})|\[(?:\d+|\.\.\.)\])*)`\Z")
+# The reasons that hold type and member names of ours only.
+_OUR_WORDS = re.compile(
+    r"(Expected `[a-z |]+`(?: of length)?(?: [<>]?= -?\d+)?(?:, got `[a-z]+`)?|Object missing required field `[a-z_]+`)"
+)
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msgspec.Raw, what: str) -> T:
+    """Parse with a typed decoder.
+
+    Raises:
+        InvalidInputError: malformed, nested too deep or of another form; says where, and quotes nothing.
+    """
+    try:
+        return decoder.decode(data)
+    except (ValueError, RecursionError) as problem:
+        raise InvalidInputError(f"{what}: {_reason(problem)}") from None
+
+
+def _reason(problem: Exception) -> str:
+    if not isinstance(problem, msgspec.ValidationError):
+        return "malformed JSON"
+    words = str(problem)
+    place, ours = _PLACE.search(words), _OUR_WORDS.match(words)
+    reason = ours[0].replace("`", "") if ours else "a member or value that the protocol does not have"
+    return f"{reason} at {place[1]}" if place else reason
+
+
+def tensor_from_json(data: msgspec.Raw, *, name: str, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:
+    """Make the tensor that a `data` member describes.
+
+    Raises:
+        InvalidInputError: other elements than the datatype has, or not as many or not so nested as the shape says.
+    """
+    what = f"data of {described(name)}"
+    count = element_count(shape)
+    depth = len(shape) if len(shape) > 1 and _NESTED.match(memoryview(data)) else 1
+    rows = decode_json(_decoder(_ELEMENTS[datatype], depth), data, what)
+    elements = _flattened(rows, shape, what) if depth > 1 else rows
+    if len(elements) != count:
+        raise InvalidInputError(f"{what} has {len(elements)} elements where its shape takes {count}")
+    array, _ = to_array(elements, datatype, what)
+    return Tensor(name=name, datatype=datatype, shape=shape, data=array.reshape(shape))
+
+
+@functools.cache
+def _decoder(element: Any, depth: int) -> msgspec.json.Decoder[list[Any]]:
+    """For lists nested exactly so deep; at most 16 depths of four kinds are kept."""
+    for _ in range(depth):
+        element = list[element]
+    return msgspec.json.Decoder(element)
+
+
+def _flattened(rows: list[Any], shape: Sequence[int], what: str) -> list[Any]:
+    level: list[Any] = [rows]
+    for size in shape:
+        if any(len(row) != size for row in level):
+            raise InvalidInputError(f"{what} is not nested as its shape says")
+        level = list(itertools.chain.from_iterable(level))
+    return level

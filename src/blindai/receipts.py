@@ -1,0 +1,244 @@
+"""Receipts: the enclave's signed word on what it computed, about which request (docs/spec/receipt.md).
+
+A receipt is a compact JWS (RFC 7515) with Ed25519 (RFC 9864), verified with the key that the attested keyset names:
+algorithm and key are never taken from its header. It commits to both bodies under salts, so that either can be
+opened alone and neither can be guessed. Leaves out: whether the keyset is to be believed (channel/attested.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from blindai.errors import InvalidReceiptError
+from blindai.wire import (
+    base64url_decode,
+    base64url_encode,
+    boolean,
+    compact_json,
+    exact_bytes,
+    label,
+    length_prefixed,
+    printable,
+    require_members,
+    strict_json,
+    whole_number,
+)
+
+ALGORITHM = "Ed25519"
+TYPE = "blindai-receipt+jws"
+MAX_RECEIPT_BYTES = 16 * 1024
+_MODEL_MEMBERS = frozenset({"name", "version", "digest", "engine", "precision"})
+_MEMBERS = frozenset(
+    {
+        "version",
+        "keyset_id",
+        "request_id",
+        "door",
+        "method",
+        "path",
+        "status",
+        "complete",
+        "model",
+        "runtime_policy",
+        "padding",
+        "start_ms",
+        "end_ms",
+        "request",
+        "response",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which model answered: `digest` is "sha256:" and 64 hex digits, over its files and session options."""
+
+    name: str
+    version: str
+    digest: str
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What the enclave signs.
+
+    Attributes:
+        keyset_id: KSID of the attested keyset whose receipt key signs.
+        request_id: the client's 16 random bytes.
+        door: where the request came in: `sealed` or `pinned-tls`.
+        complete: whether the request was read to its end.
+        model: None for requests that run no model.
+        runtime_policy: digest of the attested runtime policy.
+        padded: whether bodies were padded.
+        start_ms: the guest's clock when the request began, in Unix milliseconds (a claim: the host can shift it).
+        end_ms: likewise, when the answer was ready.
+        request: salted commitment to the request's body.
+        response: salted commitment to the answer's body.
+    """
+
+    keyset_id: bytes
+    request_id: bytes
+    door: Literal["sealed", "pinned-tls"]
+    method: str
+    path: str
+    status: int
+    complete: bool
+    model: ModelIdentity | None
+    runtime_policy: bytes
+    padded: bool
+    start_ms: int
+    end_ms: int
+    request: bytes
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyCommitment:
+    """A salted commitment to one body, fed as the body passes."""
+
+    _hash: Any = field(repr=False)
+
+    @classmethod
+    def to_request(cls, salt: bytes) -> BodyCommitment:
+        """`SHA-256(L("receipt-request") ‖ Expand(salt, L("salt-request"), 32) ‖ body)`."""
+        return cls(hashlib.sha256(label("receipt-request") + _subsalt(salt, "salt-request")))
+
+    @classmethod
+    def to_response(cls, salt: bytes) -> BodyCommitment:
+        """The same with `receipt-response` and `salt-response`."""
+        return cls(hashlib.sha256(label("receipt-response") + _subsalt(salt, "salt-response")))
+
+    def update(self, data: bytes | memoryview | bytearray) -> None:
+        """Take the next piece of the body."""
+        self._hash.update(data)
+
+    def digest(self) -> bytes:
+        """The commitment to what was fed so far."""
+        digest: bytes = self._hash.digest()
+        return digest
+
+
+def _subsalt(salt: bytes, name: str) -> bytes:
+    return HKDFExpand(SHA256(), 32, label(name)).derive(salt)
+
+
+def receipt_key_id(public_key: bytes) -> str:
+    """The `kid` of a receipt key."""
+    return base64url_encode(hashlib.sha256(label("receipt-key") + length_prefixed(public_key)).digest())
+
+
+def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> str:
+    """The receipt as a compact JWS."""
+    public_key = key.public_key().public_bytes_raw()
+    header = {"alg": ALGORITHM, "typ": TYPE, "kid": receipt_key_id(public_key)}
+    return jws.serialize_compact(header, compact_json(_members(receipt)), OKPKey(key, key), algorithms=[ALGORITHM])
+
+
+def verify_receipt(token: str, *, public_key: bytes, keyset_id: bytes) -> Receipt:
+    """The receipt, if `public_key` signed exactly this one for the keyset `keyset_id`.
+
+    Raises:
+        InvalidReceiptError: another key, algorithm, header or keyset; a changed or malformed receipt.
+    """
+    if len(token) > MAX_RECEIPT_BYTES:
+        raise InvalidReceiptError(f"a receipt has at most {MAX_RECEIPT_BYTES} bytes")
+    payload = _authentic_payload(token, public_key)
+    try:
+        receipt = _parse(require_members(strict_json(payload, max_bytes=MAX_RECEIPT_BYTES), _MEMBERS))
+    except ValueError as error:
+        raise InvalidReceiptError(f"the receipt is malformed: {error}") from None
+    if receipt.keyset_id != keyset_id:
+        raise InvalidReceiptError("the receipt belongs to another keyset")
+    return receipt
+
+
+def _authentic_payload(token: str, public_key: bytes) -> bytes:
+    expected = {"alg": ALGORITHM, "typ": TYPE, "kid": receipt_key_id(public_key)}
+    parts = token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004  # RFC 7515 §3.1: header.payload.signature
+        raise InvalidReceiptError("a receipt is a compact JWS of three parts")
+    try:
+        header, payload, _ = (base64url_decode(part) for part in parts)
+        if strict_json(header, max_bytes=1024) != expected:
+            raise InvalidReceiptError("the receipt's header names another key, type or algorithm, or more than those")
+        key = Ed25519PublicKey.from_public_bytes(public_key)
+        jws.deserialize_compact(token, OKPKey(key, key), algorithms=[ALGORITHM])
+    except (JoseError, ValueError):
+        raise InvalidReceiptError("the receipt is not signed by the keyset's receipt key") from None
+    return payload
+
+
+def _members(receipt: Receipt) -> dict[str, Any]:
+    model = receipt.model
+    return {
+        "version": 1,
+        "keyset_id": base64url_encode(receipt.keyset_id),
+        "request_id": base64url_encode(receipt.request_id),
+        "door": receipt.door,
+        "method": receipt.method,
+        "path": receipt.path,
+        "status": receipt.status,
+        "complete": receipt.complete,
+        "model": {name: getattr(model, name) for name in sorted(_MODEL_MEMBERS)} if model else None,
+        "runtime_policy": base64url_encode(receipt.runtime_policy),
+        "padding": "padme" if receipt.padded else "none",
+        "start_ms": receipt.start_ms,
+        "end_ms": receipt.end_ms,
+        "request": base64url_encode(receipt.request),
+        "response": base64url_encode(receipt.response),
+    }
+
+
+def _parse(members: dict[str, Any]) -> Receipt:
+    version = whole_number(members["version"])
+    if version != 1 or members["door"] not in ("sealed", "pinned-tls") or members["padding"] not in ("padme", "none"):
+        raise ValueError("a version, door or padding that this client does not know")
+    return Receipt(
+        keyset_id=exact_bytes(members["keyset_id"], 32),
+        request_id=exact_bytes(members["request_id"], 16),
+        door=members["door"],
+        method=printable(members["method"]),
+        path=printable(members["path"], max_bytes=2048),
+        status=whole_number(members["status"]),
+        complete=boolean(members["complete"]),
+        model=_parse_model(members["model"]),
+        runtime_policy=exact_bytes(members["runtime_policy"], 32),
+        padded=members["padding"] == "padme",
+        start_ms=whole_number(members["start_ms"]),
+        end_ms=whole_number(members["end_ms"]),
+        request=exact_bytes(members["request"], 32),
+        response=exact_bytes(members["response"], 32),
+    )
+
+
+def _parse_model(value: object) -> ModelIdentity | None:
+    if value is None:
+        return None
+    return ModelIdentity(**{name: printable(text) for name, text in require_members(value, _MODEL_MEMBERS).items()})
+
+
+def opens(salt: bytes, *, request_body: bytes, response_body: bytes, receipt: Receipt) -> None:
+    """Check that the salt and both bodies are those the receipt commits to.
+
+    Raises:
+        InvalidReceiptError: the first body that is not.
+    """
+    for name, commitment, body, committed in (
+        ("request", BodyCommitment.to_request(salt), request_body, receipt.request),
+        ("response", BodyCommitment.to_response(salt), response_body, receipt.response),
+    ):
+        commitment.update(body)
+        if not hmac.compare_digest(commitment.digest(), committed):
+            raise InvalidReceiptError(f"the {name} is not the one that the receipt commits to")

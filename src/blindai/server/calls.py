@@ -1,0 +1,70 @@
+"""A request as every door hands it in, and what goes back: `Call` and `Reply`.
+
+Doors open messages and know nothing of models; handlers know models and nothing of messages. This is the seam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from blindai.channel.heads import WireError
+from blindai.errors import BlindAIError, InferenceError, InternalError, ModelStoreError, TooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from blindai.channel.frames import Buffer
+    from blindai.receipts import ModelIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request, opened and authenticated up to its head; the body comes as it arrives."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: AsyncIterator[memoryview] = field(repr=False)
+
+    def header(self, name: str) -> str | None:
+        """The value of a header (lower-case name), or None."""
+        return next((value for found, value in self.headers if found == name), None)
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        """The whole body; a handler that changes something reads it first, since only then is the request authentic.
+
+        Raises:
+            TooLargeError: more than `max_bytes`.
+        """
+        body = bytearray()
+        async for piece in self.body:
+            if len(body) + len(piece) > max_bytes:
+                raise TooLargeError(f"a request body has at most {max_bytes} bytes here")
+            body += piece
+        return bytes(body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a handler answers. `model` is set when a model ran, and stands in the receipt."""
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: tuple[Buffer, ...] = field(repr=False, default=())
+    model: ModelIdentity | None = None
+
+
+def wire_error(error: Exception) -> tuple[int, WireError]:
+    """Status and words of a failure; what is not one of ours says nothing about itself."""
+    if isinstance(error, (InferenceError, ModelStoreError)):
+        return error.status, WireError(code=error.code, message=str(error), hint=error.hint)
+    if isinstance(error, BlindAIError):
+        return 400, WireError(code=error.code, message=str(error), hint=error.hint)
+    return InternalError.status, WireError(code=InternalError.code, message="the server failed on this request")
+
+
+def error_reply(error: Exception) -> Reply:
+    """The answer that a failure becomes."""
+    status, wire = wire_error(error)
+    return Reply(status=status, headers=(("content-type", "application/json"),), body=(wire.encode(),))

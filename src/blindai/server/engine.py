@@ -1,0 +1,269 @@
+"""Runs one model with ONNX Runtime; imported in a model's own process only (`worker`).
+
+`model_guard` reads the model first. Requests are checked against the model's inputs before ONNX Runtime sees them, so
+that the messages are ours and say what the model expects; ONNX Runtime's own words may quote data, and go nowhere.
+Leaves out: batching, deadlines, the arena's limit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto
+
+from blindai.bundle import SessionOptions
+from blindai.errors import InternalError, InvalidInputError, InvalidModelError
+from blindai.model_guard import check_model
+from blindai.oip.datatypes import MAX_RANK
+from blindai.oip.tensors import Datatype, Tensor, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_FATAL = 4  # ONNX Runtime's log severity: everything below may quote names, shapes and values
+_DATATYPES = {
+    "tensor(bool)": Datatype.BOOL,
+    "tensor(uint8)": Datatype.UINT8,
+    "tensor(uint16)": Datatype.UINT16,
+    "tensor(uint32)": Datatype.UINT32,
+    "tensor(uint64)": Datatype.UINT64,
+    "tensor(int8)": Datatype.INT8,
+    "tensor(int16)": Datatype.INT16,
+    "tensor(int32)": Datatype.INT32,
+    "tensor(int64)": Datatype.INT64,
+    "tensor(float16)": Datatype.FP16,
+    "tensor(float)": Datatype.FP32,
+    "tensor(double)": Datatype.FP64,
+    "tensor(bfloat16)": Datatype.BF16,
+    "tensor(string)": Datatype.BYTES,
+}
+_OPTIMIZATIONS = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+class Engine:
+    """One loaded model.
+
+    Args:
+        session: how the model is run; part of its digest.
+        threads: of one operator.
+
+    Attributes:
+        inputs: what `run` expects, known after `load`.
+        outputs: what it answers.
+    """
+
+    def __init__(self, session: SessionOptions | None = None, *, threads: int = 1) -> None:
+        self._options = session or SessionOptions()
+        self._threads = threads
+        self._session: Any = None
+        self.inputs: tuple[TensorSpec, ...] = ()
+        self.outputs: tuple[TensorSpec, ...] = ()
+
+    def load(self, files: Mapping[str, bytes | memoryview]) -> None:
+        """Check and load a bundle; the buffers may go afterwards.
+
+        Args:
+            files: content by flat name; exactly one name ends in `.onnx`.
+
+        Raises:
+            InvalidModelError: it must not or cannot be run.
+        """
+        model_path = next(path for path in files if path.endswith(".onnx"))
+        external = {path: data for path, data in files.items() if path != model_path}
+        model = bytes(files[model_path])
+        check_model(model, {path: len(data) for path, data in external.items()})
+        self._session = self._create_session(model, external)
+        self.inputs = _specs(self._session.get_inputs())
+        self.outputs = _specs(self._session.get_outputs())
+
+    def run(self, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """Predict.
+
+        Args:
+            inputs: one tensor for each input of the model, in any order.
+            outputs: names of the wished outputs, in the order wished; empty means all.
+
+        Raises:
+            InvalidInputError: they do not fit the model; says what it expects.
+            InternalError: the model failed on them.
+        """
+        check_inputs(inputs, self.inputs)
+        wished = _wished_outputs(outputs, self.outputs)
+        datatypes = {tensor.datatype for tensor in inputs} | {spec.datatype for spec in wished}
+        predict = self._run_ort_values if Datatype.BF16 in datatypes else self._run_arrays
+        return predict(inputs, wished)
+
+    def _create_session(self, model: bytes, external: Mapping[str, bytes | memoryview]) -> Any:
+        ort.disable_telemetry_events()
+        ort.set_default_logger_severity(_FATAL)
+        options = self._session_options()
+        if external:
+            options.add_external_initializers_from_files_in_memory(
+                list(external), list(external.values()), [len(data) for data in external.values()]
+            )
+        try:
+            session = ort.InferenceSession(
+                model, options, providers=[self._options.provider], enable_fallback=0, read_config_from_model=0
+            )
+        except Exception as problem:  # noqa: BLE001  # ONNX Runtime raises a dozen unrelated classes
+            raise InvalidModelError(
+                f"ONNX Runtime cannot load the model ({type(problem).__name__})",
+                hint="Check it with onnx.checker.check_model, and load it once with onnxruntime on your machine.",
+            ) from None
+        session._model_bytes = None  # noqa: SLF001  # else the whole file stays in memory beside the loaded weights
+        return session
+
+    def _session_options(self) -> Any:
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.graph_optimization_level = _OPTIMIZATIONS[self._options.graph_optimization]
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # Never guess: a file in ONNX Runtime's own format would pass by the guard.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        return options
+
+    def _run_arrays(self, inputs: Sequence[Tensor], wished: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
+        feed = {tensor.name: _to_onnx(tensor) for tensor in inputs}
+        try:
+            arrays = self._session.run([spec.name for spec in wished], feed)
+        except Exception:  # noqa: BLE001  # as above; the words may quote data
+            raise _run_error() from None
+        return tuple(_from_onnx(array, spec) for array, spec in zip(arrays, wished, strict=True))
+
+    def _run_ort_values(self, inputs: Sequence[Tensor], wished: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
+        """The slower way, for BF16, which numpy lacks; strings cannot go it."""
+        feed = {tensor.name: _to_ort_value(tensor) for tensor in inputs}
+        try:
+            values = self._session.run_with_ort_values([spec.name for spec in wished], feed)
+        except Exception:  # noqa: BLE001  # as above
+            raise _run_error() from None
+        return tuple(_from_ort_value(value, spec) for value, spec in zip(values, wished, strict=True))
+
+
+def check_inputs(inputs: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
+    """Whether the tensors are what the model expects: each input once, its datatype, rank and fixed axes.
+
+    Raises:
+        InvalidInputError: what the model expects.
+    """
+    expected = {spec.name: spec for spec in specs}
+    names = [tensor.name for tensor in inputs]
+    if len(set(names)) != len(names):
+        raise InvalidInputError("an input is given twice", hint=_listed(specs))
+    if not expected.keys() >= set(names):
+        raise InvalidInputError("an input is given that the model does not have", hint=_listed(specs))
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise InvalidInputError(f"input {missing[0]!r} is missing", hint=_listed(specs))
+    for tensor in inputs:
+        _check_input(tensor, expected[tensor.name])
+
+
+def _check_input(tensor: Tensor, spec: TensorSpec) -> None:
+    if tensor.datatype is not spec.datatype:
+        raise InvalidInputError(
+            f"input {spec.name!r} has datatype {tensor.datatype.value}, the model expects {spec.datatype.value}"
+        )
+    fits = len(tensor.shape) == len(spec.shape) and all(
+        expected in (-1, size) for size, expected in zip(tensor.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise InvalidInputError(
+            f"the shape of input {spec.name!r} does not fit, the model expects {list(spec.shape)}",
+            hint="-1 is an axis of any size." if -1 in spec.shape else "",
+        )
+
+
+def _wished_outputs(names: Sequence[str], specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    if not names:
+        return specs
+    known = {spec.name: spec for spec in specs}
+    if len(set(names)) != len(names) or not known.keys() >= set(names):
+        raise InvalidInputError("an output is asked for that the model does not have, or twice", hint=_listed(specs))
+    return tuple(known[name] for name in names)
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    described = (f"{spec.name} {spec.datatype.value} {list(spec.shape)}" for spec in specs)
+    return f"The model has {', '.join(described)}."
+
+
+def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(argument) for argument in arguments)
+
+
+def _spec(argument: Any) -> TensorSpec:
+    datatype = _DATATYPES.get(argument.type)
+    if datatype is None:
+        is_tensor = argument.type.startswith("tensor(")
+        raise InvalidModelError(
+            "an input or output of the model has an element type outside the Open Inference Protocol"
+            if is_tensor
+            else "an input or output of the model is not a tensor",
+            hint="Export with 8- to 64-bit elements."
+            if is_tensor
+            else "A scikit-learn classifier: export with zipmap=False.",
+        )
+    if len(argument.shape) > MAX_RANK:
+        raise InvalidModelError(f"an input or output of the model has more than {MAX_RANK} axes")
+    shape = tuple(axis if isinstance(axis, int) and axis >= 0 else -1 for axis in argument.shape)
+    return TensorSpec(name=argument.name, datatype=datatype, shape=shape)
+
+
+def _to_onnx(tensor: Tensor) -> Any:
+    """The array that ONNX Runtime takes; it knows strings, not bytes."""
+    if tensor.datatype is not Datatype.BYTES:
+        return tensor.data
+    texts = np.empty(tensor.data.size, dtype=object)
+    try:
+        texts[:] = [item.decode("utf-8") for item in tensor.data.flat]
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"input {tensor.name!r} is text for this model, and not all of it is UTF-8") from None
+    return texts.reshape(tensor.shape)
+
+
+def _from_onnx(array: Any, spec: TensorSpec) -> Tensor:
+    if spec.datatype is Datatype.BYTES:
+        data = np.empty(array.size, dtype=object)
+        data[:] = [item.encode("utf-8") for item in array.flat]
+        data = data.reshape(array.shape)
+    else:
+        data = np.ascontiguousarray(array).reshape(array.shape)
+    return Tensor(name=spec.name, datatype=spec.datatype, shape=tuple(array.shape), data=data)
+
+
+def _to_ort_value(tensor: Tensor) -> Any:
+    if tensor.datatype is Datatype.BF16:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(tensor.data, TensorProto.BFLOAT16)
+    if tensor.datatype is Datatype.BYTES:
+        raise InternalError("a model that mixes BF16 and text cannot be run")
+    return ort.OrtValue.ortvalue_from_numpy(tensor.data)
+
+
+def _from_ort_value(value: Any, spec: TensorSpec) -> Tensor:
+    if spec.datatype is not Datatype.BF16:
+        return _from_onnx(value.numpy(), spec)
+    shape = tuple(value.shape())
+    size = value.tensor_size_in_bytes()
+    raw = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return Tensor(
+        name=spec.name, datatype=spec.datatype, shape=shape, data=np.frombuffer(raw, dtype=np.uint16).reshape(shape)
+    )
+
+
+def _run_error() -> InternalError:
+    return InternalError(
+        "the model failed on this input",
+        hint="A value or a size may not fit inside the model, for example an index past the end of a table.",
+    )

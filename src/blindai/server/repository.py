@@ -1,0 +1,160 @@
+"""The model owner's requests: upload, list, metadata, delete.
+
+An upload streams: each piece is hashed, encrypted and written as it arrives, and nothing is registered before its end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blindai.bundle import MAX_UPLOAD_HEADER_BYTES, UploadResult, parse_upload_header
+from blindai.errors import ForbiddenError, InvalidInputError, TooLargeError
+from blindai.oip.rest import ModelMetadata, encode_metadata
+from blindai.server.calls import Call, Reply
+from blindai.wire import compact_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from blindai.bundle import UploadHeader
+    from blindai.oip.tensors import TensorSpec
+    from blindai.server.model_store import ModelStore, StoredModel
+    from blindai.server.settings import Settings
+    from blindai.server.worker_pool import WorkerPool
+
+PLATFORM = "onnxruntime_onnx"
+_JSON = (("content-type", "application/json"),)
+
+
+async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, settings: Settings) -> Reply:
+    """Take a model bundle: u32 length, header (JSON), then each file's bytes (docs/spec/bundle.md).
+
+    Raises:
+        ForbiddenError: the runtime policy allows no uploads.
+        TooLargeError: more or larger models than the runtime policy allows.
+        ModelStoreError: the bundle is not one, does not fit its header, or is no model that can run here.
+    """
+    if not settings.upload_allowed:
+        raise ForbiddenError("this server takes no uploads", hint="its runtime policy says `upload_allowed = false`")
+    pieces = call.body
+    header, rest = await _upload_header(pieces)
+    _check_limits(header, store, settings)
+    before = store.models()
+    incoming = store.begin_upload(name, header)
+    try:
+        incoming.write(rest)
+        async for piece in pieces:
+            incoming.write(piece)
+        model = incoming.finish()
+    except BaseException:
+        incoming.abort()
+        raise
+    if header.load:
+        await _load_or_forget(model, before, store, pool)
+    result = UploadResult(name=model.name, version=model.version, digest=model.digest, manifest=model.manifest.encode())
+    return Reply(headers=_JSON, body=(result.encode(),))
+
+
+async def metadata(*, reference: str, version: str | None, store: ModelStore, pool: WorkerPool) -> Reply:
+    """A model's inputs and outputs (OIP §3.2.4), read from the model itself; loads it if need be."""
+    model = store.resolve(reference, version)
+    inputs, outputs = await pool.metadata(model)
+    described = ModelMetadata(
+        name=model.name,
+        versions=tuple(other.version for other in store.models() if other.name == model.name),
+        platform=PLATFORM,
+        inputs=inputs,
+        outputs=outputs,
+        version=model.version,
+        digest=model.digest,
+        default_shape=model.default_shape,
+    )
+    return Reply(headers=_JSON, body=(encode_metadata(described),))
+
+
+def index(store: ModelStore) -> Reply:
+    """Every model and version, the one uploaded last at the end."""
+    models = sorted(store.models(), key=lambda model: model.sequence)
+    listed = [
+        {
+            "name": model.name,
+            "version": model.version,
+            "digest": model.digest,
+            "bytes": sum(file.size for file in model.manifest.files),
+        }
+        for model in models
+    ]
+    return Reply(headers=_JSON, body=(compact_json({"models": listed}),))
+
+
+async def delete(*, reference: str, version: str | None, store: ModelStore, pool: WorkerPool) -> Reply:
+    """Forget a version, or all versions of a name; their processes end."""
+    deleted = store.delete(reference, version)
+    for model in deleted:
+        await _stop_unused(model, store, pool)
+    return Reply(headers=_JSON, body=(compact_json({"deleted": len(deleted)}),))
+
+
+async def _upload_header(pieces: AsyncIterator[memoryview]) -> tuple[UploadHeader, bytes]:
+    """The bundle's header, and the bytes after it that came along."""
+    received = bytearray()
+    async for piece in pieces:
+        received += piece
+        if len(received) < 4:  # noqa: PLR2004  # the u32 length
+            continue
+        size = int.from_bytes(received[:4], "big")
+        if size > MAX_UPLOAD_HEADER_BYTES:
+            raise TooLargeError(f"a bundle's header has at most {MAX_UPLOAD_HEADER_BYTES} bytes")
+        if len(received) >= 4 + size:
+            return parse_upload_header(bytes(received[4 : 4 + size])), bytes(received[4 + size :])
+    raise InvalidInputError("the upload ended inside its header")
+
+
+def _check_limits(header: UploadHeader, store: ModelStore, settings: Settings) -> None:
+    size = sum(size for _, size in header.files)
+    if size > settings.max_model_bytes:
+        raise TooLargeError(f"a model has at most {settings.max_model_bytes} bytes here, this one has {size}")
+    if len(store.models()) >= settings.max_models:
+        raise TooLargeError(
+            f"this server keeps at most {settings.max_models} models", hint="delete one that is no longer used"
+        )
+
+
+async def _load_or_forget(
+    model: StoredModel, before: tuple[StoredModel, ...], store: ModelStore, pool: WorkerPool
+) -> None:
+    """A model that cannot run is refused now, not at the first inference; one that stood there before stays."""
+    try:
+        inputs, _ = await pool.metadata(model)
+        _check_default_shape(model.default_shape, inputs)
+    except Exception:
+        same = (model.name, model.version, model.digest)
+        old = next((old for old in before if (old.name, old.version, old.digest) == same), None)
+        if old:
+            store.restore(old)
+        else:
+            store.delete(model.name, model.version)
+        await _stop_unused(model, store, pool)
+        raise
+
+
+def _check_default_shape(shape: tuple[int, ...] | None, inputs: tuple[TensorSpec, ...]) -> None:
+    """The shape given at upload is for flat lists for the first input: a wrong one would only fail later."""
+    if shape is None:
+        return
+    if not inputs:
+        raise InvalidInputError("a shape is given, and the model has no inputs")
+    fits = len(shape) == len(inputs[0].shape) and all(
+        -1 in (axis, given) or axis == given for axis, given in zip(inputs[0].shape, shape, strict=True)
+    )
+    if not fits:
+        raise InvalidInputError(
+            f"the model's first input has shape {list(inputs[0].shape)}, which the shape given at upload does not fit",
+            hint="-1 is an axis of any size; without a shape, the model's own is taken",
+        )
+
+
+async def _stop_unused(model: StoredModel, store: ModelStore, pool: WorkerPool) -> None:
+    """End a model's process, unless it is also stored under another name."""
+    if not any(other.digest == model.digest for other in store.models()):
+        await pool.stop(model)

@@ -1,0 +1,291 @@
+"""The sealed door: from bytes that the operator carries to a call that only the enclave reads (docs/spec/sealed.md).
+
+    receive → header → keys → head → (replay set or session window) → dispatch → receipt → sealed answer
+
+Before the content key is known a failure is an empty answer with an outer status; after it, every answer is sealed.
+Leaves out: HTTP itself (app.py) and what is done with a call (dispatch.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from blindai.channel.exchange import (
+    MAGIC_BYTES,
+    REQUEST_HEADER_BYTES,
+    REQUEST_MAGIC,
+    SESSION_HEADER_BYTES,
+    SESSION_REQUEST_MAGIC,
+    Exchange,
+    SessionSecret,
+    open_exchange,
+    replay_digest,
+    request_key_id,
+    session_header_fields,
+)
+from blindai.channel.heads import RequestHead, ResponseHead, SessionGrant, Trailer
+from blindai.channel.sealed import ERROR_STATUS, AnswerWriter, RequestReader
+from blindai.channel.sessions import IDLE_S, LIFETIME_S, SessionTable
+from blindai.errors import ChannelError, ReplayedMessageError, SealedMessageError, TruncatedMessageError
+from blindai.receipts import BodyCommitment, Receipt, sign_receipt
+from blindai.server.calls import Call, Reply, wire_error
+from blindai.server.dispatch import Service, dispatch
+from blindai.server.log import LOG
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from blindai.channel.keyring import Clock, HeldKey, KeyRing
+
+CLIENT_HEADER = "blindai-client"
+_SMALL_FRAME_BYTES = 64 * 1024
+
+
+class OuterError(Exception):
+    """A failure before the content key is known: an empty answer with this status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedDoor:
+    """What the door needs: keys, sessions, clocks and the service behind it."""
+
+    service: Service
+    keys: KeyRing
+    sessions: SessionTable
+    clock: Clock
+    random: Callable[[int], bytes] = field(repr=False)
+
+    async def answer(
+        self, *, route: str, received: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """Answer one sealed request; `write` gets the sealed answer piece by piece.
+
+        Raises:
+            OuterError: nothing may be answered but a status.
+            ConnectionLostError: the client left.
+        """
+        message = _Incoming(received)
+        magic = await message.take(MAGIC_BYTES)
+        if magic == REQUEST_MAGIC:
+            opened = await self._open_one_shot(
+                magic + await message.take(REQUEST_HEADER_BYTES - MAGIC_BYTES), route, message
+            )
+        elif magic == SESSION_REQUEST_MAGIC:
+            opened = await self._open_in_session(
+                magic + await message.take(SESSION_HEADER_BYTES - MAGIC_BYTES), route, message
+            )
+        else:
+            raise OuterError(400)
+        await _Answering(door=self, opened=opened, write=write).run()
+
+    async def _open_one_shot(self, header: bytes, route: str, message: _Incoming) -> _Opened:
+        """§3: a request sealed to one of our HPKE keys."""
+        try:
+            held = self.keys.find(request_key_id(header))
+            if held is None or held.hpke is None:
+                raise OuterError(421)
+            exchange = open_exchange(header, keys=held.hpke, keyset_id=held.keyset_id, route=route)
+        except SealedMessageError:
+            raise OuterError(400) from None
+        opened = _Opened(held=held, exchange=exchange, message=message, reader=RequestReader(exchange))
+        try:
+            _require_place(await opened.read_head(), in_session=False)
+            held.spend(replay_digest(header))
+        except (SealedMessageError, ReplayedMessageError, TruncatedMessageError) as error:
+            opened.refusal = error
+        return opened
+
+    async def _open_in_session(self, header: bytes, route: str, message: _Incoming) -> _Opened:
+        """§5, in its order: session, window, head, time, bit, dispatch."""
+        session_id, number = session_header_fields(header)
+        session = self.sessions.find(session_id, self.clock.boot())
+        if session is None:
+            raise OuterError(421)
+        try:
+            session.window.check(number)
+            exchange = session.secret.exchange(header, route=route)
+            opened = _Opened(held=session.key, exchange=exchange, message=message, reader=RequestReader(exchange))
+            head = await opened.read_head()
+            _require_place(head, in_session=True)
+        except ReplayedMessageError:
+            raise OuterError(409) from None
+        except (SealedMessageError, TruncatedMessageError):
+            raise OuterError(400) from None
+        try:
+            session.check_time(head.at_ms, self.clock.boot())
+        except (ReplayedMessageError, SealedMessageError) as error:
+            opened.refusal = error
+            return opened
+        try:
+            session.window.spend(number)  # no await between this look and its mark
+        except ReplayedMessageError:
+            raise OuterError(409) from None
+        self.sessions.touch(session, self.clock.boot())
+        return opened
+
+
+class _Incoming:
+    """The request's bytes as they arrive, with what was read too far kept."""
+
+    __slots__ = ("_kept", "_received")
+
+    def __init__(self, received: AsyncIterator[bytes]) -> None:
+        self._received = received
+        self._kept = bytearray()
+
+    async def take(self, size: int) -> bytes:
+        while len(self._kept) < size:
+            piece = await anext(self._received, None)
+            if piece is None:
+                raise OuterError(400)
+            self._kept += piece
+        taken = bytes(self._kept[:size])
+        del self._kept[:size]
+        return taken
+
+    async def next(self) -> bytes | None:
+        if self._kept:
+            kept, self._kept = bytes(self._kept), bytearray()
+            return kept
+        return await anext(self._received, None)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Opened:
+    """A request whose keys are known. `refusal` is set when it must not run, and is answered sealed."""
+
+    held: HeldKey
+    exchange: Exchange
+    message: _Incoming
+    reader: RequestReader
+    refusal: ChannelError | None = None
+    _early: list[memoryview] = field(default_factory=list)
+
+    async def read_head(self) -> RequestHead:
+        while self.reader.head is None:
+            received = await self.message.next()
+            if received is None:
+                raise TruncatedMessageError("the request ended before its head")
+            self._early += self.reader.feed(received)
+        return self.reader.head
+
+    async def body(self, commitment: BodyCommitment) -> AsyncIterator[memoryview]:
+        """The body's data, each piece authenticated and committed to; ends when the last frame has authenticated."""
+        pieces, self._early = self._early, []
+        while True:
+            for piece in pieces:
+                commitment.update(piece)
+                yield piece
+            received = await self.message.next()
+            if received is None:
+                break
+            pieces = self.reader.feed(received)
+        self.reader.end()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answering:
+    """From an opened request to its sealed answer."""
+
+    door: SealedDoor
+    opened: _Opened
+    write: Callable[[bytes], Awaitable[None]] = field(repr=False)
+
+    async def run(self) -> None:
+        head = self.opened.reader.head
+        if self.opened.refusal or head is None:
+            await self._refuse(self.opened.refusal or SealedMessageError("the request has no head"))
+            return
+        start_ms = self._wall_ms()
+        request = BodyCommitment.to_request(head.salt)
+        body = self.opened.body(request)
+        call = Call(
+            method=head.method, path=head.path, headers=(*head.headers, ("content-type", head.content_type)), body=body
+        )
+        try:
+            reply = await dispatch(self.door.service, call)
+            if reply.status < ERROR_STATUS:
+                await _require_end(body)
+        except (SealedMessageError, TruncatedMessageError) as error:
+            await self._refuse(error)
+            return
+        await self._send(head, reply, request, start_ms)
+
+    async def _send(self, head: RequestHead, reply: Reply, request: BodyCommitment, start_ms: int) -> None:
+        digest = self.opened.reader.end() if self.opened.reader.finished else None
+        token = ""
+        if head.wants_receipt and reply.status < ERROR_STATUS:
+            token = self._receipt(head, reply, request, start_ms)
+        writer = AnswerWriter(self.opened.exchange, self.door.random)
+        session = self._open_session(head, writer, reply)
+        out = [writer.start(ResponseHead(status=reply.status, headers=reply.headers, session=session))]
+        for frame in writer.body(reply.body, padded=head.padded):
+            out.append(frame)
+            if len(frame) > _SMALL_FRAME_BYTES:
+                await self.write(b"".join(out))
+                out.clear()
+        out.append(writer.end(Trailer(request_digest=digest, receipt=token)))
+        await self.write(b"".join(out))
+
+    def _receipt(self, head: RequestHead, reply: Reply, request: BodyCommitment, start_ms: int) -> str:
+        response = BodyCommitment.to_response(head.salt)
+        for piece in reply.body:
+            response.update(piece)
+        held = self.opened.held
+        receipt = Receipt(
+            keyset_id=held.keyset_id,
+            request_id=head.request_id,
+            door="sealed",
+            method=head.method,
+            path=head.path,
+            status=reply.status,
+            complete=True,
+            model=reply.model,
+            runtime_policy=held.keyset.runtime.digest,
+            padded=head.padded,
+            start_ms=start_ms,
+            end_ms=self._wall_ms(),
+            request=request.digest(),
+            response=response.digest(),
+        )
+        return sign_receipt(receipt, held.receipt_key)
+
+    def _open_session(self, head: RequestHead, writer: AnswerWriter, reply: Reply) -> SessionGrant | None:
+        """§5: a one-shot request may open a session, which counts from the writing of this head."""
+        if not head.opens_session or self.opened.exchange.in_session or reply.status >= ERROR_STATUS:
+            return None
+        held, now_s = self.opened.held, self.door.clock.boot()
+        secret = SessionSecret.after(self.opened.exchange, keyset_id=held.keyset_id, answer_header=writer.header)
+        principal = head.header(CLIENT_HEADER) or ""
+        session = self.door.sessions.open(secret, key=held, principal=principal, now_s=now_s)
+        return SessionGrant(lifetime_s=int(min(LIFETIME_S, session.ends_s - now_s)), idle_s=IDLE_S)
+
+    async def _refuse(self, error: ChannelError) -> None:
+        """A sealed answer to a request that was not run, or not to its end."""
+        status = 409 if isinstance(error, ReplayedMessageError) else 400
+        LOG.info("sealed request refused: %s", error.code)
+        _, wire = wire_error(error)
+        writer = AnswerWriter(self.opened.exchange, self.door.random)
+        answer = [writer.start(ResponseHead(status=status)), *writer.body((wire.encode(),), padded=True)]
+        await self.write(b"".join((*answer, writer.end(Trailer(request_digest=None, error=wire)))))
+
+    def _wall_ms(self) -> int:
+        return int(self.door.clock.wall() * 1000)
+
+
+def _require_place(head: RequestHead, *, in_session: bool) -> None:
+    """§5: a session *is* its principal and opens no other; only its requests say when they were made."""
+    misplaced = head.opens_session or head.header("authorization") if in_session else head.at_ms is not None
+    if misplaced:
+        raise SealedMessageError("the request's head has a member that does not belong there")
+
+
+async def _require_end(body: AsyncIterator[memoryview]) -> None:
+    """§4: a success is told only after the request's last frame has authenticated, with nothing left over."""
+    async for _ in body:
+        raise SealedMessageError("the request has more body than its handler reads")

@@ -1,0 +1,142 @@
+"""How one file of a model lies on disk: AES-256-GCM chunks of 1 MiB under the file's own key.
+
+The key is HKDF-SHA256 of the store's key with the file's random id as salt.
+Nonce and additional data carry the chunk's index and whether it is the last, so a chunk that was changed, moved,
+dropped, cut off or taken from another file does not open.
+Only the size of the content shows.
+Leaves out: which files there are, and who may read them (`model_store`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from blindai.bundle import BundleFile
+from blindai.errors import ModelStoreError, UnsealError
+from blindai.wire import label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHUNK_BYTES = 1024 * 1024
+KEY_BYTES = 32
+TAG_BYTES = 16
+
+
+class SealedFileWriter:
+    """Seals one file chunk by chunk and hashes its clear bytes; holds at most one chunk.
+
+    Args:
+        key: the store's key.
+        file_id: random, never used before.
+        descriptor: the empty file; closed by `finish` or `close`.
+        path: the file's name in its bundle.
+        size: how many bytes will come.
+    """
+
+    def __init__(self, *, key: bytes, file_id: bytes, descriptor: int, path: str, size: int) -> None:
+        self.file_id = file_id
+        self.remaining = size
+        self._path = path
+        self._size = size
+        self._cipher = _Cipher(key, file_id)
+        self._descriptor = descriptor
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray()
+        self._index = 0
+
+    def write(self, data: memoryview) -> memoryview:
+        """Take at most what completes a chunk; answers the rest."""
+        taken = data[: min(self.remaining, CHUNK_BYTES - len(self._buffer))]
+        self._hash.update(taken)
+        self.remaining -= len(taken)
+        self._buffer += taken
+        if self.remaining and len(self._buffer) == CHUNK_BYTES:
+            self._seal(last=False)
+        return data[len(taken) :]
+
+    def finish(self) -> BundleFile:
+        """Seal the last chunk; all `size` bytes must have come."""
+        self._seal(last=True)
+        self.close()
+        return BundleFile(path=self._path, size=self._size, sha256=self._hash.digest())
+
+    def close(self) -> None:
+        """Close the file, whatever has come."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def _seal(self, *, last: bool) -> None:
+        sealed = memoryview(self._cipher.seal(self._buffer, self._index, last=last))
+        try:
+            while sealed:
+                sealed = sealed[os.write(self._descriptor, sealed) :]
+        except OSError as problem:
+            raise disk_error(problem) from problem
+        self._buffer.clear()
+        self._index += 1
+
+
+def read_sealed_file(path: Path, key: bytes, file_id: bytes, size: int) -> Iterator[bytes]:
+    """The clear chunks of a file whose content has `size` bytes.
+
+    Raises:
+        FileNotFoundError: it was removed.
+        UnsealError: it is not what was written.
+    """
+    cipher = _Cipher(key, file_id)
+    count = _chunk_count(size)
+    with path.open("rb") as file:
+        for index in range(count):
+            sealed = file.read(min(CHUNK_BYTES, size - index * CHUNK_BYTES) + TAG_BYTES)
+            yield cipher.open(sealed, index, last=index == count - 1)
+        if file.read(1):
+            raise UnsealError("a stored file is longer than it was written")
+
+
+class _Cipher:
+    """AES-256-GCM under a file's own key, so that a nonce is used once: each index is sealed once per file."""
+
+    def __init__(self, key: bytes, file_id: bytes) -> None:
+        file_key = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=file_id, info=label("stored-file")).derive(
+            key
+        )
+        self._aead = AESGCM(file_key)
+        self._associated = label("stored-chunk") + file_id
+
+    def seal(self, chunk: bytearray, index: int, *, last: bool) -> bytes:
+        nonce = _nonce(index, last=last)
+        return self._aead.encrypt(nonce, chunk, self._associated + nonce)
+
+    def open(self, sealed: bytes, index: int, *, last: bool) -> bytes:
+        nonce = _nonce(index, last=last)
+        try:
+            return self._aead.decrypt(nonce, sealed, self._associated + nonce)
+        except InvalidTag:
+            raise UnsealError("a stored file was changed, cut or exchanged on disk") from None
+
+
+def _nonce(index: int, *, last: bool) -> bytes:
+    return index.to_bytes(8, "big") + int(last).to_bytes(4, "big")
+
+
+def _chunk_count(size: int) -> int:
+    """An empty file has one empty chunk, so that its absence shows."""
+    return max(1, -(-size // CHUNK_BYTES))
+
+
+def disk_error(problem: OSError) -> ModelStoreError:
+    """What a full or broken disk means to the one who uploads."""
+    return ModelStoreError(
+        f"the model cannot be stored: {os.strerror(problem.errno or 0)}",
+        hint="Free space on the server's disk, or give it another directory.",
+    )

@@ -1,0 +1,176 @@
+"""Start and stop: from settings to a listening server.
+
+Draws the instance, makes the keys and the TLS certificate in memory, opens the store, and runs uvicorn.
+Prints `ready https://HOST:PORT` on stdout once requests are answered; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+import secrets
+import socket
+import ssl
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+import blindai
+from blindai.attester.simulation import SimulationAttester, measure_software
+from blindai.channel.keyring import Clock, Identity, KeyRing
+from blindai.channel.keyset import INSTANCE_BYTES, Software
+from blindai.channel.sessions import SessionTable
+from blindai.server.app import App
+from blindai.server.attestation_door import AttestationDoor
+from blindai.server.dispatch import Service
+from blindai.server.infer import ENGINE
+from blindai.server.log import LOG, SIMULATION_WARNING, configure_logging
+from blindai.server.model_store import ModelStore
+from blindai.server.sealed_door import SealedDoor
+from blindai.server.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from blindai.attester import Attester
+    from blindai.server.settings import Settings
+
+KEEP_ALIVE_S = 75
+GRACEFUL_S = 10
+
+
+def _boot_s() -> float:
+    """Counts through sleep, and cannot be set by the host from outside the guest."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+SYSTEM_CLOCK = Clock(wall=time.time, boot=_boot_s)
+
+
+def create_app(settings: Settings, *, attester: Attester, directory: Path, clock: Clock = SYSTEM_CLOCK) -> App:
+    """Wire the whole server: the one place where its parts meet."""
+    engine, _, version = ENGINE.partition(" ")
+    identity = Identity(
+        service=settings.service,
+        instance=os.urandom(INSTANCE_BYTES),
+        runtime=settings.runtime_policy(),
+        software=Software(name="blindai", version=blindai.__version__, engines=((engine, version),)),
+        simulated=attester.tee == "simulation",
+    )
+    keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
+    store = ModelStore(directory, key=secrets.token_bytes(32))
+    service = Service(settings=settings, store=store, pool=_worker_pool(store, settings))
+    return App(
+        attestation=AttestationDoor(keys=keys, attester=attester),
+        sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
+    )
+
+
+def _worker_pool(store: ModelStore, settings: Settings) -> WorkerPool:
+    return WorkerPool(store, run_timeout_s=settings.run_timeout_s, max_answer_bytes=settings.max_body_bytes)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    settings.check()
+    configure_logging(settings.log_level, simulated=settings.simulation)
+    LOG.warning("%s: no hardware protects this server; anybody who runs it can read everything", SIMULATION_WARNING)
+    attester = SimulationAttester(random=os.urandom, measurement=measure_software())
+    with tempfile.TemporaryDirectory(prefix="blindai-", dir=settings.data_dir) as directory:
+        app = create_app(settings, attester=attester, directory=Path(directory))
+        listener = _listen(settings)
+        config = uvicorn.Config(
+            app,
+            http=HttpToolsProtocol,
+            loop="uvloop",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACEFUL_S,
+            ssl_context_factory=lambda _config, _default: make_tls_context(settings.host),
+        )
+        _AnnouncingServer(config, f"https://{_shown(listener)}").run(sockets=[listener])
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Says on stdout when requests are answered, so that scripts need not poll."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write(f"ready {self._url}\n")
+        sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cut idle connections: a client that only keeps one open would never answer the end of its TLS."""
+        for connection in list(self.server_state.connections):
+            idle = isinstance(connection, HttpToolsProtocol) and (
+                connection.cycle is None or connection.cycle.response_complete
+            )
+            if idle:
+                connection.transport.abort()
+        await super().shutdown(sockets)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def make_tls_context(host: str) -> ssl.SSLContext:
+    """TLS with a self-signed certificate made now: hygiene below the sealed messages, which are what protects.
+
+    The key reaches OpenSSL through memory, never through a file on disk; there are no tickets and no resumption.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _self_signed(key, host)
+    pem = certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    descriptor = os.memfd_create("tls")
+    try:
+        os.write(descriptor, pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "blindai")])
+    now = dt.datetime.now(dt.UTC)
+    try:
+        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        alternative = x509.DNSName(host)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=365))
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .sign(key, SHA256())
+    )

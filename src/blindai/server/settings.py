@@ -1,0 +1,129 @@
+"""What the operator can set: one TOML file and the command line, whose digest stands in every keyset.
+
+Unknown keys are refused. Leaves out: anything secret; nothing here may be one, since the digest is published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
+from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
+from blindai.errors import InvalidSettingsError
+from blindai.wire import compact_json, label, length_prefixed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_PORT = 50051
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole configuration.
+
+    Attributes:
+        simulation: serve without a TEE, insecurely; the only kind that this version can serve.
+        port: HTTPS port; 0 takes a free one.
+        service: the name that clients expect in the keyset.
+        data_dir: where encrypted models are kept while the server runs; a private temporary folder if None.
+        epoch_s: how long an epoch keyset lives, in seconds.
+        max_body_bytes: largest inference request or answer.
+        max_model_bytes: largest model bundle.
+        max_models: most models kept at a time.
+        run_timeout_s: longest run of a model.
+    """
+
+    simulation: bool = False
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    service: str = DEFAULT_SERVICE
+    data_dir: str | None = None
+    log_level: str = "info"
+    upload_allowed: bool = True
+    epoch_s: int = 6 * 3600
+    max_body_bytes: int = 256 * 1024 * 1024
+    max_model_bytes: int = 16 * 1024 * 1024 * 1024
+    max_models: int = 256
+    run_timeout_s: int = 60
+
+    def check(self) -> None:
+        """Refuse what cannot be served.
+
+        Raises:
+            InvalidSettingsError: with what to change.
+        """
+        if not self.simulation:
+            raise InvalidSettingsError(
+                "this version has no attester for real hardware yet, so it only serves simulation",
+                hint="`blindai serve --simulation` runs anywhere, and protects nothing",
+            )
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
+        positive = ("epoch_s", "max_body_bytes", "max_model_bytes", "max_models", "run_timeout_s")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise InvalidSettingsError(f"{name} is a whole number above 0, not {getattr(self, name)}")
+        if self.epoch_s > MAX_EPOCH_S:
+            raise InvalidSettingsError(f"epoch_s is at most {MAX_EPOCH_S}, since clients accept no longer epochs")
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of every setting, the defaults included."""
+        return hashlib.sha256(label("configuration") + length_prefixed(compact_json(dataclasses.asdict(self)))).digest()
+
+    def runtime_policy(self) -> RuntimePolicy:
+        """What of this a data owner cares about, as the keyset states it."""
+        return RuntimePolicy(
+            log_level=self.log_level,
+            telemetry=False,
+            isolation="model",
+            batching=False,
+            authentication="open",
+            sealing="ephemeral",
+            upload_allowed=self.upload_allowed,
+            require_sealed=True,
+            models=(),
+            limits=RuntimeLimits(
+                max_body_bytes=self.max_body_bytes,
+                max_model_bytes=self.max_model_bytes,
+                max_models=self.max_models,
+                run_timeout_s=self.run_timeout_s,
+            ),
+            configuration=self.digest,
+        )
+
+
+def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
+    """The file's settings, then those of the command line that are not None.
+
+    Raises:
+        InvalidSettingsError: the file cannot be read, or names a key or a type that is not known.
+    """
+    values = _read(path) if path else {}
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    defaults = Settings()
+    for name, value in values.items():
+        if name not in Settings.__dataclass_fields__:
+            raise InvalidSettingsError(
+                f"unknown setting {name!r}", hint=f"known are {', '.join(sorted(Settings.__dataclass_fields__))}"
+            )
+        expected = type(getattr(defaults, name)) if name != "data_dir" else str
+        if type(value) is not expected:
+            raise InvalidSettingsError(f"{name} is of type {expected.__name__}, not {type(value).__name__}")
+    settings = Settings(**values)
+    settings.check()
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidSettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettingsError(f"{path}: {error}") from None

@@ -1,0 +1,478 @@
+"""Models run in processes of their own, which may die without taking anything with them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from blindai.bundle import UploadHeader
+from blindai.errors import (
+    BlindAIError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidInputError,
+    InvalidModelError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    UnsealError,
+)
+from blindai.oip.tensors import Datatype, Tensor, TensorSpec
+from blindai.server import worker_protocol as protocol
+from blindai.server.model_store import ModelStore
+from blindai.server.worker import available_cpus, parse_quota
+from blindai.server.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from blindai.server.model_store import StoredModel
+
+SOON_S = 20.0
+FOREVER = 10**12
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ModelStore]:
+    opened = ModelStore(tmp_path / "store", bytes(32))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def pool(store: ModelStore) -> AsyncIterator[WorkerPool]:
+    opened = WorkerPool(store)
+    yield opened
+    await opened.close()
+    assert own_workers() == []
+
+
+def serialise(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    initialisers: Sequence[onnx.TensorProto] = (),
+) -> bytes:
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(initialisers))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def add_model(constant: float = 1.0) -> bytes:
+    """Y = x + constant, over float [n]."""
+    value = helper.make_tensor("w", TensorProto.FLOAT, [], [constant])
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    return serialise([helper.make_node("Add", ["x", "w"], ["y"])], infos[:1], infos[1:], [value])
+
+
+def counting_model() -> bytes:
+    """Counts to x one by one, so that x says how long a run takes."""
+    scalar = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("i", "before", "after")]
+    flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
+    one = helper.make_tensor("one", TensorProto.INT64, [], [1])
+    body = helper.make_graph(
+        [helper.make_node("Add", ["before", "one"], ["after"]), helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [scalar[0], flags[0], scalar[1]],
+        [flags[1], scalar[2]],
+        [one],
+    )
+    constants = [
+        helper.make_tensor("zero", TensorProto.INT64, [], [0]),
+        helper.make_tensor("true", TensorProto.BOOL, [], [True]),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in "xy"]
+    loop = helper.make_node("Loop", ["x", "true", "zero"], ["y"], body=body)
+    return serialise([loop], infos[:1], infos[1:], constants)
+
+
+def external_model(location: str, count: int, offset: int = 0) -> bytes:
+    """Y = sum(w) + x, with `count` floats w in another file."""
+    weights = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[count], data_location=TensorProto.EXTERNAL)
+    for key, entry in (("location", location), ("offset", str(offset)), ("length", str(4 * count))):
+        weights.external_data.add(key=key, value=entry)
+    nodes = [
+        helper.make_node("ReduceSum", ["w"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    return serialise(nodes, infos[:1], infos[1:], [weights])
+
+
+def stored(store: ModelStore, files: bytes | dict[str, bytes], name: str = "m") -> StoredModel:
+    files = files if isinstance(files, dict) else {"m.onnx": files}
+    sizes = tuple((path, len(data)) for path, data in files.items())
+    upload = store.begin_upload(name, UploadHeader(version=None, files=sizes, default_shape=None, load=False))
+    for data in files.values():
+        upload.write(data)
+    return upload.finish()
+
+
+def floats(*values: float) -> tuple[Tensor, ...]:
+    data = np.array(values, dtype=np.float32)
+    return (Tensor(name="x", datatype=Datatype.FP32, shape=data.shape, data=data),)
+
+
+def count_to(number: int) -> tuple[Tensor, ...]:
+    return (Tensor(name="x", datatype=Datatype.INT64, shape=(), data=np.array(number, dtype=np.int64)),)
+
+
+async def added(pool: WorkerPool, model: StoredModel, *values: float) -> list[float]:
+    (output,) = await pool.infer(model, floats(*values))
+    return [float(value) for value in output.data]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not condition():  # noqa: ASYNC110  # another process sets no event
+            await asyncio.sleep(0.01)
+
+
+async def until_busy(process_id: int) -> None:
+    """Wait until the process runs its model: it has used a tenth of a second more than loading took."""
+    start = cpu_seconds(process_id)
+    await until(lambda: cpu_seconds(process_id) > start + 0.1)
+
+
+def exists(process_id: int) -> bool:
+    return Path(f"/proc/{process_id}").exists()
+
+
+def seen_by(process_id: int) -> tuple[set[str], list[str], list[str]]:
+    """Names in a process's environment, what its descriptors are, and what lies in its working directory."""
+    root = Path(f"/proc/{process_id}")
+    names = {entry.partition("=")[0] for entry in (root / "environ").read_text("utf-8").split("\0") if entry}
+    descriptors = [str(path.readlink()) for path in (root / "fd").iterdir()]
+    return names, descriptors, [path.name for path in (root / "cwd").iterdir()]
+
+
+def cpu_seconds(process_id: int) -> float:
+    fields = Path(f"/proc/{process_id}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def own_workers() -> list[int]:
+    """Children of this process that are workers, or dead and not waited for."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
+    lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, line in lines.items() if not line or b"blindai.server.worker" in line]
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_runs_a_model_and_tells_its_inputs(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, add_model())
+    assert pool.process_ids == ()
+    assert await pool.metadata(model) == (
+        (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1,)),),
+        (TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1,)),),
+    )
+    assert await added(pool, model, 1, 2) == [2, 3]
+    assert await added(pool, model) == []
+    assert len(pool.process_ids) == 1
+
+
+async def test_requests_that_come_at_once_share_one_process_and_get_their_own_answers(
+    store: ModelStore, pool: WorkerPool
+) -> None:
+    model = stored(store, add_model())
+    answers = await asyncio.gather(*(added(pool, model, index) for index in range(50)))
+    assert answers == [[index + 1] for index in range(50)]
+    assert len(pool.process_ids) == 1
+
+
+async def test_each_model_has_its_own_process(store: ModelStore, pool: WorkerPool) -> None:
+    one, two = stored(store, add_model(1), "one"), stored(store, add_model(2), "two")
+    answers = await asyncio.gather(added(pool, one, 0), added(pool, two, 0))
+    assert list(answers) == [[1], [2]]
+    assert len(set(pool.process_ids)) == 2
+
+
+async def test_large_tensors_pass_both_ways(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, add_model())
+    data = np.arange(3_000_000, dtype=np.float32)
+    inputs = (Tensor(name="x", datatype=Datatype.FP32, shape=data.shape, data=data),)
+    for (output,) in await asyncio.gather(*(pool.infer(model, inputs) for _ in range(3))):
+        np.testing.assert_array_equal(output.data, data + 1)
+
+
+async def test_a_request_that_does_not_fit_fails_alone(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, add_model())
+    wrong = (Tensor(name="x", datatype=Datatype.FP64, shape=(1,), data=np.zeros(1)),)
+    with pytest.raises(InvalidInputError, match="the model expects FP32"):
+        await pool.infer(model, wrong)
+    with pytest.raises(InvalidInputError, match="does not have") as raised:
+        await pool.infer(model, floats(1), ("unknown",))
+    assert raised.value.hint == "The model has y FP32 [-1]."
+    with pytest.raises(InvalidInputError, match="1 MiB"):
+        await pool.infer(model, floats(1), ("x" * 2**20,))
+    assert await added(pool, model, 1) == [2]
+
+
+async def test_a_bundle_with_external_weights_works(store: ModelStore, pool: WorkerPool) -> None:
+    data = {
+        "m.onnx.data": bytes(8) + np.arange(4, dtype="<f4").tobytes(),
+        "m.onnx": external_model("m.onnx.data", 4, 8),
+    }
+    assert await added(pool, stored(store, data), 1) == [7]
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../../../../../../../etc/passwd", "passwd"])
+async def test_a_model_cannot_read_the_machines_files(store: ModelStore, pool: WorkerPool, location: str) -> None:
+    model = stored(store, {"m.onnx": external_model(location, 4), "m.onnx.data": bytes(16)})
+    with pytest.raises(InvalidModelError, match="same upload"):
+        await pool.load(model)
+    assert pool.process_ids == ()
+
+
+async def test_every_caller_learns_that_a_model_is_none(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, b"no model")
+    answers = await asyncio.gather(*(pool.load(model) for _ in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [InvalidModelError] * 3
+    with pytest.raises(InvalidModelError):
+        await pool.infer(model, floats(1))
+
+
+async def test_death_of_the_process_fails_what_is_in_flight_and_the_next_request_starts_another(
+    store: ModelStore, pool: WorkerPool
+) -> None:
+    model = stored(store, counting_model())
+    await pool.load(model)
+    (process_id,) = pool.process_ids
+    running = [asyncio.create_task(pool.infer(model, count_to(FOREVER))) for _ in range(3)]
+    await until_busy(process_id)
+    os.kill(process_id, signal.SIGKILL)
+    async with asyncio.timeout(SOON_S):
+        answers = await asyncio.gather(*running, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ModelNotReadyError] * 3
+    (output,) = await pool.infer(model, count_to(5))
+    assert output.data == 5
+    assert pool.process_ids not in ((), (process_id,))
+
+
+async def test_death_of_an_idle_process_is_not_noticed_by_users(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, add_model())
+    await pool.load(model)
+    (process_id,) = pool.process_ids
+    os.kill(process_id, signal.SIGKILL)
+    await until(lambda: pool.process_ids == ())
+    assert await added(pool, model, 1) == [2]
+
+
+async def test_one_models_death_is_not_the_others(store: ModelStore, pool: WorkerPool) -> None:
+    slow, other = stored(store, counting_model(), "slow"), stored(store, add_model(), "other")
+    await pool.load(slow)
+    (process_id,) = pool.process_ids
+    running = asyncio.create_task(pool.infer(slow, count_to(FOREVER)))
+    assert await added(pool, other, 1) == [2]
+    os.kill(process_id, signal.SIGKILL)
+    with pytest.raises(ModelNotReadyError):
+        await running
+    assert await added(pool, other, 2) == [3]
+
+
+async def test_a_run_that_takes_too_long_ends_with_its_process(store: ModelStore) -> None:
+    pool = WorkerPool(store, run_timeout_s=0.5)
+    try:
+        model = stored(store, counting_model())
+        first = asyncio.create_task(pool.infer(model, count_to(FOREVER)))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(pool.infer(model, count_to(1)))
+        answers = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [DeadlineExceededError, ModelNotReadyError]
+        (output,) = await pool.infer(model, count_to(3))
+        assert output.data == 3
+        await asyncio.sleep(0.7)
+        assert len(pool.process_ids) == 1  # an idle process has no deadline
+    finally:
+        await pool.close()
+
+
+async def test_an_answer_above_the_limit_is_not_taken(store: ModelStore) -> None:
+    pool = WorkerPool(store, max_answer_bytes=1000)
+    try:
+        model = stored(store, add_model())
+        assert await added(pool, model, 1) == [2]
+        with pytest.raises(ModelNotReadyError):
+            await added(pool, model, *range(251))
+    finally:
+        await pool.close()
+
+
+async def test_a_client_that_goes_away_does_not_disturb_the_next(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, counting_model())
+    await pool.load(model)
+    gone = asyncio.create_task(pool.infer(model, count_to(100_000)))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    (output,) = await pool.infer(model, count_to(2))
+    assert output.data == 2
+    assert gone.cancelled()
+
+
+async def test_a_caller_that_goes_away_does_not_end_the_start_for_others(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, add_model())
+    gone = asyncio.create_task(pool.load(model))
+    staying = asyncio.create_task(added(pool, model, 1))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await staying == [2]
+
+
+async def test_stop_ends_the_process_in_the_middle_of_a_run(store: ModelStore, pool: WorkerPool) -> None:
+    model = stored(store, counting_model())
+    await pool.load(model)
+    (process_id,) = pool.process_ids
+    running = asyncio.create_task(pool.infer(model, count_to(FOREVER)))
+    await until_busy(process_id)
+    await pool.stop(model)
+    with pytest.raises(ModelNotReadyError):
+        await running
+    assert not exists(process_id)
+    await pool.stop(model)
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.02, 0.1, 0.2])
+async def test_stop_during_the_start_leaves_no_process(store: ModelStore, pool: WorkerPool, pause_s: float) -> None:
+    model = stored(store, add_model())
+    loading = asyncio.create_task(pool.load(model))
+    await asyncio.sleep(pause_s)
+    await pool.stop(model)
+    (answer,) = await asyncio.gather(loading, return_exceptions=True)
+    assert isinstance(answer, ModelNotReadyError) or (answer is None and pause_s)  # the start may have been faster
+    assert pool.process_ids == ()
+    assert own_workers() == []
+
+
+async def test_close_ends_all_processes(store: ModelStore) -> None:
+    pool = WorkerPool(store)
+    await asyncio.gather(*(pool.load(stored(store, add_model(index), f"m{index}")) for index in range(2)))
+    process_ids = pool.process_ids
+    assert len(process_ids) == 2
+    await pool.close()
+    assert pool.process_ids == ()
+    assert not any(exists(process_id) for process_id in process_ids)
+
+
+async def test_what_was_changed_on_disk_is_never_run(store: ModelStore, pool: WorkerPool, tmp_path: Path) -> None:
+    model = stored(store, add_model())
+    (path,) = (tmp_path / "store").iterdir()
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(UnsealError):
+        await pool.load(model)
+    store.delete("m")
+    with pytest.raises(ModelNotFoundError):
+        await pool.load(model)
+
+
+async def test_the_servers_memory_does_not_grow_with_the_model(store: ModelStore, pool: WorkerPool) -> None:
+    count = 24 * 1024 * 1024
+    weights = np.zeros(1024, dtype="<f4").tobytes()
+    graph = external_model("w.data", count)
+    await pool.load(stored(store, add_model(), "small"))
+    sizes = (("m.onnx", len(graph)), ("w.data", 4 * count))
+    upload = store.begin_upload("m", UploadHeader(version=None, files=sizes, default_shape=None, load=False))
+    before = resident_bytes()
+    upload.write(graph)
+    for _ in range(4 * count // len(weights)):
+        upload.write(weights)
+    assert await added(pool, upload.finish(), 1) == [1]
+    assert resident_bytes() - before < 16 * 1024 * 1024
+
+
+async def test_a_process_sees_nothing_of_the_servers_environment_or_descriptors(
+    store: ModelStore, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    monkeypatch.setenv("SECRET_TOKEN", "hidden")
+    left, right = socket.socketpair()
+    with left, right:
+        left.set_inheritable(True)
+        await pool.load(stored(store, add_model()))
+        (process_id,) = pool.process_ids
+        names, descriptors, working_directory = seen_by(process_id)
+    assert names <= {"LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
+    assert sum("socket:" in link for link in descriptors) == 1
+    assert not any("memfd:" in link for link in descriptors)  # the model's files are closed once it is loaded
+    assert working_directory == []
+
+
+def started_worker() -> tuple[subprocess.Popen[bytes], socket.socket, int]:
+    """A worker of our own, its socket, and a descriptor of a counting model."""
+    model = counting_model()
+    descriptor = os.memfd_create("model")
+    os.write(descriptor, model)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "blindai.server.worker", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(), descriptor),
+        )
+    os.close(descriptor)
+    file = protocol.FileEntry(path="m.onnx", descriptor=descriptor, size=len(model))
+    load = protocol.Load(files=(file,), graph_optimization="all", provider="CPUExecutionProvider")
+    ours.sendall(protocol.encode_message(load))
+    return process, ours, descriptor
+
+
+def test_a_process_ends_when_its_socket_closes_even_in_a_run() -> None:
+    process, channel, _ = started_worker()
+    entries, buffers = protocol.pack_tensors(count_to(FOREVER))
+    with channel:
+        length = int.from_bytes(channel.recv(4, socket.MSG_WAITALL), "big")
+        assert isinstance(protocol.decode_from_worker(channel.recv(length, socket.MSG_WAITALL)), protocol.Loaded)
+        run = protocol.Run(id=1, tensors=entries, outputs=())
+        channel.sendall(b"".join([protocol.encode_message(run), *buffers]))
+        asyncio.run(until_busy(process.pid))
+        assert process.poll() is None
+    assert process.wait(SOON_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "quota"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("50000 100000", 0.5)]
+)
+def test_reads_the_cgroups_quota(cpu_max: str, quota: float | None) -> None:
+    assert parse_quota(cpu_max) == quota
+
+
+def test_uses_no_more_threads_than_it_may_run_on() -> None:
+    assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"\xc1", b"\x80", protocol.encode_message(protocol.Loaded(inputs=(), outputs=()))]
+)
+def test_a_header_that_cannot_be_read_is_a_value_error(header: bytes) -> None:
+    with pytest.raises(ValueError, match="cannot be read"):
+        protocol.decode_from_worker(header)
+
+
+@pytest.mark.parametrize("shape", [(-2,), (0,) * 17])
+def test_a_worker_cannot_claim_a_shape_that_is_none(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="none"):
+        protocol.unpack_specs([protocol.SpecEntry(name="x", datatype="FP32", shape=shape)])
+
+
+def test_a_worker_can_only_blame_the_model_the_input_or_itself() -> None:
+    def blame(error: Exception) -> BlindAIError:
+        return protocol.error_of(protocol.failure_of(1, error))
+
+    assert isinstance(blame(InvalidInputError("wrong")), InvalidInputError)
+    assert isinstance(blame(InvalidModelError("wrong")), InvalidModelError)
+    assert isinstance(blame(ModelNotFoundError("wrong")), InternalError)
+    foreign = blame(RuntimeError("a user's data"))
+    assert isinstance(foreign, InternalError)
+    assert "data" not in str(foreign)
