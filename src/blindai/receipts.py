@@ -205,6 +205,8 @@ def _parse(members: dict[str, Any]) -> Receipt:
     version = whole_number(members["version"])
     if version != 1 or members["door"] not in ("sealed", "pinned-tls") or members["padding"] not in ("padme", "none"):
         raise ValueError("a version, door or padding that this client does not know")
+    if whole_number(members["end_ms"]) < whole_number(members["start_ms"]):
+        raise ValueError("it ends before it starts")
     return Receipt(
         keyset_id=exact_bytes(members["keyset_id"], 32),
         request_id=exact_bytes(members["request_id"], 16),

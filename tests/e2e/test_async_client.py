@@ -11,7 +11,14 @@ import pytest
 from e2e import tiny_models
 
 from blindai import AsyncClient
-from blindai.errors import ConnectionLostError, InvalidInputError, ModelNotFoundError, PolicyViolationError
+from blindai.client.results import InferResult
+from blindai.errors import (
+    ChannelError,
+    ConnectionLostError,
+    InvalidInputError,
+    ModelNotFoundError,
+    PolicyViolationError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +94,19 @@ async def test_cancelled_inferences_leave_the_client_usable_and_the_log_quiet(
         assert (await client.infer(name, [1, 2, 3]))["y"].tolist() == [[2, 4, 6]]
     gc.collect()  # asyncio tells of lost exceptions when their tasks go
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_a_client_closed_while_requests_run_fails_them_in_its_own_words(server_url: str, tmp_path: Path) -> None:
+    async with AsyncClient(server_url, insecure_simulation=True) as other:
+        name = (await other.upload_model(tiny_models.times(tmp_path / "async-closed.onnx", 2))).name
+    for pause_s in (0, 0.005, 0.02):
+        client = AsyncClient(server_url, insecure_simulation=True)
+        await client.connect()
+        tasks = [asyncio.create_task(client.infer(name, [1, 2, 3])) for _ in range(40)]
+        await asyncio.sleep(pause_s)
+        await client.close()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not [end for end in ends if not isinstance(end, ChannelError | InferResult)]
 
 
 async def test_a_closed_client_says_so(server_url: str) -> None:

@@ -142,6 +142,7 @@ def test_many_at_once_survive_a_restart(start_server: Callable[..., RunningServe
             assert len(set(pool.map(lambda _: require_right(client, "again"), range(64)))) <= FEW
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # xdist's own threads; Python 3.12 on
 def test_a_forked_child_uses_the_same_client_object(client: Client, doubler: str) -> None:
     before = require_right(client, doubler)
     read_end, write_end = os.pipe()

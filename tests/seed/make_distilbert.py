@@ -1,6 +1,7 @@
 """A child process: puts a small DistilBERT into ./distilbert-base-uncased, where `from_pretrained` looks first.
 
-The weights are seeded and larger than usual for untrained ones, so that sentences differ in the digits compared.
+The seeded weights are 2.5 times as wide as DistilBERT's own start, so that sentences differ in the digits compared;
+at ten times, float32 rounding alone sets ONNX Runtime and torch 3e-6 apart.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DistilBertForSequenceClassification(
         hidden_dim=128,
         n_layers=2,
         n_heads=4,
-        initializer_range=0.2,
+        initializer_range=0.05,
     )
 ).save_pretrained(folder)
 (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")

@@ -35,6 +35,7 @@ PUBLISHED_SHA256 = {
 }
 PUBLISHED_SENTENCE = "I love AI and privacy!"
 SENTENCES = (PUBLISHED_SENTENCE, "we hate ai", "They sell data, models", "money?")
+UNKNOWN = 1  # the line of [UNK] in the vocabulary
 TOLERANCE = 1e-6
 STOP_S = 15
 CHILD_S = 300
@@ -94,6 +95,7 @@ def uploaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def reference(uploaded: Path) -> list[dict[str, Any]]:
     """For each of SENTENCES its token ids, and what torch and in-process ONNX Runtime make of them."""
     answers: list[dict[str, Any]] = json.loads(in_child(HERE / "compute_reference.py", *SENTENCES, folder=uploaded))
+    assert not any(UNKNOWN in answer["ids"] for answer in answers), "the tokenizer does not read the vocabulary given"
     outputs = [answer["torch"] for answer in answers]
     assert all(len(output) == 2 for output in outputs)
     assert np.ptp(outputs, axis=0).min() > 1000 * TOLERANCE, "sentences must differ in what is compared"
@@ -110,7 +112,7 @@ def client(uploaded: Path) -> Iterator[BlindAiClient]:
 
 
 def require_equal(output: list[float], expected: dict[str, Any], *, sentence: str) -> None:
-    for engine in ("torch", "onnxruntime"):
+    for engine in ("onnxruntime", "torch"):
         difference = np.abs(np.subtract(output, expected[engine])).max()
         print(f"{sentence!r}: differs from {engine} by at most {difference:.2g}")
         assert difference <= TOLERANCE
@@ -155,5 +157,5 @@ def test_several_sentences_are_one_batch(client: BlindAiClient, reference: list[
 
 @pytest.mark.parametrize("count", [0, 7, 9, 16])
 def test_a_flat_list_of_another_length_is_told_what_was_expected(client: BlindAiClient, count: int) -> None:
-    with pytest.raises(InvalidInputError, match=rf"takes shape \[1, 8\], 8 values; found {count} values"):
+    with pytest.raises(InvalidInputError, match=rf"takes shape \[1, 8\], which is 8 values; found {count} values"):
         client.run_model([1] * count)

@@ -107,9 +107,9 @@ class FrameOpener:
             self._check_length(length)
             if len(self._buffer) < 4 + length:
                 return
-            sent = bytes(memoryview(self._buffer)[: 4 + length])
-            del self._buffer[: 4 + length]
-            yield self._open(memoryview(sent))
+            frame = self._open(memoryview(bytes(self._buffer[: 4 + length])))
+            del self._buffer[: 4 + length]  # only now: a refused frame stays, and is refused again
+            yield frame
         if self.finished and self._buffer:
             raise SealedMessageError("bytes follow the last frame")
 

@@ -10,7 +10,7 @@ import typer
 
 from blindai.cli.input_files import read_inputs
 from blindai.cli.options import JsonOption, Server, client_verb
-from blindai.cli.screen import note, plain, print_findings, print_json, print_table, say
+from blindai.cli.screen import note, plain, print_findings, print_json, print_refusal, print_table, say
 from blindai.errors import RejectedEvidenceError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def attest(server: Server, as_json: JsonOption = False) -> None:
             attestation = client.attestation
     except RejectedEvidenceError as error:
         if not as_json:
-            print_findings(error.findings)
+            print_refusal(error)
         raise
     if as_json:
         print_json(_attestation_members(attestation))

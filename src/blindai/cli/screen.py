@@ -88,6 +88,13 @@ def print_findings(findings: Iterable[Finding]) -> None:
         console.print(text)
 
 
+def print_refusal(error: RejectedEvidenceError) -> None:
+    """Every check that was made before the evidence was refused, the one that failed at the end."""
+    print_findings(error.findings)
+    if not any(finding.outcome.value == "failed" for finding in error.findings):
+        say(f"✗ {error.finding_code}: {error}")
+
+
 def warn_of_simulation(simulated: bool) -> None:  # noqa: FBT001  # the one thing it is about
     """Say so wherever a result rests on a simulation."""
     if simulated:

@@ -11,7 +11,7 @@ import typer
 
 from blindai.channel.keyset import DEFAULT_SERVICE
 from blindai.cli.options import JsonOption, PolicyOption, ServiceOption, SimulationOption, chosen_policy
-from blindai.cli.screen import plain, print_findings, print_json, say, warn_of_simulation
+from blindai.cli.screen import plain, print_findings, print_json, print_refusal, say, warn_of_simulation
 from blindai.errors import RejectedEvidenceError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def verify(
         )
     except RejectedEvidenceError as error:
         if not as_json:
-            print_findings(error.findings)
+            print_refusal(error)
         raise
     outputs = opened_outputs(verified.opening) if verified.opening else None
     warn_of_simulation(verified.keyset.result.simulated)

@@ -14,16 +14,14 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from yarl import URL
 
+from blindai.client.http_message import AnswerBody, outgoing
 from blindai.client.transport import (
     CHUNK_BYTES,
     MAX_IDLE_S,
-    AnswerBody,
-    body_pieces,
     cannot_connect,
     connection_lost,
     make_tls_context,
     not_http,
-    request_headers,
 )
 from blindai.errors import ChannelError
 
@@ -33,10 +31,10 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-    from blindai.client.transport import Chunk, HttpRequest, HttpResponse, ServerUrl
+    from blindai.client.http_message import Chunk
+    from blindai.client.transport import HttpRequest, HttpResponse, ServerUrl
 
 MAX_CONNECTIONS = 512
-_AT_ONCE_BYTES = 64 * 1024  # what asyncio's transports take without making the writer wait
 _PAUSE_S = 0.05
 _LOOP_TURNS = 4  # read the end, shut TLS down, close, tell aiohttp
 
@@ -91,10 +89,10 @@ def _cut(transport: asyncio.Transport | None) -> None:
 class _Upload:
     """A body as aiohttp pulls it: keeps the caller's own error, which aiohttp would wrap, and moves the deadline."""
 
-    def __init__(self, request: HttpRequest) -> None:
-        self._pieces: Iterator[Chunk] = body_pieces(request)
-        self._timeout_s = request.timeout_s
-        self.deadline = asyncio.timeout(request.timeout_s)
+    def __init__(self, pieces: Iterator[Chunk], timeout_s: float) -> None:
+        self._pieces = pieces
+        self._timeout_s = timeout_s
+        self.deadline = asyncio.timeout(timeout_s)
         self.failure: Exception | None = None
 
     def __aiter__(self) -> _Upload:
@@ -134,14 +132,14 @@ class AsyncTransport:
             ConnectionLostError: the server cannot be reached, or the connection broke or stood still.
             ChannelError: the answer is too large, or not plain HTTP/1.1.
         """
-        headers = request_headers(self._url, request)
+        out = outgoing(self._url, request)
         session = await self._ready_session()
-        if request.body is None or (isinstance(request.body, bytes) and len(request.body) <= _AT_ONCE_BYTES):
-            return await self._exchange(session, request, headers, request.body)
-        upload = _Upload(request)
+        if out.whole is not None:
+            return await self._exchange(session, request, out.headers, out.whole or None)
+        upload = _Upload(out.pieces, request.timeout_s)
         try:
             async with upload.deadline:
-                return await self._exchange(session, request, headers, upload)
+                return await self._exchange(session, request, out.headers, upload)
         except Exception as error:
             if upload.failure is None and isinstance(error, TimeoutError) and upload.deadline.expired():
                 raise connection_lost(self._url, error) from error
@@ -166,8 +164,12 @@ class AsyncTransport:
             raise ChannelError("the client belongs to another event loop", hint="make one client in each event loop")
         elif loop.time() - self._last_answer_s > _PAUSE_S:
             # If the caller's code held the loop meanwhile, it has not yet seen which connections the server has closed.
+            session = self._session
             for _ in range(_LOOP_TURNS):
                 await asyncio.sleep(0)
+            if self._closed:  # meanwhile
+                raise ChannelError("the client is closed", hint="make a new one")
+            return session
         return self._session
 
     def _open_session(self) -> aiohttp.ClientSession:

@@ -18,24 +18,22 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from blindai.client.http_message import AnswerBody, outgoing
 from blindai.client.transport import (
     CHUNK_BYTES,
     MAX_IDLE_S,
-    AnswerBody,
-    body_pieces,
     cannot_connect,
     connection_lost,
-    is_chunked,
     make_tls_context,
     not_http,
-    request_headers,
 )
 from blindai.errors import ChannelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blindai.client.transport import Chunk, HttpRequest, ServerUrl
+    from blindai.client.http_message import Chunk, Outgoing
+    from blindai.client.transport import HttpRequest, ServerUrl
     from blindai.client.transport import HttpResponse as Answer
 
 MAX_IDLE_CONNECTIONS = 64
@@ -63,12 +61,14 @@ class _Connection(HTTPConnection):
         if self._tls is not None:
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
 
-    def start(self, request: HttpRequest, headers: list[tuple[str, str]], first: Chunk) -> bool:
+    def start(self, request: HttpRequest, out: Outgoing, first: Chunk) -> bool:
         """Send the head and the first piece of the body; False as in `send_piece`."""
         self._first = first
         self.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers:
+        for name, value in out.headers:
             self.putheader(name, value)
+        if out.is_chunked:
+            self.putheader("Transfer-Encoding", "chunked")
         try:
             self.endheaders()
         except OSError as error:
@@ -120,11 +120,11 @@ def _is_readable(sock: socket.socket) -> bool:
     return bool(select.select([sock], [], [], 0)[0])
 
 
-def _framed(request: HttpRequest) -> Iterator[Chunk]:
-    if not is_chunked(request):
-        yield from body_pieces(request)
+def _framed(out: Outgoing) -> Iterator[Chunk]:
+    if not out.is_chunked:
+        yield from out.pieces
         return
-    for piece in body_pieces(request):
+    for piece in out.pieces:
         yield b"".join((b"%x\r\n" % len(piece), piece, b"\r\n"))
     yield b"0\r\n\r\n"
 
@@ -152,11 +152,11 @@ class SyncTransport:
             ConnectionLostError: the server cannot be reached, or the connection broke or stood still.
             ChannelError: the answer is too large, or not plain HTTP/1.1.
         """
-        headers = request_headers(self._url, request)
+        out = outgoing(self._url, request)
         connection = self._take(request.timeout_s)
         is_reusable = False
         try:
-            sent_whole = self._write(connection, request, headers)
+            sent_whole = self._write(connection, request, out)
             answer = self._read(connection, request)
             is_reusable = sent_whole and connection.sock is not None
         finally:
@@ -206,12 +206,12 @@ class SyncTransport:
             for connection in inherited:
                 connection.forget()
 
-    def _write(self, connection: _Connection, request: HttpRequest, headers: list[tuple[str, str]]) -> bool:
+    def _write(self, connection: _Connection, request: HttpRequest, out: Outgoing) -> bool:
         """Send the request; False if the server stopped listening. Only the caller's own errors pass through."""
-        if is_chunked(request):
-            headers.append(("Transfer-Encoding", "chunked"))
-        pieces = _framed(request)
-        return connection.start(request, headers, next(pieces, b"")) and all(map(connection.send_piece, pieces))
+        if out.whole is not None:
+            return connection.start(request, out, out.whole)
+        pieces = _framed(out)
+        return connection.start(request, out, next(pieces)) and all(map(connection.send_piece, pieces))
 
     def _read(self, connection: _Connection, request: HttpRequest) -> Answer:
         try:
