@@ -30,6 +30,8 @@ def connect(
     service: str = "blindai-srv",
     level: str = "fresh",
     insecure_simulation: bool = False,
+    sessions: bool = True,
+    padding: bool = True,
     timeout_s: float = 120.0,
 ) -> Client:
     """Verify the server at `url` and open a `Client` to it; the arguments and errors are those of `Client`."""
@@ -41,6 +43,8 @@ def connect(
         service=service,
         level=level,
         insecure_simulation=insecure_simulation,
+        sessions=sessions,
+        padding=padding,
         timeout_s=timeout_s,
     )
 

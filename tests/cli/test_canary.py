@@ -74,7 +74,7 @@ class Canary:
     def model(self, path: Path) -> Path:
         """Y = x + weights, the text as it came, and a label; the weights are 32 random bytes, the label a constant."""
         weights = numpy_helper.from_array(np.frombuffer(self.weights, np.uint8), "w")
-        label = helper.make_tensor("label", TensorProto.STRING, [1], [self.label])
+        label = numpy_helper.from_array(np.array([self.label], object), "label")
         nodes = [
             helper.make_node("Cast", ["w"], ["wf"], to=TensorProto.FLOAT),
             helper.make_node("Reshape", ["wf", "shape"], ["w4"]),
@@ -88,7 +88,7 @@ class Canary:
             "y": (TensorProto.FLOAT, [8]), "echo": (TensorProto.STRING, [1]), "diagnosis": (TensorProto.STRING, [1]),
         }  # fmt: skip
         shapes = [numpy_helper.from_array(np.array(value), name) for name, value in (("shape", [8, 4]), ("axes", [1]))]
-        return save(path, nodes, inputs, outputs, [weights, *shapes])
+        return save(path, nodes, inputs=inputs, outputs=outputs, initialisers=[weights, *shapes])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +120,8 @@ def use_everything(url: str, canary: Canary, model: Path) -> None:
         broken.write_bytes(canary.weights + canary.text)
         with pytest.raises(InvalidModelError):
             client.upload_model(broken, name=canary.name)
+        client.delete_model(canary.name)
         client.upload_model(model, name=canary.name)
-        client.delete_model(canary.name, version=canary.version)
         client.infer(canary.name, inputs)
 
 

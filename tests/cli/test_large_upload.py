@@ -88,8 +88,7 @@ def write_lookup(path: Path, rows: int) -> None:
 
 
 def write_rows(file: BinaryIO, size: int) -> None:
-    for start in range(0, size, len(PIECE)):
-        file.write(PIECE[: min(len(PIECE), size - start)])
+    file.writelines(PIECE[: min(len(PIECE), size - start)] for start in range(0, size, len(PIECE)))
 
 
 def memory(pid: int, field: str) -> int:

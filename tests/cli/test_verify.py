@@ -1,8 +1,8 @@
 """A proof convinces another person, elsewhere and later: no network, no server, another home, a later clock.
 
-What is not shown: a machine whose real clock has moved. A time namespace shifts only the monotonic and boot clocks, and
-faketime is no package of PyPI; so the later hour reaches the verifier by `--at`, by a Python clock moved in a process of
-its own before the verb starts, and as `now` of `verify_proof`.
+What is not shown: a machine whose real clock has moved. A time namespace shifts only the monotonic and boot clocks,
+and faketime cannot be had from PyPI. So the later hour reaches the verifier by `--at`, by a Python clock that is moved
+in a process of its own before the verb starts, and as `now` of `verify_proof`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +26,7 @@ from blindai.client.transport import parse_server_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 pytestmark = pytest.mark.network
 
@@ -93,7 +93,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Evening:
                 result.opening().save(runs[name].opening)
         for name, value in (("a", 11.25), ("b", 21.25)):
             (folder / f"home-{name}").mkdir()
-            files = ["--proof", runs[name].proof, "--opening", runs[name].opening]
+            files = ("--proof", runs[name].proof, "--opening", runs[name].opening)
             ended = blindai(
                 "infer", server.url, "doubling", "-", SIMULATED, *files,
                 stdin=json.dumps([[value] * 3]), variables={"HOME": str(folder / f"home-{name}")},

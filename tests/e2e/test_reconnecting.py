@@ -56,6 +56,23 @@ def test_one_request_opens_a_session_and_all_others_use_it(server_url: str, doub
     assert seen.count(SESSION_REQUEST_MAGIC) == 20  # the metadata opened it, and 20 inferences followed
 
 
+def test_without_sessions_each_request_is_sealed_on_its_own(server_url: str, doubler: str) -> None:
+    with RecordingRelay(parse_server_url(server_url), make_tls_context("127.0.0.1")) as relay:
+        with blindai.connect(relay.url, insecure_simulation=True, sessions=False) as client:
+            for _ in range(5):
+                require_right(client, doubler)
+        seen = bytes(relay.recording)
+    assert seen.count(REQUEST_MAGIC) == 6  # the metadata, and 5 inferences
+    assert SESSION_REQUEST_MAGIC not in seen
+
+
+def test_padding_can_be_switched_off_and_the_receipt_says_so(server_url: str, doubler: str) -> None:
+    with blindai.connect(server_url, insecure_simulation=True, padding=False) as client:
+        assert not client.infer(doubler, [1, 2, 3]).receipt.padded
+    with blindai.connect(server_url, insecure_simulation=True) as client:
+        assert client.infer(doubler, [1, 2, 3]).receipt.padded
+
+
 def test_keys_that_have_ended_are_replaced_once_and_silently(client: Client, doubler: str) -> None:
     before = require_right(client, doubler)
     keyset = client._connection.attested

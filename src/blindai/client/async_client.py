@@ -11,7 +11,7 @@ from blindai.client.attestation_view import Attestation
 from blindai.client.connection import SYSTEM_CLOCK, Connection
 from blindai.client.exchange_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.http_async import AsyncTransport
-from blindai.client.options import make_settings, model_files, progress_of
+from blindai.client.options import make_policy, make_settings, model_files, progress_of
 from blindai.client.sync_client import MAX_CONCURRENT
 from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
@@ -43,10 +43,17 @@ class AsyncClient:
         service: str = "blindai-srv",
         level: str = "fresh",
         insecure_simulation: bool = False,
+        sessions: bool = True,
+        padding: bool = True,
         timeout_s: float = 120.0,
     ) -> None:
         settings = make_settings(
-            policy, service=service, level=level, insecure_simulation=insecure_simulation, timeout_s=timeout_s
+            make_policy(policy, insecure_simulation=insecure_simulation),
+            service=service,
+            level=level,
+            sessions=sessions,
+            padded=padding,
+            timeout_s=timeout_s,
         )
         self._transport = AsyncTransport(parse_server_url(url))
         self._connection = Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)

@@ -74,7 +74,8 @@ def _pieces(request: HttpRequest) -> Iterator[Chunk]:
     Raises:
         ChannelError: an iterable yields another number of bytes than announced.
     """
-    sent, small, small_bytes = 0, [], 0
+    small: list[bytes] = []
+    sent = small_bytes = 0
     for chunk in (request.body,) if isinstance(request.body, bytes) else request.body or ():
         sent += len(chunk)
         if request.content_length is not None and sent > request.content_length:

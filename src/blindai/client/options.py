@@ -22,20 +22,21 @@ LEVELS = {"fresh": Mode.FRESH, "cached": Mode.CACHED}
 
 
 def make_settings(
-    policy: str | Path | Policy | None, *, service: str, level: str, insecure_simulation: bool, timeout_s: float
+    policy: Policy, *, service: str, level: str, sessions: bool, padded: bool, timeout_s: float
 ) -> ClientSettings:
     """The client's settings.
 
     Raises:
-        InvalidInputError: no such level, or a policy beside `insecure_simulation`.
-        InvalidPolicyError: the policy file cannot be read.
+        InvalidInputError: no such level.
     """
     if level not in LEVELS:
         raise InvalidInputError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
     return ClientSettings(
-        policy=make_policy(policy, insecure_simulation=insecure_simulation),
+        policy=policy,
         service=service,
         mode=LEVELS[level],
+        sessions=sessions,
+        padded=padded,
         timeout_s=timeout_s,
     )
 

@@ -11,7 +11,7 @@ from blindai.client.attestation_view import Attestation
 from blindai.client.connection import SYSTEM_CLOCK, Connection
 from blindai.client.exchange_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.http_sync import SyncTransport
-from blindai.client.options import make_settings, model_files, progress_of
+from blindai.client.options import make_policy, make_settings, model_files, progress_of
 from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
 
@@ -40,6 +40,8 @@ class Client:
         service: the service name that the keyset must carry.
         level: `fresh` (keys made for this client's nonce) or `cached`.
         insecure_simulation: accept a simulated server, which protects nothing.
+        sessions: seal many requests under one encapsulation; False seals each on its own, which costs more.
+        padding: hide the size of bodies; False shows it to the path, and in the receipt.
         timeout_s: patience with each step on the network, in seconds.
 
     Raises:
@@ -55,10 +57,17 @@ class Client:
         service: str = "blindai-srv",
         level: str = "fresh",
         insecure_simulation: bool = False,
+        sessions: bool = True,
+        padding: bool = True,
         timeout_s: float = 120.0,
     ) -> None:
         settings = make_settings(
-            policy, service=service, level=level, insecure_simulation=insecure_simulation, timeout_s=timeout_s
+            make_policy(policy, insecure_simulation=insecure_simulation),
+            service=service,
+            level=level,
+            sessions=sessions,
+            padded=padding,
+            timeout_s=timeout_s,
         )
         self._transport = SyncTransport(parse_server_url(url))
         self._connection = Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)

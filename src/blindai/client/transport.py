@@ -1,7 +1,7 @@
 """What the client asks of an HTTP connection and gets back, whoever moves the bytes; nothing here opens a socket.
 
-`http_sync` and `http_async` share these types, TLS without trust, and the wording of failures; `http_message` holds what
-may stand on the wire. Why two libraries: docs/decisions/0002-client-transport.md. Leaves out every trust decision: a
+`http_sync` and `http_async` share these types, TLS without trust, and the wording of failures; `http_message` says what
+goes on the wire. Why two libraries: docs/decisions/0002-client-transport.md. Leaves out every trust decision: a
 transport carries bytes that protect themselves (docs/spec/sealed.md).
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 50051
 CHUNK_BYTES = 256 * 1024
-MAX_IDLE_S = 4.0  # below uvicorn's 5 s, so that idle connections end on our side and not while we write
+MAX_IDLE_S = 50.0  # below the server's 75 s and most proxies' 60 s, so that idle connections end on our side
 _URL = re.compile(
     r"(?:([Hh][Tt]{2}[Pp][Ss]?)://)?(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z][\w.-]*)(?::([0-9]{1,5}))?/?", re.ASCII
 )
