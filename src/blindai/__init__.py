@@ -10,6 +10,7 @@ Nothing is imported until it is asked for, so that `import blindai` is cheap and
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "1.0.0a1"
@@ -49,17 +50,14 @@ def connect(
     )
 
 
+_HOMES = {
+    "AsyncClient": "blindai.client.async_client",
+    "Client": "blindai.client.sync_client",
+    "Policy": "blindai.attestation.policy",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "AsyncClient":
-        from blindai.client.async_client import AsyncClient  # noqa: PLC0415  # see the module's docstring
-
-        return AsyncClient
-    if name == "Client":
-        from blindai.client.sync_client import Client  # noqa: PLC0415  # likewise
-
-        return Client
-    if name == "Policy":
-        from blindai.attestation.policy import Policy  # noqa: PLC0415  # likewise
-
-        return Policy
-    raise AttributeError(f"module 'blindai' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'blindai' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -56,6 +56,7 @@ class HeldKey:
     Attributes:
         encoded: `K` as transmitted.
         hpke: None once erased; sessions opened with it live on.
+        made_s: boot time at which it was made.
         hpke_ends_s: boot time at which the HPKE key is erased.
         ends_s: boot time at which the keyset ends, receipts and sessions included.
     """
@@ -66,6 +67,7 @@ class HeldKey:
     key_id: bytes
     hpke: HpkeKeyPair | None = field(repr=False)
     receipt_key: Ed25519PrivateKey = field(repr=False)
+    made_s: float
     renew_s: float
     hpke_ends_s: float
     ends_s: float
@@ -75,6 +77,13 @@ class HeldKey:
     def full(self) -> bool:
         """Whether the replay set has no room; the epoch then ends early."""
         return len(self._seen) >= MAX_REPLAY_ENTRIES
+
+    def wall_ms(self, now_s: float) -> int:
+        """Unix milliseconds at boot time `now_s`, counted from the keyset's own start.
+
+        So a host that sets the clock back cannot make a receipt end before it starts.
+        """
+        return int((self.keyset.not_before + now_s - self.made_s) * 1000)
 
     def spend(self, digest: bytes) -> None:
         """Note that a one-shot request runs; no `await` lies between the look and the note.
@@ -112,25 +121,28 @@ class KeyRing:
         return self._make("fresh", challenge, lifetime_s=MAX_FRESH_S, hpke_s=FRESH_HPKE_S)
 
     def find(self, kid: bytes) -> HeldKey | None:
-        """The key of that id if it can still open requests."""
+        """The key of that id if it can still open requests; one that cannot is erased here."""
         held = self._by_id.get(kid)
-        if held is None or held.full:
-            return None
-        if self._clock.boot() >= held.hpke_ends_s:
-            held.hpke = None
+        if held is not None and self._is_over(held):
+            self._erase(held)
             return None
         return held
 
     def sweep(self) -> None:
         """Erase what has ended."""
-        now_s = self._clock.boot()
         for held in list(self._by_id.values()):
-            if now_s >= held.hpke_ends_s:
-                held.hpke = None
-            if now_s >= held.ends_s:
-                del self._by_id[held.key_id]
-                if held is self._epoch:
-                    self._epoch = None
+            if self._is_over(held):
+                self._erase(held)
+
+    def _is_over(self, held: HeldKey) -> bool:
+        return held.full or self._clock.boot() >= held.hpke_ends_s
+
+    def _erase(self, held: HeldKey) -> None:
+        """Sessions, and requests that are being read, keep the rest of it; its replay set lives as long as they do."""
+        held.hpke = None
+        del self._by_id[held.key_id]
+        if held is self._epoch:
+            self._epoch = None
 
     def _make(self, kind: Kind, challenge: bytes, *, lifetime_s: int, hpke_s: int) -> HeldKey:
         hpke = HpkeKeyPair(self._random)
@@ -160,6 +172,7 @@ class KeyRing:
             key_id=key_id(hpke.public_key),
             hpke=hpke,
             receipt_key=receipt_key,
+            made_s=now_s,
             renew_s=now_s + lifetime_s / 2,
             hpke_ends_s=now_s + hpke_s,
             ends_s=now_s + lifetime_s,

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
 
 from blindai.attestation.policy import insecure_simulation_policy
+from blindai.channel.keyset import DEFAULT_SERVICE
 from blindai.cli.operator_view import RecordingRelay, Secrets, hex_view
-from blindai.cli.screen import out
+from blindai.cli.screen import out, print_findings, print_table, say, warn_of_simulation
 from blindai.cli.server_process import simulated_server
 from blindai.client.proof import parse_opening, parse_proof, verify_proof
 from blindai.client.sync_client import Client
@@ -49,7 +49,7 @@ def run_demo() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="blindai-demo-") as scratch:
         passed = _run_steps(Path(scratch))
-    out().print(f"\n{'all checks passed' if passed else 'A CHECK FAILED'} in {time.monotonic() - started:.1f} s")
+    say(f"\n{'all checks passed' if passed else 'A CHECK FAILED'} in {time.monotonic() - started:.1f} s")
     if not passed:
         raise SystemExit(1)
 
@@ -61,7 +61,7 @@ def _run_steps(scratch: Path) -> bool:
     study = _train()
     model_file = scratch / "tumour.onnx"
     _export(study, model_file)
-    out().print(f"  {len(study.patients)} held-out patients of 569; {model_file.stat().st_size} bytes of ONNX")
+    say(f"  {len(study.patients)} held-out patients of 569; {model_file.stat().st_size} bytes of ONNX")
     _step("2. Start a simulated enclave as its own process, and a relay that ends TLS before it")
     server_dir = scratch / "server"
     server_dir.mkdir()
@@ -70,7 +70,7 @@ def _run_steps(scratch: Path) -> bool:
         simulated_server(data_dir=server_dir, log=log) as url,
         RecordingRelay(parse_server_url(url), make_relay_tls("127.0.0.1")) as relay,
     ):
-        out().print(f"  server {url}\n  relay  {relay.url}")
+        say(f"  server {url}\n  relay  {relay.url}")
         result = _predict(relay.url, study, model_file)
         same = _compare(study, result)
         proven = _prove(result, scratch)
@@ -108,9 +108,10 @@ def _export(study: Study, path: Path) -> None:
 def _predict(url: str, study: Study, model_file: Path) -> InferResult:
     _step("3. Attest, upload, predict")
     with Client(url, insecure_simulation=True) as client:
-        out().print("\n".join(f"  {line}" for line in client.attestation.explain().splitlines()), markup=False)
+        warn_of_simulation(client.attestation.simulated)
+        print_findings(client.attestation.findings, indent="  ")
         uploaded = client.upload_model(model_file, progress=False)
-        out().print(f"  uploaded {uploaded.name} version {uploaded.version}, {uploaded.digest}")
+        say(f"  uploaded {uploaded.name} version {uploaded.version}, {uploaded.digest}")
         return client.infer(uploaded.name, study.patients)
 
 
@@ -118,11 +119,13 @@ def _compare(study: Study, result: InferResult) -> bool:
     expected = study.model.predict_proba(study.patients)
     labels, probabilities = result["label"], result["probabilities"]
     difference = float(np.abs(probabilities - expected).max())
-    table = Table("where", "accuracy on held-out patients", title="prediction", title_justify="left")
-    table.add_row("in this process (scikit-learn)", f"{study.model.score(study.patients, study.diagnoses):.4f}")
-    table.add_row("in the enclave (through the relay)", f"{float((labels == study.diagnoses).mean()):.4f}")
-    out().print(table)
-    out().print(f"  largest difference of a probability: {difference:.1e}")
+    here, there = study.model.score(study.patients, study.diagnoses), float((labels == study.diagnoses).mean())
+    rows = [
+        ("in this process (scikit-learn)", f"{here:.4f}"),
+        ("in the enclave (through the relay)", f"{there:.4f}"),
+    ]
+    print_table(("predicted", "accuracy on held-out patients"), rows, indent="  ")
+    say(f"  largest difference of a probability: {difference:.1e}")
     same = bool((labels == study.model.predict(study.patients)).all()) and difference < 1e-5  # noqa: PLR2004  # fp32
     return _verdict(same, "the enclave's answers are the model's own")
 
@@ -132,24 +135,27 @@ def _prove(result: InferResult, scratch: Path) -> bool:
     proof, opening = scratch / "proof.json", scratch / "proof.opening.json"
     result.proof().save(proof)
     result.opening().save(opening)
-    policy = insecure_simulation_policy()
     verified = verify_proof(
         parse_proof(proof.read_bytes()),
-        policy,
-        service="blindai-srv",
+        insecure_simulation_policy(),
+        service=DEFAULT_SERVICE,
         now=time.time(),
         opening=parse_opening(opening.read_bytes()),
     )
     model = verified.receipt.model
-    out().print(f"  {model.digest if model else ''} answered this request; level {verified.keyset.level.text}")
+    say(f"  {model.digest if model else ''} answered this request; level {verified.keyset.level.text}")
     accepted = _verdict(True, "the proof and its opening verify")  # noqa: FBT003  # verify_proof raises otherwise
-    shown = opening.read_text()
+    return _refuse_one_changed_digit(opening.read_text()) and accepted
+
+
+def _refuse_one_changed_digit(shown: str) -> bool:
+    """Change the first digit of the outputs that an opening shows."""
     at = next(place for place in range(shown.index('"data"'), len(shown)) if shown[place].isdigit())
     changed = shown[:at] + str((int(shown[at]) + 1) % 10) + shown[at + 1 :]
     try:
         parse_opening(changed.encode())
     except InvalidReceiptError as error:
-        return accepted and _verdict(True, f"one digit changed is refused: {error}")  # noqa: FBT003  # likewise
+        return _verdict(True, f"one digit changed is refused: {error}")  # noqa: FBT003  # this is what holds
     return _verdict(False, "one digit changed went unnoticed")  # noqa: FBT003  # likewise
 
 
@@ -158,30 +164,29 @@ def _look_as_operator(
 ) -> bool:
     _step("5. What the operator sees")
     recorded = bytes(relay.recording)
-    sealed_at = recorded.find(b"BSQ1")
-    out().print(f"  the relay took TLS off and kept {len(recorded):,} bytes; a sealed request begins like this:")
-    out().print(hex_view(recorded, start=sealed_at, rows=4), markup=False)
-    secrets = Secrets.of([*(row.tobytes() for row in study.patients), model_file.read_bytes(), b"tumour"])
+    say(f"  the relay took TLS off and kept {len(recorded):,} bytes; a sealed request begins like this:")
+    say(hex_view(recorded, start=recorded.find(b"BSQ1"), rows=4))
+    secrets = Secrets.of(
+        [*(row.tobytes() for row in study.patients), model_file.read_bytes(), model_file.stem.encode()]
+    )
     found = {
         "the relay's recording, TLS taken off": secrets.found_in(recorded),
         "the server's log": secrets.found_in(log.read_bytes()),
         "the server's disk": secrets.found_under(server_dir),
     }
-    refused = _post_in_clear(relay.url, study.patients.tobytes())
-    control_dir = scratch / "control"
-    control_dir.mkdir()
-    (control_dir / "patients.bin").write_bytes(study.patients.tobytes())
+    clear = study.patients.tobytes()
+    refused = _post_in_clear(relay.url, clear)
+    (scratch / "control").mkdir()
+    (scratch / "control" / "patients.bin").write_bytes(clear)
     control = {
         "control: the same bytes posted in clear": secrets.found_in(bytes(relay.recording)[len(recorded) :]),
-        "control: the same bytes written in clear": secrets.found_under(control_dir),
+        "control: the same bytes written in clear": secrets.found_under(scratch / "control"),
     }
-    table = Table("where", f"of {len(secrets.pieces):,} pieces of patients, model and name", title_justify="left")
-    for where, count in {**found, **control}.items():
-        table.add_row(where, f"{count:,} found")
-    out().print(table)
+    rows = [(where, f"{count:,} found") for where, count in {**found, **control}.items()]
+    print_table(("where", f"of {len(secrets.pieces):,} pieces of patients, model and name"), rows, indent="  ")
     hidden = _verdict(not any(found.values()), "nothing of the patients or the model is where the operator can look")
     works = _verdict(all(control.values()), "the same search finds them where they are in clear")
-    return hidden and works and _verdict(refused == BAD_REQUEST, f"the server answers {refused} to clear bytes")
+    return _verdict(refused == BAD_REQUEST, f"the server answers {refused} to clear bytes") and hidden and works
 
 
 def _post_in_clear(url: str, body: bytes) -> int:
@@ -196,5 +201,5 @@ def _post_in_clear(url: str, body: bytes) -> int:
 
 
 def _verdict(holds: bool, statement: str) -> bool:  # noqa: FBT001  # the one thing it is about
-    out().print(f"  {'✓' if holds else '✗'} {statement}", markup=False)
+    say(f"  {'✓' if holds else '✗'} {statement}")
     return holds

@@ -12,6 +12,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -66,25 +67,29 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=not exact, indent=2, allow_nan=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
     """Columns on stdout, no cell broken; numbers stand to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=True, justify="right" if column == "bytes" else "left")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(file=sys.stdout, highlight=False, width=_UNBROKEN).print(table)
+    Console(file=sys.stdout, highlight=False, width=_UNBROKEN).print(
+        Padding(table, (0, 0, 0, len(indent)), expand=False)
+    )
 
 
-def print_findings(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding], *, indent: str = "") -> None:
     """Each check with ✓, ✗ or –, and why it matters: a line each, broken only to fit a terminal."""
     console = out()
     for finding in findings:
-        line = printable(finding.line())
+        line = indent + printable(finding.line())
         if console.is_terminal:
-            line = textwrap.fill(line, console.width, subsequent_indent="    ", break_on_hyphens=False)
+            line = textwrap.fill(
+                line, console.width, subsequent_indent=indent + "    ", break_on_hyphens=False, break_long_words=False
+            )
         text = Text(line)
-        text.stylize(_STYLES[finding.outcome.value], 0, 1)
+        text.stylize(_STYLES[finding.outcome.value], len(indent), len(indent) + 1)
         console.print(text)
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from blindai.attestation.binding import Mode
 from blindai.channel.keyset import DEFAULT_SERVICE
@@ -85,28 +86,23 @@ class Connection:
         self.settings = settings
         self.clock = clock
         self.random = random
-        self._lock = threading.Lock()
-        self._forget()
+        self.start_anew()
+        _CONNECTIONS.add(self)
 
-    def _forget(self) -> None:
-        self._pid = os.getpid()
+    def start_anew(self) -> None:
+        """Forget everything: at first, in a forked child (its parent goes on with the numbers), and when closed."""
+        self._lock = threading.Lock()
         self._attested: _Attested | None = None
-        self._session: ClientSession | None = None
+        self._session: tuple[AttestedKeyset, ClientSession] | None = None
         self._opening = False
         self.models: dict[str, ModelMetadata] = {}
         self.token = self.random(16)
 
-    def _own(self) -> None:
-        """A forked child starts anew: its parent goes on with the old session and numbers."""
-        if os.getpid() != self._pid:
-            self._lock = threading.Lock()
-            self._forget()
-
     @property
     def attested(self) -> AttestedKeyset | None:
         """The keys that were accepted last, or None."""
-        self._own()
-        return self._attested.keyset if self._attested else None
+        attested = self._attested
+        return attested.keyset if attested else None
 
     def remember(self, keyset: AttestedKeyset) -> None:
         """Keep keys that were just accepted; an older session ends."""
@@ -144,13 +140,13 @@ class Connection:
         age_s = self.clock.steady() - attested.answered_s
         return self.settings.mode is Mode.CACHED or age_s < FRESH_SEALING_S
 
-    def take_session(self) -> tuple[ClientSession, int] | None:
-        """A usable session and the next number in it."""
-        session, now_s = self._session, self.clock.steady()
-        if session is None or not session.usable(now_s):
+    def take_session(self, keyset: AttestedKeyset) -> tuple[ClientSession, int] | None:
+        """A usable session under these very keys, and the next number in it."""
+        opened, now_s = self._session, self.clock.steady()
+        if opened is None or opened[0] is not keyset or not opened[1].usable(now_s):
             return None
-        number = session.take_number(now_s)
-        return None if number is None else (session, number)
+        number = opened[1].take_number(now_s)
+        return None if number is None else (opened[1], number)
 
     def claim_opening(self) -> bool:
         """Whether the caller shall open the session: one at a time does, the others seal each request meanwhile."""
@@ -169,10 +165,23 @@ class Connection:
         session = ClientSession(secret, grant, opened_s=self.clock.steady())
         with self._lock:
             if self._attested and self._attested.keyset is keyset:
-                self._session = session
+                self._session = keyset, session
 
     def drop_session(self, session: ClientSession) -> None:
         """Stop using a session."""
         with self._lock:
-            if self._session is session:
+            if self._session and self._session[1] is session:
                 self._session = None
+
+
+_CONNECTIONS: WeakSet[Connection] = WeakSet()
+
+
+def _after_fork() -> None:
+    """Two processes must never share a session's numbers, nor a lock that a thread of the parent held."""
+    for connection in list(_CONNECTIONS):
+        connection.start_anew()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)

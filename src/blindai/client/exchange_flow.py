@@ -185,7 +185,7 @@ def exchange(connection: Connection, request: SealedRequest) -> Flow[SealedResul
 
 
 def _exchange_once(connection: Connection, keyset: AttestedKeyset, request: SealedRequest) -> Flow[SealedResult]:
-    taken = connection.take_session()
+    taken = connection.take_session(keyset)
     if taken is None:
         return (yield from _one_shot(connection, keyset, request))
     session, number = taken
@@ -199,7 +199,7 @@ def _one_shot(connection: Connection, keyset: AttestedKeyset, request: SealedReq
     """A request with an encapsulation of its own, which opens the session if nobody else is about to."""
     if not connection.can_seal(keyset):
         keyset = yield from attest(connection)
-    opens = connection.claim_opening()
+    opens = request.repeatable and connection.claim_opening()  # an upload may outlive the keys it was sealed to
     try:
         sealed = seal_exchange(
             public_key=keyset.keyset.hpke_public_key,

@@ -121,6 +121,8 @@ class SealedDoor:
         except (ReplayedMessageError, SealedMessageError) as error:
             opened.refusal = error
             return opened
+        if self.sessions.find(session_id, self.clock.boot()) is not session:  # it ended while the head was on its way
+            raise OuterError(421)
         try:
             session.window.spend(number)  # no await between this look and its mark
         except ReplayedMessageError:
@@ -201,7 +203,7 @@ class _Answering:
         if self.opened.refusal or head is None:
             await self._refuse(self.opened.refusal or SealedMessageError("the request has no head"))
             return
-        start_ms = self._wall_ms()
+        start_ms = self.opened.held.wall_ms(self.door.clock.boot())
         request = BodyCommitment.to_request(head.salt)
         body = self.opened.body(request)
         call = Call(
@@ -249,7 +251,7 @@ class _Answering:
             runtime_policy=held.keyset.runtime.digest,
             padded=head.padded,
             start_ms=start_ms,
-            end_ms=self._wall_ms(),
+            end_ms=held.wall_ms(self.door.clock.boot()),
             request=request.digest(),
             response=response.digest(),
         )
@@ -260,6 +262,8 @@ class _Answering:
         if not head.opens_session or self.opened.exchange.in_session or reply.status >= ERROR_STATUS:
             return None
         held, now_s = self.opened.held, self.door.clock.boot()
+        if held.ends_s - now_s < 1:  # the request outlived its keys, as a long upload may
+            return None
         secret = SessionSecret.after(self.opened.exchange, keyset_id=held.keyset_id, answer_header=writer.header)
         principal = head.header(CLIENT_HEADER) or ""
         session = self.door.sessions.open(secret, key=held, principal=principal, now_s=now_s)
@@ -273,9 +277,6 @@ class _Answering:
         writer = AnswerWriter(self.opened.exchange, self.door.random)
         answer = [writer.start(ResponseHead(status=status)), *writer.body((wire.encode(),), padded=True)]
         await self.write(b"".join((*answer, writer.end(Trailer(request_digest=None, error=wire)))))
-
-    def _wall_ms(self) -> int:
-        return int(self.door.clock.wall() * 1000)
 
 
 def _require_place(head: RequestHead, *, in_session: bool) -> None:
