@@ -219,20 +219,3 @@ def test_values_that_do_not_fit_the_models_input_are_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=reason):
         tensor_for(value, expected, default_shape=default_shape)
-
-
-@pytest.mark.seed
-def test_torch_tensors_go_in_and_come_out() -> None:
-    torch = pytest.importorskip("torch")
-    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool):
-        value = torch.tensor([[1, 0], [1, 1]], dtype=dtype, requires_grad=dtype.is_floating_point)
-        tensor = make(value.t())
-        assert tensor.as_torch().dtype == dtype
-        assert torch.equal(tensor.as_torch(), value.detach().t())
-    assert make(torch.tensor(1.5, dtype=torch.bfloat16)).datatype is Datatype.BF16
-    assert make([torch.tensor(1), torch.tensor(2)]).as_flat() == [1, 2]
-    for refused in (torch.zeros(2).to_sparse(), torch.zeros(2, dtype=torch.complex64)):
-        with pytest.raises(InvalidInputError):
-            make(refused)
-    with pytest.raises(InvalidInputError):
-        make("text").as_torch()

@@ -39,7 +39,7 @@ class RuntimeRequirement:
 
     Attributes:
         path: the member's name; two names if it stands in an object of its own, such as `limits`.
-        accepted: any of these.
+        accepted: any of these; if there is none, an empty list and nothing else.
     """
 
     path: tuple[str, ...]
@@ -223,7 +223,8 @@ def _parse_accepted(section: Section, name: str, value: object) -> tuple[Scalar,
 def check_runtime(policy: Policy, runtime: Mapping[str, object]) -> Iterator[Finding]:
     """Compare the keyset's runtime object with what the policy demands: one finding per demand, none if skipped.
 
-    A member that is a list passes if each of its values is accepted; one that is not there fails.
+    A member that is a list passes if it has values and each is accepted, or if it is empty and `[]` was demanded; one
+    that is not there fails.
     """
     if isinstance(policy.runtime, Skip):
         return
@@ -232,7 +233,7 @@ def check_runtime(policy: Policy, runtime: Mapping[str, object]) -> Iterator[Fin
         yield judge(
             holds=_is_accepted(found, requirement.accepted),
             code=f"runtime.{'.'.join(requirement.path)}",
-            expected=f"one of {_texts(requirement.accepted)}",
+            expected=f"one of {_texts(requirement.accepted)}" if requirement.accepted else "an empty list",
             found="no such member" if found is None else _texts(found if isinstance(found, list) else [found]),
             why="An operator can set this, and the attested software keeps to it.",
             hint="ask the operator for another configuration, or change `runtime.require` in the policy",
@@ -248,6 +249,8 @@ def _member(runtime: Mapping[str, object], path: tuple[str, ...]) -> object:
 
 def _is_accepted(found: object, accepted: tuple[Scalar, ...]) -> bool:
     values = found if isinstance(found, list) else [found]
+    if not values or not accepted:
+        return not values and not accepted
     return all(any(type(value) is type(other) and value == other for other in accepted) for value in values)
 
 

@@ -101,13 +101,13 @@ def accept_published(document: AttestationDocument, policy: Policy, *, service: 
 
     Raises:
         RejectedEvidenceError: the evidence or its binding is not acceptable at `now`.
-        ChannelError: wrong service or operator.
+        ChannelError: wrong service or operator, or an admission that has ended at `now`.
     """
     keyset = parse_keyset(document.keyset)
     checks = Checks()
     _require_kind(document, keyset, document.mode, checks)
     result = _appraise(document, keyset, policy, now=now, checks=checks)
-    _require_peer(keyset, result, policy, service=service, now=float(keyset.not_before), checks=checks)
+    _require_peer(keyset, result, policy, service=service, now=now, checks=checks)  # no time that the host could set
     return _attested(document, keyset, result, checks, level=_level(result, Mode.CACHED), nonce=None)
 
 

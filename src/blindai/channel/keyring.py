@@ -57,6 +57,7 @@ class HeldKey:
         encoded: `K` as transmitted.
         hpke: None once erased; sessions opened with it live on.
         made_s: boot time at which it was made.
+        made_wall_s: Unix time at that moment, as the host then had it.
         hpke_ends_s: boot time at which the HPKE key is erased.
         ends_s: boot time at which the keyset ends, receipts and sessions included.
     """
@@ -68,6 +69,7 @@ class HeldKey:
     hpke: HpkeKeyPair | None = field(repr=False)
     receipt_key: Ed25519PrivateKey = field(repr=False)
     made_s: float
+    made_wall_s: float
     renew_s: float
     hpke_ends_s: float
     ends_s: float
@@ -79,11 +81,11 @@ class HeldKey:
         return len(self._seen) >= MAX_REPLAY_ENTRIES
 
     def wall_ms(self, now_s: float) -> int:
-        """Unix milliseconds at boot time `now_s`, counted from the keyset's own start.
+        """Unix milliseconds at boot time `now_s`, counted from when the keys were made.
 
         So a host that sets the clock back cannot make a receipt end before it starts.
         """
-        return int((self.keyset.not_before + now_s - self.made_s) * 1000)
+        return int((self.made_wall_s + now_s - self.made_s) * 1000)
 
     def spend(self, digest: bytes) -> None:
         """Note that a one-shot request runs; no `await` lies between the look and the note.
@@ -147,7 +149,8 @@ class KeyRing:
     def _make(self, kind: Kind, challenge: bytes, *, lifetime_s: int, hpke_s: int) -> HeldKey:
         hpke = HpkeKeyPair(self._random)
         receipt_key = Ed25519PrivateKey.from_private_bytes(self._random(32))
-        not_before, now_s = int(self._clock.wall()), self._clock.boot()
+        wall_s, now_s = self._clock.wall(), self._clock.boot()
+        not_before = int(wall_s)
         identity = self.identity
         keyset = Keyset(
             service=identity.service,
@@ -173,6 +176,7 @@ class KeyRing:
             hpke=hpke,
             receipt_key=receipt_key,
             made_s=now_s,
+            made_wall_s=wall_s,
             renew_s=now_s + lifetime_s / 2,
             hpke_ends_s=now_s + hpke_s,
             ends_s=now_s + lifetime_s,

@@ -64,7 +64,6 @@ class UploadModelResponse:
 
     model_id: str
     digest: str
-    _simulated: bool
     _uploaded: UploadedModel = field(repr=False)
 
     def is_signed(self) -> bool:
@@ -73,7 +72,7 @@ class UploadModelResponse:
 
     def is_simulation_mode(self) -> bool:
         """Whether the server is simulated, so that nothing is protected."""
-        return self._simulated
+        return self._uploaded.simulated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,6 @@ class RunModelResponse:
     """
 
     output: list[Any] = field(repr=False)
-    _simulated: bool
     _result: InferResult = field(repr=False)
 
     def is_signed(self) -> bool:
@@ -95,7 +93,7 @@ class RunModelResponse:
 
     def is_simulation_mode(self) -> bool:
         """Whether the server is simulated, so that nothing is protected."""
-        return self._simulated
+        return self._result.exchange.keyset.result.simulated
 
     @property
     def proof(self) -> Proof:
@@ -200,18 +198,12 @@ class BlindAiClient:
         expected = _datatype(dtype)
         before = {(other.name, other.version) for other in client.models()}
         uploaded = client.upload_model(model, name=model_name, shape=shape)
-        metadata = client.metadata(uploaded.name, version=uploaded.version)
-        if shape is not None and metadata.inputs[0].datatype is not expected:
+        spec = next(iter(client.metadata(uploaded.name, version=uploaded.version).inputs), None)
+        if shape is not None and spec is not None and spec.datatype is not expected:
             if (uploaded.name, uploaded.version) not in before:
                 client.delete_model(uploaded.name, version=uploaded.version)
-            spec = metadata.inputs[0]
             raise InvalidInputError(f"the model's input {spec.name!r} is {spec.datatype}, dtype says {expected}")
-        return UploadModelResponse(
-            model_id=uploaded.name,
-            digest=uploaded.digest,
-            _simulated=client.attestation.simulated,
-            _uploaded=uploaded,
-        )
+        return UploadModelResponse(model_id=uploaded.name, digest=uploaded.digest, _uploaded=uploaded)
 
     def run_model(
         self,
@@ -232,11 +224,8 @@ class BlindAiClient:
             ModelNotFoundError: no model was uploaded.
             InvalidInputError: the values do not fit; says what was expected.
         """
-        client = self._connected()
-        result = client.infer(model_id, data_list)
-        return RunModelResponse(
-            output=result.outputs[0].as_flat(), _simulated=client.attestation.simulated, _result=result
-        )
+        result = self._connected().infer(model_id, data_list)
+        return RunModelResponse(output=result.outputs[0].as_flat(), _result=result)
 
     def delete_model(self, model_id: str) -> None:
         """Delete a model.

@@ -5,15 +5,13 @@ Each flow is a generator over HTTP exchanges (exchange_flow.py); `sync_client` a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blindai.bundle import (
-    MODEL_NAME,
-    MODEL_VERSION,
     BundleFile,
     UploadHeader,
     UploadResult,
@@ -21,29 +19,36 @@ from blindai.bundle import (
     parse_manifest,
 )
 from blindai.client.exchange_flow import Flow, SealedRequest, SealedResult, exchange
+from blindai.client.inputs import tensors_for
+from blindai.client.model_reference import parse_reference, require_model
 from blindai.client.results import InferResult, ModelInfo, UploadedModel
-from blindai.errors import InternalError, InvalidInputError, ModelChangedError, ModelDigestMismatchError
+from blindai.errors import (
+    InternalError,
+    InvalidInputError,
+    InvalidReceiptError,
+    ModelChangedError,
+    ModelDigestMismatchError,
+)
 from blindai.oip.rest import (
     HEADER_LENGTH,
     InferRequest,
+    InferResponse,
     ModelMetadata,
     decode_infer_response,
     decode_metadata,
     encode_infer_request,
 )
-from blindai.oip.tensors import tensor_for
 from blindai.wire import printable, require_members, strict_json, whole_number
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from blindai.client.connection import Connection
-    from blindai.oip.tensors import Tensor, TensorSpec
+    from blindai.client.model_reference import ModelReference
+    from blindai.oip.tensors import Tensor
 
-LAST_UPLOADED = "@last"
 MAX_INDEX_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 1 << 20
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 Progress = Callable[[int, int], None]
 
@@ -67,31 +72,11 @@ class ModelFiles:
     load: bool
 
 
-def model_path(model: str | None, version: str | None = None) -> str:
-    """The OIP path of a model: a name, `name@sha256:…`, or the one uploaded last.
-
-    Raises:
-        InvalidInputError: no model can have this name or version.
-    """
-    reference = LAST_UPLOADED if model is None else model  # an empty name is a mistake, and not the last model
-    name, at, digest = reference.partition("@")
-    if reference != LAST_UPLOADED and not (MODEL_NAME.match(name) and (not at or _DIGEST.match(digest))):
-        raise InvalidInputError(
-            f"{reference!r} cannot be a model's name",
-            hint="a name has at most 128 letters, digits, '.', '_' or '-'; name@sha256:… ends with 64 hex digits",
-        )
-    if version is None:
-        return f"/v2/models/{reference}"
-    if not MODEL_VERSION.match(str(version)):  # 2 is as good as "2"
-        raise InvalidInputError(f"{version!r} cannot be a model's version")
-    return f"/v2/models/{reference}/versions/{version}"
-
-
 def upload_model(connection: Connection, files: ModelFiles, progress: Progress | None) -> Flow[UploadedModel]:
     """Stream a bundle to the enclave and check that exactly these bytes arrived.
 
     Raises:
-        ModelDigestMismatchError: the server names other files than were sent.
+        ModelDigestMismatchError: the server names other files than were sent, or stored them under another name.
         ModelStoreError: the server does not take the model.
     """
     header = UploadHeader(
@@ -101,7 +86,7 @@ def upload_model(connection: Connection, files: ModelFiles, progress: Progress |
         load=files.load,
     )
     sent: list[BundleFile] = []
-    result = yield from exchange(
+    result = yield from _manage(
         connection,
         SealedRequest(
             method="POST",
@@ -112,10 +97,26 @@ def upload_model(connection: Connection, files: ModelFiles, progress: Progress |
         ),
     )
     uploaded = UploadResult.decode(result.answer.body)
+    if uploaded.name != files.name or files.version not in {None, uploaded.version}:
+        raise ModelDigestMismatchError("the server names another model than the one that was uploaded")
     manifest = parse_manifest(uploaded.manifest)
     if manifest.files != tuple(sorted(sent, key=lambda file: file.path)):
         raise ModelDigestMismatchError("the server names other files than those that were sent")
-    return UploadedModel(name=uploaded.name, version=uploaded.version, digest=uploaded.digest, receipt=result.receipt)
+    return UploadedModel(
+        name=uploaded.name,
+        version=uploaded.version,
+        digest=uploaded.digest,
+        simulated=result.keyset.result.simulated,
+        receipt=result.receipt,
+    )
+
+
+def _manage(connection: Connection, request: SealedRequest) -> Flow[SealedResult]:
+    """A request that runs no model, and whose receipt says so."""
+    result = yield from exchange(connection, request)
+    if result.receipt.model is not None:
+        raise InvalidReceiptError("the receipt names a model, and none was to run")
+    return result
 
 
 def _bundle_body(
@@ -141,7 +142,7 @@ def _bundle_body(
 
 def list_models(connection: Connection) -> Flow[tuple[ModelInfo, ...]]:
     """Every model on the server, the one uploaded last at the end."""
-    result = yield from exchange(connection, SealedRequest(method="POST", path="/v2/repository/index"))
+    result = yield from _manage(connection, SealedRequest(method="POST", path="/v2/repository/index"))
     try:
         listed = require_members(strict_json(result.answer.body, max_bytes=MAX_INDEX_BYTES), frozenset({"models"}))[
             "models"
@@ -165,11 +166,16 @@ def read_metadata(connection: Connection, model: str | None, version: str | None
 
     Raises:
         ModelNotFoundError: the server has no such model.
+        ModelDigestMismatchError: it describes another one than was asked for.
     """
-    path = model_path(model, version)
-    result = yield from exchange(connection, SealedRequest(method="GET", path=path))
+    return (yield from _describe(connection, parse_reference(model, version)))
+
+
+def _describe(connection: Connection, reference: ModelReference) -> Flow[ModelMetadata]:
+    result = yield from _manage(connection, SealedRequest(method="GET", path=reference.path))
     metadata = decode_metadata(result.answer.body)
-    connection.models[path] = metadata
+    reference.require_meant(metadata)
+    connection.models[reference.path] = metadata
     return metadata
 
 
@@ -179,8 +185,8 @@ def delete_model(connection: Connection, model: str, version: str | None) -> Flo
     Raises:
         ModelNotFoundError: the server has no such model.
     """
-    path = model_path(model, version).replace("/v2/models/", "/v2/repository/models/")
-    result = yield from exchange(connection, SealedRequest(method="DELETE", path=path, repeatable=False))
+    path = parse_reference(model, version).path.replace("/v2/models/", "/v2/repository/models/")
+    result = yield from _manage(connection, SealedRequest(method="DELETE", path=path, repeatable=False))
     connection.models.clear()
     try:
         members = require_members(strict_json(result.answer.body, max_bytes=MAX_INDEX_BYTES), frozenset({"deleted"}))
@@ -194,56 +200,53 @@ def infer(
 ) -> Flow[InferResult]:
     """Run a model on arrays, lists or a dict by input name.
 
+    The data leave again only if the server says that the model was replaced: then it has not read them.
+
     Raises:
         InvalidInputError: the inputs do not fit the model; says what was expected and what was found.
+        InvalidReceiptError: another model answered than the one that was asked.
         InferenceError: what the server answered.
     """
-    path = model_path(model, version)
-    known = connection.models.get(path) if model else None  # its digest travels along: it cannot go stale unseen
+    reference = parse_reference(model, version)
+    known = connection.models.get(reference.path) if reference.name else None  # its digest travels along
     if known:
-        try:
-            return (yield from _infer_known(connection, path, known, inputs=inputs, outputs=outputs))
-        except (ModelChangedError, InvalidInputError):
-            connection.models.pop(path, None)
-    metadata = yield from read_metadata(connection, model, version)
-    return (yield from _infer_known(connection, path, metadata, inputs=inputs, outputs=outputs))
-
-
-def _infer_known(
-    connection: Connection, path: str, metadata: ModelMetadata, *, inputs: Any, outputs: tuple[str, ...]
-) -> Flow[InferResult]:
+        tensors = None
+        with contextlib.suppress(InvalidInputError):  # nothing was sent: they may fit the model that is there now
+            tensors = tensors_for(inputs, known)
+        if tensors is not None:
+            with contextlib.suppress(ModelChangedError):
+                return (yield from _infer(connection, reference, known, tensors=tensors, outputs=outputs))
+    metadata = yield from _describe(connection, reference)
     tensors = tensors_for(inputs, metadata)
+    return (yield from _infer(connection, reference, metadata, tensors=tensors, outputs=outputs))
+
+
+def _infer(
+    connection: Connection,
+    reference: ModelReference,
+    metadata: ModelMetadata,
+    *,
+    tensors: tuple[Tensor, ...],
+    outputs: tuple[str, ...],
+) -> Flow[InferResult]:
     buffers, header_length = encode_infer_request(InferRequest(id="", inputs=tensors, outputs=outputs))
     body = b"".join(buffers)
+    if reference.name is None:  # another may be the last by now: ask for the one whose metadata was read
+        reference = parse_reference(metadata.name, metadata.version)
     result = yield from exchange(
         connection,
         SealedRequest(
             method="POST",
-            path=_pinned(path, metadata) + "/infer",
+            path=reference.path + "/infer",
             headers=((HEADER_LENGTH, str(header_length)), ("if-match", metadata.digest)),
             content_type="application/octet-stream",
             body=lambda: (body,),
         ),
     )
-    return _infer_result(result, body)
-
-
-def _pinned(path: str, metadata: ModelMetadata) -> str:
-    """`@last` may mean another model by now: ask for the one whose metadata was read."""
-    if LAST_UPLOADED not in path:
-        return path
-    return model_path(metadata.name, metadata.version)
-
-
-def _infer_result(result: SealedResult, body: bytes) -> InferResult:
-    length = result.answer.head.header(HEADER_LENGTH)
-    try:
-        response = decode_infer_response(result.answer.body, int(length) if length and length.isdigit() else None)
-    except InvalidInputError as error:  # here it is the server's output, so asking again would not help
-        raise InternalError(f"the server's answer cannot be read: {error}") from None
-    model = result.receipt.model
-    if model is None or (model.name, model.version) != (response.model_name, response.model_version):
-        raise InternalError("the receipt names another model than the answer")
+    response = _decode(result)
+    if reference.version is None and response.model_version != metadata.version:
+        metadata = yield from _describe_again(connection, reference, metadata, response.model_version)
+    require_model(metadata, result.receipt, response, result.keyset.keyset)
     return InferResult(
         model_name=response.model_name,
         model_version=response.model_version,
@@ -253,37 +256,18 @@ def _infer_result(result: SealedResult, body: bytes) -> InferResult:
     )
 
 
-def tensors_for(inputs: Any, metadata: ModelMetadata) -> tuple[Tensor, ...]:
-    """Fit what the user gave to the model's inputs.
-
-    A dict is taken by input name. A model with one input takes the value itself, or its array alone in a list; one with
-    more takes a list or tuple with one value for each, in the model's order.
-
-    Raises:
-        InvalidInputError: names, number, type, shape or count do not fit.
-    """
-    specs = metadata.inputs
-    if isinstance(inputs, Mapping):
-        names = {spec.name for spec in specs}
-        if set(inputs) != names:
-            raise InvalidInputError(f"the model takes the inputs {sorted(names)}, found {sorted(map(str, inputs))}")
-        values = [inputs[spec.name] for spec in specs]
-    elif len(specs) == 1:
-        values = [inputs[0] if _is_the_only_array(inputs, specs[0]) else inputs]
-    else:
-        values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-        if len(values) != len(specs):
-            expected = [spec.name for spec in specs]
-            raise InvalidInputError(f"the model takes {len(specs)} inputs, {expected}; found {len(values)}")
-    shapes = (metadata.default_shape, *(None for _ in specs[1:])) if specs else ()
-    return tuple(
-        tensor_for(value, spec, default_shape=shape) for value, spec, shape in zip(values, specs, shapes, strict=True)
-    )
+def _describe_again(
+    connection: Connection, reference: ModelReference, metadata: ModelMetadata, version: str
+) -> Flow[ModelMetadata]:
+    """The same files got another version since their metadata was kept: it must be theirs indeed."""
+    described = yield from _describe(connection, parse_reference(f"{metadata.name}@{metadata.digest}", version))
+    connection.models[reference.path] = described
+    return described
 
 
-def _is_the_only_array(inputs: Any, spec: TensorSpec) -> bool:
-    """Whether this is a list of one value for one input, and not a list of rows: an array that has the input's rank."""
-    if not isinstance(inputs, list | tuple) or len(inputs) != 1:
-        return False
-    shape = getattr(inputs[0], "shape", None)  # numpy's, torch's, and a `Tensor`'s
-    return shape is not None and len(shape) == len(spec.shape)
+def _decode(result: SealedResult) -> InferResponse:
+    length = result.answer.head.header(HEADER_LENGTH)
+    try:
+        return decode_infer_response(result.answer.body, int(length) if length and length.isdigit() else None)
+    except InvalidInputError as error:  # here it is the server's output, so asking again would not help
+        raise InternalError(f"the server's answer cannot be read: {error}") from None

@@ -7,6 +7,8 @@ the salt and both bodies. `verify_proof` needs neither the network nor the serve
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import BatchProof, document_members, parse_document_members
 from blindai.channel.attested import AttestedKeyset, accept_published, check_nonce_path
+from blindai.client.model_reference import require_engine
 from blindai.errors import InvalidInputError, InvalidReceiptError
 from blindai.oip.rest import decode_infer_response
 from blindai.receipts import Receipt, opens, verify_receipt
@@ -28,8 +31,6 @@ from blindai.wire import (
 )
 
 if TYPE_CHECKING:
-    import os
-
     from blindai.attestation.evidence import AttestationDocument
     from blindai.attestation.policy import Policy
 
@@ -89,10 +90,21 @@ class Opening:
         return json.dumps(members, indent=1).encode() + b"\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `proof.opening.json`, readable by its owner only."""
-        target = Path(path)
-        target.touch(mode=0o600)
-        target.write_bytes(self.encode())
+        """Write `proof.opening.json`, readable by its owner only, whatever was there under that name before."""
+        _write_private(Path(path), self.encode())
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Through a new file beside it: one that exists may be readable to others, or a link to elsewhere."""
+    beside = path.with_name(f".blindai-{secrets.token_hex(8)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def opened_outputs(opening: Opening) -> list[dict[str, Any]]:
@@ -132,7 +144,7 @@ def parse_proof(data: bytes) -> Proof:
         members = require_members(
             strict_json(data, max_bytes=MAX_PROOF_BYTES), frozenset({"version", "receipt", "attestation"})
         )
-        if members["version"] != 1 or not isinstance(members["receipt"], str):
+        if whole_number(members["version"]) != 1 or not isinstance(members["receipt"], str):
             raise ValueError("not a proof of version 1")  # noqa: TRY301  # one way to word it
     except ValueError as error:
         raise InvalidReceiptError(f"the proof is malformed: {error}") from None
@@ -148,7 +160,7 @@ def parse_opening(data: bytes) -> Opening:
     names = frozenset({"version", "salt", "request", "response", "response_header_length", "nonce", "batch", "outputs"})
     try:
         members = require_members(strict_json(data, max_bytes=MAX_OPENING_BYTES), names)
-        if members["version"] != 1:
+        if whole_number(members["version"]) != 1:
             raise ValueError("not an opening of version 1")  # noqa: TRY301  # one way to word it
         opening = Opening(
             salt=exact_bytes(members["salt"], 32),
@@ -193,12 +205,12 @@ def verify_proof(
         proof: the published part.
         policy: what this verifier accepts as evidence.
         service: the service that the keyset must name.
-        now: the time at which endorsements are judged, in Unix seconds.
+        now: the time at which endorsements and the operator's admission are judged, in Unix seconds.
         opening: the private part; then both bodies are checked against the receipt.
 
     Raises:
         RejectedEvidenceError: the evidence is not acceptable, or not about these keys.
-        InvalidReceiptError: the receipt is not signed by these keys, or the opening is another one's.
+        InvalidReceiptError: the receipt is not signed by these keys or contradicts them, or the opening is another one's.
     """
     keyset = accept_published(proof.document, policy, service=service, now=now)
     receipt = verify_receipt(proof.receipt, public_key=keyset.keyset.receipt_public_key, keyset_id=keyset.keyset_id)
@@ -206,6 +218,8 @@ def verify_proof(
         raise InvalidReceiptError("the receipt's start lies outside its keyset's lifetime")
     if receipt.runtime_policy != keyset.keyset.runtime.digest or not receipt.complete:
         raise InvalidReceiptError("the receipt names another runtime policy, or a request that was not read to its end")
+    if receipt.model:
+        require_engine(receipt.model, keyset.keyset)
     if opening:
         opens(opening.salt, request_body=opening.request_body, response_body=opening.response_body, receipt=receipt)
         _check_nonce(proof, keyset, opening)

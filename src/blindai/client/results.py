@@ -28,11 +28,16 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedModel:
-    """What became of an upload; `digest` was checked against the bytes that were sent."""
+    """What became of an upload; `digest` was checked against the bytes that were sent.
+
+    Attributes:
+        simulated: whether no hardware protects it on the server that took it.
+    """
 
     name: str
     version: str
     digest: str
+    simulated: bool
     receipt: Receipt = field(repr=False)
 
 

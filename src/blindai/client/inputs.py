@@ -1,0 +1,52 @@
+"""From what a user gives to the tensors that a model takes, by the model's metadata.
+
+Leaves out: how one value becomes a tensor (oip/conversion.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from blindai.errors import InvalidInputError
+from blindai.oip.tensors import tensor_for
+
+if TYPE_CHECKING:
+    from blindai.oip.rest import ModelMetadata
+    from blindai.oip.tensors import Tensor, TensorSpec
+
+
+def tensors_for(inputs: Any, metadata: ModelMetadata) -> tuple[Tensor, ...]:
+    """Fit what the user gave to the model's inputs.
+
+    A dict is taken by input name. A model with one input takes the value itself, or its array alone in a list; one with
+    more takes a list or tuple with one value for each, in the model's order.
+
+    Raises:
+        InvalidInputError: names, number, type, shape or count do not fit.
+    """
+    specs = metadata.inputs
+    if isinstance(inputs, Mapping):
+        names = {spec.name for spec in specs}
+        if set(inputs) != names:
+            raise InvalidInputError(f"the model takes the inputs {sorted(names)}, found {sorted(map(str, inputs))}")
+        values = [inputs[spec.name] for spec in specs]
+    elif len(specs) == 1:
+        values = [inputs[0] if _is_the_only_array(inputs, specs[0]) else inputs]
+    else:
+        values = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        if len(values) != len(specs):
+            expected = [spec.name for spec in specs]
+            raise InvalidInputError(f"the model takes {len(specs)} inputs, {expected}; found {len(values)}")
+    shapes = (metadata.default_shape, *(None for _ in specs[1:])) if specs else ()
+    return tuple(
+        tensor_for(value, spec, default_shape=shape) for value, spec, shape in zip(values, specs, shapes, strict=True)
+    )
+
+
+def _is_the_only_array(inputs: Any, spec: TensorSpec) -> bool:
+    """Whether this is a list of one value for one input, and not a list of rows: an array that has the input's rank."""
+    if not isinstance(inputs, list | tuple) or len(inputs) != 1:
+        return False
+    shape = getattr(inputs[0], "shape", None)  # numpy's, torch's, and a `Tensor`'s
+    return shape is not None and len(shape) == len(spec.shape)
