@@ -85,9 +85,8 @@ def _device(inputs: Inputs) -> Outputs:
 
 
 def _batch(inputs: Inputs) -> Outputs:
-    nonces = inputs["nonces"]
-    paths = [list(binding.batch_path(nonces, index)) for index in range(len(nonces))]
-    return {"root": binding.batch_root(nonces), "paths": paths}
+    tree = binding.BatchTree(inputs["nonces"])
+    return {"root": tree.root, "paths": [list(tree.path(index)) for index in range(len(inputs["nonces"]))]}
 
 
 def _root_from_path(inputs: Inputs) -> Outputs:

@@ -35,14 +35,14 @@ def adder_model() -> bytes:
 def counted() -> Iterator[Effects]:
     """Count every run, registration and deletion where it happens; the code beneath is the real one."""
     effects = Effects()
-    infer, finish, delete = WorkerPool.infer, Upload.finish, ModelStore.delete
+    infer, register, delete = WorkerPool.infer, Upload.register, ModelStore.delete
 
     async def counted_infer(self: WorkerPool, *args: Any, **options: Any) -> Any:
         effects.counts["run"] += 1
         return await infer(self, *args, **options)
 
-    def counted_finish(self: Upload) -> Any:
-        model = finish(self)
+    def counted_register(self: Upload) -> Any:
+        model = register(self)
         effects.counts["upload"] += 1
         return model
 
@@ -52,7 +52,7 @@ def counted() -> Iterator[Effects]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WorkerPool, "infer", counted_infer)
-        patch.setattr(Upload, "finish", counted_finish)
+        patch.setattr(Upload, "register", counted_register)
         patch.setattr(ModelStore, "delete", counted_delete)
         yield effects
 

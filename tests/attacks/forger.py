@@ -17,7 +17,7 @@ from blindai.attestation.evidence import AttestationDocument, BatchProof, encode
 from blindai.attester.simulation import SimulationAttester
 from blindai.channel.keyring import HeldKey, Identity, KeyRing
 from blindai.channel.keyset import Keyset, Software, keyset_id
-from blindai.client.exchange_flow import ATTESTATION_PATH
+from blindai.client.attest_flow import ATTESTATION_PATH
 from blindai.server.settings import Settings
 from blindai.wire import base64url_decode, strict_json
 

@@ -19,7 +19,7 @@ from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import AttestationDocument, BatchProof, encode_document, parse_document
 from blindai.attestation.policy import insecure_simulation_policy, strict_policy
 from blindai.channel.attested import MAX_ANSWER_S, accept_attestation
-from blindai.client.exchange_flow import ATTESTATION_PATH
+from blindai.client.attest_flow import ATTESTATION_PATH
 from blindai.errors import PolicyViolationError, RejectedEvidenceError, StaleEvidenceError
 from blindai.wire import base64url_encode, compact_json
 

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from blindai.attestation.binding import Mode
 from blindai.attestation.policy import Policy, parse_policy
 from blindai.channel.admission import admit
-from blindai.channel.attested import MAX_CLOCK_DIFFERENCE_S
+from blindai.channel.attested import MAX_CLOCK_DIFFERENCE_S, accept_published
 from blindai.channel.keyring import DEFAULT_EPOCH_S
 from blindai.channel.keyset import MAX_FRESH_S
-from blindai.client.exchange_flow import ATTESTATION_PATH
+from blindai.client.attest_flow import ATTESTATION_PATH
 from blindai.errors import KeysetExpiredError, PolicyViolationError, WrongOperatorError, WrongServiceError
 from blindai.wire import base64url_encode
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OPERATOR = Ed25519PrivateKey.from_private_bytes(bytes(32))
 FAR = 1 << 40
+DAY_S = 24 * 3600
 
 
 def policy(*, operator: Ed25519PrivateKey | None = None, runtime: str = 'skip = "not tested here"') -> Policy:
@@ -117,6 +118,21 @@ def test_an_admission_whose_end_was_moved_is_refused(world: World) -> None:
     moved = type(ended)(public_key=ended.public_key, not_after=FAR, signature=ended.signature)
     with pytest.raises(WrongOperatorError, match="not about this instance"):
         admitted(world, moved).attest()
+
+
+def test_an_admission_that_ended_is_refused_in_a_proof_too_however_old_its_keys_say_they_are(world: World) -> None:
+    """The host sets the clock by which keys begin, so keys made today can claim the days of an ended admission."""
+    forger, now = Forger(world.time), int(world.time.wall_s)
+    backdated = {"not_before": now - 2 * DAY_S, "not_after": now - 2 * DAY_S + MAX_FRESH_S}
+    document = forger.document(forger.keyset(bytes(32), operator=admission(not_after=now - DAY_S), **backdated))
+
+    def judged_at(moment: float) -> Admission | None:
+        accepted = accept_published(document, policy(operator=OPERATOR), service="blindai-srv", now=moment)
+        return accepted.keyset.operator
+
+    with pytest.raises(WrongOperatorError, match="ended"):
+        judged_at(now)
+    assert judged_at(now - DAY_S - 1) == admission(not_after=now - DAY_S)
 
 
 def test_a_runtime_that_does_not_meet_the_policy_is_refused(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 from attacks.world import OUTPUT, Victim, World, is_sealed, nth_answer, nth_sealed
 from fakes.network import Answered, Network, Sent
 
-from blindai.client.exchange_flow import ATTESTATION_PATH
+from blindai.client.attest_flow import ATTESTATION_PATH
 from blindai.errors import PeerKeyMismatchError
 
 if TYPE_CHECKING:

@@ -27,11 +27,12 @@ from fakes.network import Network, Sent
 from blindai.channel.exchange import SESSION_HEADER_BYTES, SessionSecret
 from blindai.channel.sessions import WINDOW, SessionTable
 from blindai.client import flows
-from blindai.client.exchange_flow import ATTESTATION_PATH, SealedRequest, exchange
+from blindai.client.attest_flow import ATTESTATION_PATH
+from blindai.client.exchange_flow import SealedRequest, exchange
 
 if TYPE_CHECKING:
     from blindai.channel.sessions import ClientSession
-    from blindai.client.exchange_flow import Flow
+    from blindai.client.attest_flow import Flow
     from blindai.client.results import InferResult
     from blindai.client.transport import HttpRequest, HttpResponse
 

@@ -28,7 +28,7 @@ from blindai.channel.exchange import (
 )
 from blindai.channel.heads import ResponseHead, Trailer
 from blindai.channel.sealed import AnswerReader, AnswerWriter, RequestReader
-from blindai.client.exchange_flow import ATTESTATION_PATH
+from blindai.client.attest_flow import ATTESTATION_PATH
 from blindai.errors import InvalidReceiptError, SealedMessageError, StaleEvidenceError
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from blindai.channel.heads import RequestHead
 from blindai.channel.keyring import Clock
 from blindai.channel.sealed import Answer, AnswerReader, RequestWriter
 from blindai.client import flows
+from blindai.client.attest_flow import attest
 from blindai.client.connection import ClientClock, ClientSettings, Connection
-from blindai.client.exchange_flow import SEALED_PATH, attest
+from blindai.client.exchange_flow import SEALED_PATH
 from blindai.oip.rest import HEADER_LENGTH, InferRequest, encode_infer_request
 from blindai.oip.tensors import tensor_from
 from blindai.wire import base64url_encode

@@ -246,12 +246,26 @@ def test_each_value_of_a_runtime_list_must_be_accepted() -> None:
     policy = requiring('models = ["a", "b"]')
     for models, outcome in (
         (["b"], Outcome.PASSED),
-        ([], Outcome.PASSED),
+        (["a", "b"], Outcome.PASSED),
         (["a", "c"], Outcome.FAILED),
     ):
         assert outcomes(policy, {"models": models}) == {"runtime.models": outcome}
-    assert outcomes(requiring("models = []"), {"models": []}) == {"runtime.models": Outcome.PASSED}
-    assert outcomes(requiring("models = []"), {"models": ["a"]}) == {"runtime.models": Outcome.FAILED}
+
+
+def test_an_empty_runtime_list_meets_no_demand_but_that_for_one() -> None:
+    """Who names the models that shall be there is not served by none."""
+    for demanded in ('models = ["a"]', 'models = "a"'):
+        (finding,) = check_runtime(requiring(demanded), {"models": []})
+        assert (finding.outcome, finding.expected, finding.found) == (Outcome.FAILED, "one of a", "nothing")
+    for found, outcome in (
+        ([], Outcome.PASSED),
+        (["a"], Outcome.FAILED),
+        ("a", Outcome.FAILED),
+        ({}, Outcome.FAILED),
+        (None, Outcome.FAILED),
+    ):
+        (finding,) = check_runtime(requiring("models = []"), {"models": found})
+        assert (finding.outcome, finding.expected) == (outcome, "an empty list")
 
 
 def test_a_skipped_runtime_makes_no_comparison() -> None:

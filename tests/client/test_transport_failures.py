@@ -81,6 +81,58 @@ def test_a_server_that_stands_still_is_a_lost_connection(client: Client, server:
     released.set()
 
 
+@pytest.mark.parametrize("size", [64 * 1024, 64 * 1024 + 1])
+@pytest.mark.parametrize("on_data", [None, list[bytes]().append], ids=["whole", "as it arrives"])
+def test_keeps_little_of_an_answer_that_refuses(client: Client, server: Server, size: int, on_data: Any) -> None:
+    """Whoever stands on the path can write one, of any size."""
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.answer(bytes(size), status=502)
+        peer.reader.read(1)
+
+    server.script = script
+    request = post(on_data=on_data, max_body_bytes=1 << 31)
+    if size <= 64 * 1024:
+        assert client.send(request).body == bytes(size)
+    else:
+        with pytest.raises(ChannelError, match=r"status 502\) passes 65536 bytes"):
+            client.send(request)
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"], ids=["in its head", "in its body"]
+)
+def test_an_answer_that_drips_ends_at_the_deadline(client: Client, server: Server, beginning: bytes) -> None:
+    """Each byte comes well within the patience for one step."""
+
+    def script(peer: Peer) -> None:
+        peer.read()
+        peer.sock.sendall(beginning or b"HTTP/1.1 200 OK\r\nX: ")
+        for _ in range(200):  # or until the client hangs up
+            peer.sock.sendall(b"x")
+            time.sleep(0.02)
+
+    server.script = script
+    began = time.monotonic()
+    with pytest.raises(ConnectionLostError, match="stands still"):
+        client.send(post(deadline_s=0.5))
+    assert 0.4 < time.monotonic() - began < 3
+
+
+def test_a_deadline_ends_no_exchange_before_it(client: Client, server: Server) -> None:
+    def script(peer: Peer) -> None:
+        for _ in range(2):
+            body = peer.read().body
+            time.sleep(0.2)
+            peer.answer(body)
+
+    server.script = script
+    assert client.send(post([bytes(MIB)] * 4, deadline_s=20)).body == bytes(4 * MIB)
+    assert client.send(post(timeout_s=5)).body == b"data"  # on the same connection, and with its own patience
+    assert len(server.peers) == 1
+
+
 @pytest.mark.parametrize("length", [None, 64 * MIB])
 def test_returns_an_answer_that_came_before_the_body_was_sent(
     client: Client, server: Server, length: int | None

@@ -118,6 +118,9 @@ async def test_a_closed_client_says_so(server_url: str) -> None:
     await client.close()
     with pytest.raises(ConnectionLostError, match="closed"):
         await client.models()
+    with pytest.raises(ConnectionLostError, match="closed"):
+        _ = client.attestation
+    assert client._connection.attested is None
     await client.close()  # twice does no harm
 
 

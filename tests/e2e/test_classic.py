@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from e2e import tiny_models
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import blindai
 from blindai.client import BlindAiClient, ModelDatumType
+from blindai.client.connection import SYSTEM_CLOCK
 from blindai.errors import (
     ConnectionLostError,
     InvalidInputError,
@@ -145,6 +148,29 @@ def test_what_contradicts_the_model_is_refused_and_leaves_nothing_behind(
         with pytest.raises(InvalidInputError, match="dtype says"):
             client.upload_model(str(tokens), shape=(1, 8), dtype=ModelDatumType.F32)
         assert client.run_model(list(range(8))).output == list(range(8))  # the right one stays
+
+
+def test_a_model_without_inputs_is_uploaded_and_run(classic: BlindAiClient, tmp_path: Path) -> None:
+    node = helper.make_node("Constant", [], ["y"], value_floats=[1.5, 2.5])
+    path = tiny_models.save(tmp_path / "classic-constant.onnx", [node], inputs={}, outputs={"y": (1, [2])})
+    assert classic.upload_model(str(path)).model_id == "classic-constant"
+    assert classic.run_model([], model_id="classic-constant").output == [1.5, 2.5]
+    with pytest.raises(InvalidInputError, match="no inputs"):
+        classic.upload_model(str(path), shape=(1, 2))
+
+
+def test_keys_that_end_after_a_run_do_not_cost_its_result(classic: BlindAiClient, tokens: Path) -> None:
+    """What a response says of the server is what was attested for it: nothing is asked again."""
+    classic.upload_model(str(tokens), shape=(1, 2), dtype=ModelDatumType.I64)
+    classic.run_model([1, 2], model_id="tokens")
+    client = classic._client
+    assert client is not None
+    keyset = client._connection.living_keyset()
+    moments = iter([time.time()])
+    client._connection.clock = replace(SYSTEM_CLOCK, wall=lambda: next(moments, time.time() + 1e6))
+    response = classic.run_model([1, 2], model_id="tokens")
+    assert (response.output, response.is_simulation_mode()) == ([1, 2], True)
+    assert client._connection.attested is keyset
 
 
 def test_several_models_are_told_apart_by_name(classic: BlindAiClient, tmp_path: Path) -> None:

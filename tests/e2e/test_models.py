@@ -117,6 +117,20 @@ def test_a_model_replaced_between_two_inferences_is_noticed_silently(
     assert result.receipt.model.digest == replaced.digest
 
 
+def test_the_same_files_under_another_version_are_the_same_model(
+    client: Client, server_url: str, tmp_path: Path
+) -> None:
+    path = times(tmp_path, 2, "renumbered")
+    digest = client.upload_model(path).digest
+    assert client.infer("renumbered", [1, 1, 1]).model_version == "1"
+    with blindai.connect(server_url, insecure_simulation=True) as other:
+        other.upload_model(path, version="spring")
+    for _ in range(2):
+        receipt = client.infer("renumbered", [1, 1, 1]).receipt
+        assert receipt.model is not None
+        assert (receipt.model.version, receipt.model.digest) == ("spring", digest)
+
+
 def test_metadata_says_what_a_model_takes_and_gives(client: Client, tmp_path: Path) -> None:
     uploaded = client.upload_model(tiny_models.sum_and_difference(tmp_path / "described.onnx"))
     described = client.metadata("described")

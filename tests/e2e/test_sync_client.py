@@ -191,8 +191,15 @@ def test_threads_share_a_client_and_get_their_own_answers(client: Client, triple
 def test_a_closed_client_says_so(server_url: str) -> None:
     with blindai.connect(server_url, insecure_simulation=True) as client:
         assert isinstance(client.models(), tuple)
-    for call in (client.models, lambda: client.infer(None, [1]), lambda: client.delete_model("m")):
+    for call in (
+        client.models,
+        lambda: client.infer(None, [1]),
+        lambda: client.delete_model("m"),
+        lambda: client.attestation,
+    ):
         with pytest.raises(ConnectionLostError, match="closed") as closed:
             call()
         assert "blindai.connect" in closed.value.hint
+    assert client._connection.attested is None
+    assert client._connection._session is None
     client.close()  # twice does no harm

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from blindai.client.exchange_flow import Flow
+    from blindai.client.attest_flow import Flow
     from blindai.server.app import App
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from blindai.server.model_store import StoredModel
+    from blindai.server.model_store import StoredModel, Upload
 
 KEY = bytes(range(32))
 
@@ -50,7 +50,12 @@ def upload(
     files = data if isinstance(data, dict) else {"m.onnx": data}
     incoming = store.begin_upload(name, header_for(files, version))
     incoming.write(b"".join(files.values()))
-    return incoming.finish()
+    return finish(incoming)
+
+
+def finish(incoming: Upload) -> StoredModel:
+    incoming.complete()
+    return incoming.register()
 
 
 def content(store: ModelStore, model: StoredModel) -> dict[str, bytes]:
@@ -82,7 +87,7 @@ def test_the_cut_of_the_stream_does_not_matter(store: ModelStore, step: int) -> 
     for start in range(0, len(stream), step):
         incoming.write(memoryview(stream)[start : start + step])
     incoming.write(b"")
-    assert content(store, incoming.finish()) == files
+    assert content(store, finish(incoming)) == files
 
 
 def test_nothing_that_was_given_is_readable_on_disk(store: ModelStore, tmp_path: Path) -> None:
@@ -172,9 +177,9 @@ def test_refuses_more_or_fewer_bytes_than_announced_and_keeps_none(
     store: ModelStore, tmp_path: Path, sent: bytes
 ) -> None:
     incoming = store.begin_upload("m", header_for({"m.onnx": b"model"}))
-    with pytest.raises(ModelDigestMismatchError):  # noqa: PT012  # `write` notices too many, `finish` too few
+    with pytest.raises(ModelDigestMismatchError):  # noqa: PT012  # `write` notices too many, `complete` too few
         incoming.write(sent)
-        incoming.finish()
+        incoming.complete()
     assert store.models() == ()
     assert on_disk(tmp_path) == []
     with pytest.raises(ModelStoreError, match="is over"):
@@ -196,7 +201,7 @@ def test_a_model_is_not_there_before_its_upload_has_finished(store: ModelStore) 
     incoming = store.begin_upload("m", header_for({"m.onnx": b"model"}))
     incoming.write(b"model")
     assert store.models() == ()
-    model = incoming.finish()
+    model = finish(incoming)
     incoming.abort()
     assert store.resolve("m") == model
 
@@ -303,7 +308,7 @@ def test_an_upload_holds_a_few_chunks_at_most(store: ModelStore) -> None:
     tracemalloc.start()
     for _ in range(64):
         incoming.write(piece)
-    model = incoming.finish()
+    model = finish(incoming)
     for _, chunks in store.open_bundle(model):
         assert sum(len(chunk) for chunk in chunks) == 16 * CHUNK_BYTES
     _, peak = tracemalloc.get_traced_memory()
@@ -338,7 +343,7 @@ def test_models_can_be_uploaded_at_the_same_time(store: ModelStore) -> None:
         for name, incoming in waiting.items():
             incoming.write(data[name][start : start + 100_000])
     for name, incoming in waiting.items():
-        assert content(store, incoming.finish()) == {"m.onnx": data[name]}
+        assert content(store, finish(incoming)) == {"m.onnx": data[name]}
 
 
 def test_versions_stay_unique_when_threads_upload_one_name(store: ModelStore) -> None:

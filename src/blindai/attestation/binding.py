@@ -91,14 +91,6 @@ class Binding:
             device_digest=self.device_digest,
         )
 
-    def bound_32(self) -> bytes:
-        """What a slot of 32 bytes must hold; raises as `report_data`."""
-        return report_data_32(self.bound())
-
-    def device_nonce(self) -> bytes:
-        """What a GPU's report must hold; raises as `device_nonce`."""
-        return device_nonce(mode=self.mode, keyset_id=self.keyset_id, challenge=self.challenge)
-
 
 class BatchTree:
     """The hash tree over the nonces that share one quote: its root, and the path from each nonce to it."""
@@ -124,16 +116,6 @@ class BatchTree:
                 siblings.append(row[index ^ 1])
             index >>= 1
         return tuple(siblings)
-
-
-def batch_root(nonces: Sequence[bytes]) -> bytes:
-    """The root over a batch, the challenge of its fresh keyset."""
-    return BatchTree(nonces).root
-
-
-def batch_path(nonces: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """The path of one nonce; for all of them, make one `BatchTree` and ask it."""
-    return BatchTree(nonces).path(index)
 
 
 def root_from_path(*, nonce: bytes, index: int, count: int, path: Sequence[bytes]) -> bytes:

@@ -180,7 +180,11 @@ def _require_kind(document: AttestationDocument, keyset: Keyset, mode: Mode, che
 def _require_nonce(document: AttestationDocument, keyset: Keyset, nonce: bytes | None, checks: Checks) -> None:
     if nonce is None:
         raise StaleEvidenceError("fresh evidence answers a nonce, and none was sent", finding_code="binding.nonce")
-    check_nonce_path(document.batch, keyset, nonce)
+    try:
+        check_nonce_path(document.batch, keyset, nonce)
+    except StaleEvidenceError as error:
+        error.findings = checks.findings
+        raise
     finding = judge(
         holds=True,  # check_nonce_path has raised otherwise
         code="binding.nonce",

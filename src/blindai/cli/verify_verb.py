@@ -23,7 +23,7 @@ def verify(
     opening: Annotated[
         Path | None, typer.Option("--opening", help="the private opening, to check the data too")
     ] = None,
-    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="judge endorsements at this ISO time")] = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="judge the evidence at this time")] = None,
     policy: PolicyOption = None,
     insecure_simulation: SimulationOption = False,
     service: ServiceOption = DEFAULT_SERVICE,

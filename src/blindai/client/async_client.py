@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from blindai.client import flows
+from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
-from blindai.client.connection import SYSTEM_CLOCK, Connection
-from blindai.client.exchange_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.http_async import AsyncTransport
-from blindai.client.options import make_policy, make_settings, model_files, progress_of
+from blindai.client.options import make_connection, model_files, progress_of, without_keys
 from blindai.client.sync_client import MAX_CONCURRENT
 from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
@@ -47,16 +46,16 @@ class AsyncClient:
         padding: bool = True,
         timeout_s: float = 120.0,
     ) -> None:
-        settings = make_settings(
-            make_policy(policy, insecure_simulation=insecure_simulation),
+        self._connection = make_connection(
+            policy,
+            insecure_simulation=insecure_simulation,
             service=service,
             level=level,
             sessions=sessions,
-            padded=padding,
+            padding=padding,
             timeout_s=timeout_s,
         )
         self._transport = AsyncTransport(parse_server_url(url))
-        self._connection = Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._attesting = asyncio.Lock()
         self._closed = False
@@ -80,8 +79,9 @@ class AsyncClient:
         return self
 
     async def close(self) -> None:
-        """Close the connections; calls raise afterwards."""
+        """Close the connections and forget keys and session; calls raise afterwards."""
         self._closed = True
+        self._connection = without_keys(self._connection)
         await self._transport.close()
 
     @property
@@ -89,8 +89,9 @@ class AsyncClient:
         """What was verified about the server last.
 
         Raises:
-            ConnectionLostError: nothing was verified yet, or the keys have ended; call `connect`.
+            ConnectionLostError: nothing was verified yet, or the keys have ended: call `connect`; or it is closed.
         """
+        self._require_open()
         keyset = self._connection.living_keyset()
         if keyset is None:
             raise ConnectionLostError("no living attestation", hint="await client.connect() first")
@@ -130,10 +131,13 @@ class AsyncClient:
         """As `Client.delete_model`."""
         return await self._run(flows.delete_model(self._connection, model, version))
 
-    async def _run(self, flow: Flow[T]) -> T:
-        """Drive a flow: the only place where the async client waits for the network."""
+    def _require_open(self) -> None:
         if self._closed:
             raise ConnectionLostError("this client is closed", hint="open another with AsyncClient(url)")
+
+    async def _run(self, flow: Flow[T]) -> T:
+        """Drive a flow: the only place where the async client waits for the network."""
+        self._require_open()
         async with self._slots:
             try:
                 request, waited = next(flow), False

@@ -1,27 +1,22 @@
-"""The client's two steps, without I/O: attest the server, then exchange sealed messages with it.
+"""The client's second step, without I/O: exchange one sealed message for another, and check the receipt.
 
-Flows are generators: they yield `HttpRequest`s and are sent `HttpResponse`s, so that the sync and the async client
-drive the same code. Leaves out: what is asked (flows.py) and sockets (http_sync.py, http_async.py).
+Attests first where no living keys are held (attest_flow.py). Leaves out: what is asked (flows.py) and sockets.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from blindai.attestation.binding import Mode
-from blindai.channel.attested import MAX_CLOCK_DIFFERENCE_S, AttestedKeyset, accept_attestation
 from blindai.channel.exchange import MEDIA_TYPE, Exchange, SessionSecret, seal_exchange
 from blindai.channel.heads import REQUEST_ID_BYTES, SALT_BYTES, RequestHead, parse_wire_error
 from blindai.channel.sealed import ERROR_STATUS, Answer, AnswerReader, RequestWriter
-from blindai.client.transport import HttpRequest, HttpResponse
+from blindai.client.attest_flow import attest
+from blindai.client.transport import HttpRequest
 from blindai.errors import (
     ChannelError,
     ConnectionLostError,
     InvalidReceiptError,
-    OverloadedError,
     PeerKeyMismatchError,
     ReplayedMessageError,
     SealedMessageError,
@@ -29,20 +24,18 @@ from blindai.errors import (
     server_error,
 )
 from blindai.receipts import BodyCommitment, Receipt, verify_receipt
-from blindai.wire import base64url_encode, compact_json
+from blindai.wire import base64url_encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from blindai.channel.attested import AttestedKeyset
     from blindai.channel.frames import Buffer
     from blindai.channel.sessions import ClientSession
+    from blindai.client.attest_flow import Flow
     from blindai.client.connection import Connection
 
-T = TypeVar("T")
-Flow = Generator[HttpRequest, HttpResponse, T]
-
-ATTESTATION_PATH = "/.well-known/blindai/attestation"
 SEALED_PATH = "/v1/sealed"
-MAX_ATTESTATION_BYTES = 1 << 20
-_LOG = logging.getLogger("blindai.client")
 _CHANNEL_ERRORS: dict[str, type[ChannelError]] = {
     error.code: error for error in (ReplayedMessageError, SealedMessageError, TruncatedMessageError)
 }
@@ -74,69 +67,6 @@ class SealedResult:
     token: str = field(repr=False)
     salt: bytes = field(repr=False)
     keyset: AttestedKeyset = field(repr=False)
-
-
-class AttestedMeanwhileError(Exception):
-    """A driver throws it instead of sending an attestation request: another flow of the connection has just attested.
-
-    Otherwise a burst of requests after a pause would ask for as many attestations, more than the server makes for one.
-    """
-
-
-def attest(connection: Connection) -> Flow[AttestedKeyset]:
-    """Ask for evidence and decide on it; nothing else is ever sent to a server before this has returned.
-
-    Raises:
-        RejectedEvidenceError: the server is not proven to be what the policy accepts.
-        ChannelError: no answer, another service or operator, or keys that have ended.
-    """
-    before = connection.attested
-    try:
-        return (yield from _attest(connection))
-    except AttestedMeanwhileError:
-        keyset = connection.living_keyset()
-        if keyset is not None and keyset is not before:
-            return keyset
-    return (yield from _attest(connection))  # the other flow failed; so may this one, with its own error
-
-
-def _attest(connection: Connection) -> Flow[AttestedKeyset]:
-    settings, clock = connection.settings, connection.clock
-    nonce = connection.random(32) if settings.mode is Mode.FRESH else None
-    asked_s = clock.steady()
-    response = yield _attestation_request(nonce, settings.timeout_s)
-    elapsed_s = clock.steady() - asked_s
-    if response.status == OverloadedError.status:
-        raise OverloadedError("the server makes too many attestations at the moment", hint="try again in a second")
-    if response.status != 200:  # noqa: PLR2004  # HTTP's OK
-        raise ConnectionLostError(
-            f"the attestation endpoint answered with status {response.status}", hint="is this a BlindAI server?"
-        )
-    now = clock.wall()
-    keyset = accept_attestation(
-        response.body,
-        settings.policy,
-        service=settings.service,
-        mode=settings.mode,
-        nonce=nonce,
-        now=now,
-        elapsed_s=elapsed_s,
-    )
-    if settings.mode is Mode.FRESH and abs(now - keyset.keyset.not_before) > MAX_CLOCK_DIFFERENCE_S:
-        _LOG.warning("the server's clock and this machine's differ by more than %d s", MAX_CLOCK_DIFFERENCE_S)
-    connection.remember(keyset)
-    return keyset
-
-
-def _attestation_request(nonce: bytes | None, timeout_s: float) -> HttpRequest:
-    return HttpRequest(
-        method="GET" if nonce is None else "POST",
-        path=ATTESTATION_PATH,
-        headers=(("Accept", "application/json"), ("Cache-Control", "no-store"), ("Content-Type", "application/json")),
-        body=None if nonce is None else compact_json({"nonce": base64url_encode(nonce)}),
-        max_body_bytes=MAX_ATTESTATION_BYTES,
-        timeout_s=timeout_s,
-    )
 
 
 class _PeerForgotError(Exception):

@@ -18,7 +18,7 @@ from blindai.bundle import (
     encode_upload_header,
     parse_manifest,
 )
-from blindai.client.exchange_flow import Flow, SealedRequest, SealedResult, exchange
+from blindai.client.exchange_flow import SealedRequest, SealedResult, exchange
 from blindai.client.inputs import tensors_for
 from blindai.client.model_reference import parse_reference, require_model
 from blindai.client.results import InferResult, ModelInfo, UploadedModel
@@ -43,6 +43,7 @@ from blindai.wire import printable, require_members, strict_json, whole_number
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blindai.client.attest_flow import Flow
     from blindai.client.connection import Connection
     from blindai.client.model_reference import ModelReference
     from blindai.oip.tensors import Tensor

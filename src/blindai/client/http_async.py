@@ -129,9 +129,19 @@ class AsyncTransport:
         still hands it over.
 
         Raises:
-            ConnectionLostError: the server cannot be reached, or the connection broke or stood still.
+            ConnectionLostError: the server cannot be reached, or the connection broke, stood still or took too long.
             ChannelError: the answer is too large, or not plain HTTP/1.1.
         """
+        deadline = asyncio.timeout(request.deadline_s)
+        try:
+            async with deadline:
+                return await self._send(request)
+        except TimeoutError as error:
+            if deadline.expired():
+                raise connection_lost(self._url, error) from error
+            raise  # the caller's own
+
+    async def _send(self, request: HttpRequest) -> HttpResponse:
         out = outgoing(self._url, request)
         session = await self._ready_session()
         if out.whole is not None:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from blindai import __version__
-from blindai.client.transport import CHUNK_BYTES, UNKNOWN_OUTCOME, HttpResponse
+from blindai.client.transport import CHUNK_BYTES, MAX_REFUSAL_BYTES, UNKNOWN_OUTCOME, HttpResponse
 from blindai.errors import ChannelError, ConnectionLostError
 
 if TYPE_CHECKING:
@@ -101,11 +101,13 @@ class AnswerBody:
         ConnectionLostError: no length is declared, so an early end could not be told from the end.
     """
 
-    __slots__ = ("_collected", "_expected", "_headers", "_on_data", "_received", "_request", "_status")
+    __slots__ = ("_collected", "_expected", "_headers", "_max_bytes", "_on_data", "_received", "_request", "_status")
 
     def __init__(self, request: HttpRequest, status: int, headers: Iterable[tuple[str, str]]) -> None:
         self._request, self._status, self._headers = request, status, _joined(headers)
         self._on_data = request.on_data if status == _OK else None
+        # Anybody on the path can write a refusal, and there is nothing in it to read.
+        self._max_bytes = request.max_body_bytes if status == _OK else min(request.max_body_bytes, MAX_REFUSAL_BYTES)
         self._collected = bytearray()
         self._received = 0
         if self._headers.get("content-encoding", "identity").lower() != "identity":
@@ -125,8 +127,8 @@ class AnswerBody:
         return None if length is None else int(length)
 
     def _check_size(self, size: int) -> None:
-        if size > self._request.max_body_bytes:
-            raise ChannelError(f"the answer (status {self._status}) passes {self._request.max_body_bytes} bytes")
+        if size > self._max_bytes:
+            raise ChannelError(f"the answer (status {self._status}) passes {self._max_bytes} bytes")
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""

@@ -7,6 +7,7 @@ cookies, decompression and netrc (`http.client` knows none of them), and the mea
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import socket
@@ -16,7 +17,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blindai.client.http_message import AnswerBody, outgoing
 from blindai.client.transport import (
@@ -32,6 +33,8 @@ from blindai.errors import ChannelError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _typeshed import WriteableBuffer
+
     from blindai.client.http_message import Chunk, Outgoing
     from blindai.client.transport import HttpRequest, ServerUrl
     from blindai.client.transport import HttpResponse as Answer
@@ -40,12 +43,52 @@ MAX_IDLE_CONNECTIONS = 64
 _ONE_RECORD_BYTES = 16 * 1024
 
 
+class _Patience:
+    """How long one exchange may take: each step on the network, and all of them together."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._step_s = request.timeout_s
+        self._ends_s = None if request.deadline_s is None else monotonic() + request.deadline_s
+
+    def step_s(self) -> float:
+        """Seconds for the next step; `TimeoutError` if none are left."""
+        if self._ends_s is None:
+            return self._step_s
+        left_s = self._ends_s - monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the exchange took too long")
+        return min(self._step_s, left_s)
+
+
+class _Reader(io.RawIOBase):
+    """What `http.client` reads an answer from: patience is looked up before each read, since bytes may drip."""
+
+    def __init__(self, sock: socket.socket, patience: _Patience) -> None:
+        self._sock, self._patience = sock, patience
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        """Read once from the socket."""
+        self._sock.settimeout(self._patience.step_s())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Close the socket's file; the socket itself too if that was closed before."""
+        self._raw.close()
+        super().close()
+
+
 class _Connection(HTTPConnection):
     """`http.client`'s connection, plain or TLS, whose head leaves together with a small first piece of the body."""
 
-    def __init__(self, url: ServerUrl, context: ssl.SSLContext | None, timeout_s: float) -> None:
-        super().__init__(url.host, url.port, timeout=timeout_s)
+    def __init__(self, url: ServerUrl, context: ssl.SSLContext | None, patience: _Patience) -> None:
+        super().__init__(url.host, url.port, timeout=patience.step_s())
         self._url = url
+        self.patience = patience
         self._tls = context
         self._first: Chunk = b""
         self.idle_since = 0.0
@@ -58,8 +101,16 @@ class _Connection(HTTPConnection):
     def connect(self) -> None:
         """Open the socket (`http.client` sets TCP_NODELAY) and shake hands."""
         super().connect()
+        self.sock.settimeout(self.patience.step_s())
         if self._tls is not None:
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+
+    def response_class(self, sock: socket.socket, *args: Any, **options: Any) -> HTTPResponse:  # type: ignore[override]
+        """What `getresponse` makes: a response that reads with our patience."""
+        response = HTTPResponse(sock, *args, **options)
+        response.fp.close()
+        response.fp = io.BufferedReader(_Reader(sock, self.patience))
+        return response
 
     def start(self, request: HttpRequest, out: Outgoing, first: Chunk) -> bool:
         """Send the head and the first piece of the body; False as in `send_piece`."""
@@ -78,6 +129,7 @@ class _Connection(HTTPConnection):
     def send(self, data: Chunk) -> None:  # type: ignore[override]  # narrower: `endheaders` passes the head
         """Called by `endheaders`: one TLS record and one packet for a small request, instead of two."""
         joined = len(self._first) <= _ONE_RECORD_BYTES
+        self.sock.settimeout(self.patience.step_s())
         self.sock.sendall(b"".join((data, self._first)) if joined else data)
         if not joined:
             self.sock.sendall(self._first)
@@ -89,6 +141,7 @@ class _Connection(HTTPConnection):
             ConnectionLostError: the connection broke or stands still, and no answer waits.
         """
         try:
+            self.sock.settimeout(self.patience.step_s())
             self.sock.sendall(data)
         except OSError as error:
             return self._may_have_answered(error)
@@ -149,11 +202,12 @@ class SyncTransport:
         still hands it over (Linux does).
 
         Raises:
-            ConnectionLostError: the server cannot be reached, or the connection broke or stood still.
+            ConnectionLostError: the server cannot be reached, or the connection broke, stood still or took too long.
             ChannelError: the answer is too large, or not plain HTTP/1.1.
         """
+        patience = _Patience(request)
         out = outgoing(self._url, request)
-        connection = self._take(request.timeout_s)
+        connection = self._take(patience)
         is_reusable = False
         try:
             sent_whole = self._write(connection, request, out)
@@ -175,7 +229,7 @@ class SyncTransport:
         for connection in idle:
             connection.close()
 
-    def _take(self, timeout_s: float) -> _Connection:
+    def _take(self, patience: _Patience) -> _Connection:
         self._forget_inherited()
         while True:
             with self._lock:
@@ -183,9 +237,9 @@ class SyncTransport:
                     raise ChannelError("the client is closed", hint="make a new one")
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
-                return _Connection(self._url, self._context, timeout_s)
+                return _Connection(self._url, self._context, patience)
             if connection.is_usable():
-                connection.sock.settimeout(timeout_s)
+                connection.patience = patience
                 return connection
             connection.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,35 +11,48 @@ from typing import TYPE_CHECKING
 from blindai.attestation.binding import Mode
 from blindai.attestation.policy import Policy, insecure_simulation_policy, load_policy
 from blindai.bundle import MODEL_NAME, discover_bundle
-from blindai.client.connection import ClientSettings
+from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
 from blindai.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
 LEVELS = {"fresh": Mode.FRESH, "cached": Mode.CACHED}
 
 
-def make_settings(
-    policy: Policy, *, service: str, level: str, sessions: bool, padded: bool, timeout_s: float
-) -> ClientSettings:
-    """The client's settings.
+def make_connection(
+    policy: str | Path | Policy | None,
+    *,
+    insecure_simulation: bool,
+    service: str,
+    level: str,
+    sessions: bool,
+    padding: bool,
+    timeout_s: float,
+) -> Connection:
+    """What a new client knows: the options of `Client`, and no keys yet.
 
     Raises:
-        InvalidInputError: no such level.
+        InvalidInputError: no such level, or a policy beside `insecure_simulation`.
+        InvalidPolicyError: the policy file cannot be read.
     """
     if level not in LEVELS:
         raise InvalidInputError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
-    return ClientSettings(
-        policy=policy,
+    settings = ClientSettings(
+        policy=make_policy(policy, insecure_simulation=insecure_simulation),
         service=service,
         mode=LEVELS[level],
         sessions=sessions,
-        padded=padded,
+        padded=padding,
         timeout_s=timeout_s,
     )
+    return Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
+
+
+def without_keys(connection: Connection) -> Connection:
+    """The same connection as it was made: what a closed client keeps."""
+    return Connection(connection.settings, clock=connection.clock, random=connection.random)
 
 
 def make_policy(policy: str | Path | Policy | None, *, insecure_simulation: bool) -> Policy:

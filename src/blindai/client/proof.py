@@ -210,7 +210,7 @@ def verify_proof(
 
     Raises:
         RejectedEvidenceError: the evidence is not acceptable, or not about these keys.
-        InvalidReceiptError: the receipt is not signed by these keys or contradicts them, or the opening is another one's.
+        InvalidReceiptError: the receipt is not signed by these keys, contradicts them, or the opening is another's.
     """
     keyset = accept_published(proof.document, policy, service=service, now=now)
     receipt = verify_receipt(proof.receipt, public_key=keyset.keyset.receipt_public_key, keyset_id=keyset.keyset_id)

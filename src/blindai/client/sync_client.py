@@ -7,11 +7,10 @@ import threading
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from blindai.client import flows
+from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
-from blindai.client.connection import SYSTEM_CLOCK, Connection
-from blindai.client.exchange_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.http_sync import SyncTransport
-from blindai.client.options import make_policy, make_settings, model_files, progress_of
+from blindai.client.options import make_connection, model_files, progress_of, without_keys
 from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
 
@@ -61,16 +60,16 @@ class Client:
         padding: bool = True,
         timeout_s: float = 120.0,
     ) -> None:
-        settings = make_settings(
-            make_policy(policy, insecure_simulation=insecure_simulation),
+        self._connection = make_connection(
+            policy,
+            insecure_simulation=insecure_simulation,
             service=service,
             level=level,
             sessions=sessions,
-            padded=padding,
+            padding=padding,
             timeout_s=timeout_s,
         )
         self._transport = SyncTransport(parse_server_url(url))
-        self._connection = Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
         self._closed = False
         self._start_process()
         try:
@@ -90,11 +89,13 @@ class Client:
     def close(self) -> None:
         """Close the connections and forget keys and session; calls raise afterwards."""
         self._closed = True
+        self._connection = without_keys(self._connection)
         self._transport.close()
 
     @property
     def attestation(self) -> Attestation:
         """What was verified about the server; attests again if the keys have ended."""
+        self._require_open()
         keyset = self._connection.living_keyset() or self._run(attest(self._connection))
         return Attestation(keyset)
 
@@ -159,6 +160,10 @@ class Client:
         """Delete a version, or every version of a name; returns how many were deleted."""
         return self._run(flows.delete_model(self._connection, model, version))
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConnectionLostError("this client is closed", hint="open another with blindai.connect(url)")
+
     def _start_process(self) -> None:
         """Locks belong to one process: in a forked child, one that a thread of the parent held stays held forever."""
         self._pid = os.getpid()
@@ -167,8 +172,7 @@ class Client:
 
     def _run(self, flow: Flow[T]) -> T:
         """Drive a flow: the only place where the sync client waits for the network."""
-        if self._closed:
-            raise ConnectionLostError("this client is closed", hint="open another with blindai.connect(url)")
+        self._require_open()
         if os.getpid() != self._pid:
             self._start_process()
         with self._slots:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 50051
 CHUNK_BYTES = 256 * 1024
+MAX_REFUSAL_BYTES = 64 * 1024
 MAX_IDLE_S = 50.0  # below the server's 75 s and most proxies' 60 s, so that idle connections end on our side
 _URL = re.compile(
     r"(?:([Hh][Tt]{2}[Pp][Ss]?)://)?(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z][\w.-]*)(?::([0-9]{1,5}))?/?", re.ASCII
@@ -84,8 +85,9 @@ class HttpRequest:
         body: whole, or an iterable of pieces, streamed; its exceptions reach the caller unchanged.
         content_length: bytes that an iterable yields, if known; a long one is sent in HTTP chunks without it.
         on_data: gets each piece of the body of a 200 answer as it arrives; its exceptions reach the caller unchanged.
-        max_body_bytes: a larger answer is refused.
+        max_body_bytes: a larger answer is refused; one with another status than 200 may have 64 KiB at most.
         timeout_s: patience with connecting, and with each read or write of at most 256 KiB.
+        deadline_s: patience with the whole exchange, however steadily its bytes drip; None has no end.
     """
 
     method: str
@@ -96,6 +98,7 @@ class HttpRequest:
     on_data: Callable[[bytes], None] | None = None
     max_body_bytes: int
     timeout_s: float
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from blindai.errors import InvalidInputError
-from blindai.oip.datatypes import MAX_AXIS, MAX_RANK, Datatype
+from blindai.oip.datatypes import MAX_AXIS, MAX_RANK, Datatype, element_count
 from blindai.oip.json_data import decode_json, tensor_from_json
 from blindai.oip.metadata import ModelMetadata, decode_metadata, encode_metadata
 from blindai.oip.tensors import Tensor, decode_tensor, encode_tensor
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEADER_LENGTH",
+    "MAX_BYTES_ELEMENTS",
     "InferRequest",
     "InferResponse",
     "ModelMetadata",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 HEADER_LENGTH = "inference-header-content-length"
+MAX_BYTES_ELEMENTS = 1_000_000
 
 Buffer = bytes | memoryview
 Parameter = bool | int | float | str
@@ -159,6 +161,7 @@ def decode_infer_request(body: Buffer, header_length: int | None) -> InferReques
     for output in message.outputs:
         if isinstance(output.parameters, _OutputParameters):
             _check_output(output.parameters)
+    _check_elements(message.inputs)
     return InferRequest(
         inputs=_read_tensors(message.inputs, tail),
         id=message.id,
@@ -241,6 +244,16 @@ def _read_json(entry: _Tensor) -> Tensor:
     if not isinstance(entry.data, msgspec.Raw):
         raise _form_error()
     return tensor_from_json(entry.data, name=entry.name, datatype=entry.datatype, shape=entry.shape)
+
+
+def _check_elements(entries: Sequence[_Tensor]) -> None:
+    """Each BYTES element becomes a Python object of many times its size, so they are counted before any is made."""
+    count = sum(element_count(entry.shape) for entry in entries if entry.datatype is Datatype.BYTES)
+    if count > MAX_BYTES_ELEMENTS:
+        raise InvalidInputError(
+            f"a request has at most {MAX_BYTES_ELEMENTS} BYTES elements, this one {count}",
+            hint="Send them in several requests.",
+        )
 
 
 def _form_error() -> InvalidInputError:

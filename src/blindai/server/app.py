@@ -89,16 +89,21 @@ class App:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         sweeper.cancel()
-        await self.sealed.service.pool.close()
-        self.sealed.service.store.close()
+        try:
+            await self.sealed.service.pool.close()
+        finally:
+            self.sealed.service.store.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _sweep(self) -> None:
         """Keys and sessions end in time even when nobody asks for them."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
-            self.sealed.keys.sweep()
-            self.sealed.sessions.sweep(self.sealed.clock.boot())
+            try:
+                self.sealed.keys.sweep()
+                self.sealed.sessions.sweep(self.sealed.clock.boot())
+            except Exception as error:  # noqa: BLE001  # whatever it was, the next key must still end in time
+                LOG.error("a sweep failed: %s", type(error).__name__)
 
 
 async def _attest_cached(app: App, http: _Http) -> None:

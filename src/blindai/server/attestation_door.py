@@ -1,12 +1,15 @@
 """The attestation endpoint: evidence about our keys, cached or made for the caller's nonce (docs/spec/evidence.md).
 
 Fresh: nonces that arrive while the quote device is busy share the next quote; the batch closes first, **then** the key
-is made, so that it cannot have leaked before. Leaves out: what the client makes of it (channel/attested.py).
+is made, so that it cannot have leaked before. Batches close at most every 50 ms: a flood of requests makes few keys.
+Cached: all who ask at the same time wait for the same quote.
+Leaves out: what the client makes of it (channel/attested.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +29,7 @@ NONCE_BYTES = 32
 MAX_REQUEST_BYTES = 1024
 MAX_WAITING = 4096
 MAX_WAITING_PER_SOURCE = 16
+BATCH_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,24 +41,32 @@ class _Waiting:
 
 @dataclass(slots=True, kw_only=True)
 class AttestationDoor:
-    """Serves documents; one quote is made at a time."""
+    """Serves documents; one quote is made at a time.
+
+    Attributes:
+        keys: what the documents are about.
+        attester: the quote device.
+        batch_interval_s: shortest time from the close of one batch of nonces to that of the next.
+    """
 
     keys: KeyRing
     attester: Attester
+    batch_interval_s: float = BATCH_INTERVAL_S
     _waiting: list[_Waiting] = field(default_factory=list)
     _sources: Counter[str] = field(default_factory=Counter)
     _quoting: asyncio.Task[None] | None = None
     _device: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _cached: tuple[bytes, bytes] | None = None  # keyset id and document; no reference keeps an ended key alive
+    _closed_s: float = -math.inf
+    _cached: tuple[bytes, asyncio.Task[bytes]] | None = None  # by keyset id; a document keeps no ended key alive
 
     async def cached(self) -> bytes:
         """The document about the current epoch key; anyone may keep and serve it."""
         held = self.keys.epoch()
         if self._cached is None or self._cached[0] != held.keyset_id:
-            evidence = await self._quote(held, Mode.CACHED, b"")
-            document = AttestationDocument(keyset=held.encoded, mode=Mode.CACHED, evidence=evidence)
-            self._cached = held.keyset_id, encode_document(document)
-        return self._cached[1]
+            quoting = asyncio.create_task(self._attest_cached(held))
+            quoting.add_done_callback(self._forget_failed)
+            self._cached = held.keyset_id, quoting
+        return await asyncio.shield(self._cached[1])
 
     async def fresh(self, request: bytes, *, source: str) -> bytes:
         """A document about a key made after this request's nonce was known.
@@ -73,8 +85,21 @@ class AttestationDoor:
             self._quoting = asyncio.create_task(self._quote_batches())
         return await waiting.answer
 
+    async def _attest_cached(self, held: HeldKey) -> bytes:
+        evidence = await self._quote(held, Mode.CACHED, b"")
+        return encode_document(AttestationDocument(keyset=held.encoded, mode=Mode.CACHED, evidence=evidence))
+
+    def _forget_failed(self, quoting: asyncio.Task[bytes]) -> None:
+        """Whoever waits learns of it, and the next one asks the device again."""
+        failed = quoting.cancelled() or quoting.exception() is not None
+        if failed and self._cached is not None and self._cached[1] is quoting:
+            self._cached = None
+
     async def _quote_batches(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
+            await asyncio.sleep(self._closed_s + self.batch_interval_s - loop.time())
+            self._closed_s = loop.time()
             batch, self._waiting = self._waiting, []
             self._sources.clear()
             try:

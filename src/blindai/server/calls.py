@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from blindai.channel.frames import Buffer
     from blindai.receipts import ModelIdentity
+    from blindai.server.budget import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,18 +32,30 @@ class Call:
         """The value of a header (lower-case name), or None."""
         return next((value for found, value in self.headers if found == name), None)
 
-    async def read_body(self, max_bytes: int) -> bytes:
+    async def read_body(self, max_bytes: int, share: Share) -> memoryview:
         """The whole body; a handler that changes something reads it first, since only then is the request authentic.
 
         Raises:
             TooLargeError: more than `max_bytes`.
+            OverloadedError: more than the server can hold now.
         """
         body = bytearray()
         async for piece in self.body:
             if len(body) + len(piece) > max_bytes:
                 raise TooLargeError(f"a request body has at most {max_bytes} bytes here")
+            share.take(len(piece))
             body += piece
-        return bytes(body)
+        return memoryview(body).toreadonly()
+
+    async def read_no_body(self) -> None:
+        """The end of a request without a body.
+
+        Raises:
+            TooLargeError: it has one.
+        """
+        async for piece in self.body:
+            if len(piece):
+                raise TooLargeError("this request takes no body")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

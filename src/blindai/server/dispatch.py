@@ -22,6 +22,7 @@ from blindai.wire import compact_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from blindai.server.budget import BodyBudget
     from blindai.server.model_store import ModelStore
     from blindai.server.settings import Settings
     from blindai.server.worker_pool import WorkerPool
@@ -36,6 +37,7 @@ class Service:
     settings: Settings
     store: ModelStore
     pool: WorkerPool
+    bodies: BodyBudget
 
 
 async def dispatch(service: Service, call: Call) -> Reply:
@@ -59,7 +61,7 @@ async def dispatch(service: Service, call: Call) -> Reply:
 
 async def _server_metadata(service: Service, call: Call, _match: re.Match[str]) -> Reply:
     """OIP §3.2.3."""
-    await call.read_body(0)
+    await call.read_no_body()
     members = {
         "name": "blindai",
         "version": blindai.__version__,
@@ -70,25 +72,27 @@ async def _server_metadata(service: Service, call: Call, _match: re.Match[str]) 
 
 
 async def _infer(service: Service, call: Call, match: re.Match[str]) -> Reply:
-    return await infer(
-        call,
-        reference=match["reference"],
-        version=match["version"],
-        store=service.store,
-        pool=service.pool,
-        max_body_bytes=service.settings.max_body_bytes,
-    )
+    with service.bodies.share() as share:
+        return await infer(
+            call,
+            reference=match["reference"],
+            version=match["version"],
+            store=service.store,
+            pool=service.pool,
+            max_body_bytes=service.settings.max_body_bytes,
+            share=share,
+        )
 
 
 async def _metadata(service: Service, call: Call, match: re.Match[str]) -> Reply:
-    await call.read_body(0)
+    await call.read_no_body()
     return await repository.metadata(
         reference=match["reference"], version=match["version"], store=service.store, pool=service.pool
     )
 
 
 async def _index(service: Service, call: Call, _match: re.Match[str]) -> Reply:
-    await call.read_body(0)
+    await call.read_no_body()
     return repository.index(service.store)
 
 
@@ -99,7 +103,7 @@ async def _upload(service: Service, call: Call, match: re.Match[str]) -> Reply:
 
 
 async def _delete(service: Service, call: Call, match: re.Match[str]) -> Reply:
-    await call.read_body(0)
+    await call.read_no_body()
     return await repository.delete(
         reference=match["reference"], version=match["version"], store=service.store, pool=service.pool
     )

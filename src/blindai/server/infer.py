@@ -2,28 +2,53 @@
 
     door → dispatch.py → infer() → worker pool → engine, and back
 
+What may take long to decode or encode (JSON, text, much of anything) does so in a thread: the loop is everybody's.
 Leaves out: who asked, how it was sealed, and the receipt over the answer (sealed_door.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
+import re
 from typing import TYPE_CHECKING
 
 from blindai.errors import InvalidInputError, ModelChangedError
-from blindai.oip.rest import HEADER_LENGTH, InferResponse, decode_infer_request, encode_infer_response
+from blindai.oip.datatypes import Datatype
+from blindai.oip.rest import (
+    HEADER_LENGTH,
+    InferRequest,
+    InferResponse,
+    decode_infer_request,
+    encode_infer_response,
+)
 from blindai.receipts import ModelIdentity
 from blindai.server.calls import Call, Reply
 
 if TYPE_CHECKING:
+    from blindai.oip.rest import Buffer
+    from blindai.server.budget import Share
     from blindai.server.model_store import ModelStore, StoredModel
     from blindai.server.worker_pool import WorkerPool
+
+_QUICK_BODY_BYTES = 1024 * 1024
+_QUICK_HEADER_BYTES = 16 * 1024
+_JSON_COST = 16  # times its size: what Python's numbers and lists take in memory
+# A header without a backslash spells its strings as they are: without these it has neither text nor JSON data.
+_SLOW_WORDS = re.compile(rb'\\|BYTES|"data"')
 
 ENGINE = f"onnxruntime {importlib.metadata.version('onnxruntime')}"
 
 
 async def infer(
-    call: Call, *, reference: str, version: str | None, store: ModelStore, pool: WorkerPool, max_body_bytes: int
+    call: Call,
+    *,
+    reference: str,
+    version: str | None,
+    store: ModelStore,
+    pool: WorkerPool,
+    max_body_bytes: int,
+    share: Share,
 ) -> Reply:
     """Run one inference (OIP §3.2.5).
 
@@ -33,16 +58,39 @@ async def infer(
     """
     model = store.resolve(reference, version)
     _require_same_model(call, model)
-    body = await call.read_body(max_body_bytes)
-    request = decode_infer_request(body, _header_length(call))
+    header_length = _header_length(call)
+    body = await call.read_body(max_body_bytes, share)
+    request = await _decode(body, header_length, share)
     outputs = await pool.infer(model, request.inputs, request.outputs)
     response = InferResponse(model_name=model.name, model_version=model.version, id=request.id, outputs=outputs)
-    buffers, header_length = encode_infer_response(response)
+    buffers, answer_header_length = await _encode(response)
     return Reply(
-        headers=(("content-type", "application/octet-stream"), (HEADER_LENGTH, str(header_length))),
+        headers=(("content-type", "application/octet-stream"), (HEADER_LENGTH, str(answer_header_length))),
         body=tuple(buffers),
         model=identity(model),
     )
+
+
+async def _decode(body: memoryview, header_length: int | None, share: Share) -> InferRequest:
+    if _is_quick(body, header_length):
+        return decode_infer_request(body, header_length)
+    json_bytes = len(body) if header_length is None else min(header_length, len(body))
+    if json_bytes > _QUICK_HEADER_BYTES:
+        share.take((_JSON_COST - 1) * json_bytes)
+    return await asyncio.to_thread(decode_infer_request, body, header_length)
+
+
+def _is_quick(body: memoryview, header_length: int | None) -> bool:
+    """Whether decoding is a matter of microseconds: a short header, and numbers that are used where they lie."""
+    if header_length is None or header_length > _QUICK_HEADER_BYTES or len(body) > _QUICK_BODY_BYTES:
+        return False
+    return not _SLOW_WORDS.search(body[:header_length])
+
+
+async def _encode(response: InferResponse) -> tuple[list[Buffer], int]:
+    if any(output.datatype is Datatype.BYTES for output in response.outputs):
+        return await asyncio.to_thread(encode_infer_response, response)
+    return encode_infer_response(response)
 
 
 def identity(model: StoredModel) -> ModelIdentity:

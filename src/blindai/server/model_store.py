@@ -1,7 +1,7 @@
 """Keeps uploaded models: sealed on disk, named in memory (docs/spec/bundle.md).
 
 Every file of a bundle becomes one sealed file (`sealed_file`) with a random name.
-Names, versions and digests live in memory only: a store ends with its process.
+Names, versions and digests live in memory only (`catalogue`): a store ends with its process.
 Leaves out: who may upload (`access`), and a store that outlives the enclave.
 """
 
@@ -10,62 +10,25 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from blindai.bundle import (
-    MODEL_NAME,
-    BundleFile,
-    ModelManifest,
-    SessionOptions,
-    UploadHeader,
-    digest_text,
-)
-from blindai.errors import (
-    InvalidInputError,
-    ModelDigestMismatchError,
-    ModelNotFoundError,
-    ModelStoreError,
-)
+from blindai.bundle import MODEL_NAME, BundleFile, ModelManifest, SessionOptions, UploadHeader, digest_text
+from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError
+from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, StoreLimits, not_found
 from blindai.server.sealed_file import KEY_BYTES, SealedFileWriter, disk_error, read_sealed_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-LAST = "@last"
+    from blindai.server.catalogue import Place
+
+__all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel", "Upload"]
+
 _FILE_ID_BYTES = 32
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredModel:
-    """A model that can be run.
-
-    Attributes:
-        name: chosen by its owner.
-        version: given at upload, or counted.
-        manifest: what its digest covers.
-        digest: `sha256:<hex>`.
-        default_shape: shape given at upload for a flat list, or `None`.
-        sequence: grows with every upload; the highest is the model uploaded last.
-    """
-
-    name: str
-    version: str
-    manifest: ModelManifest
-    digest: str
-    default_shape: tuple[int, ...] | None
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """A stored model and the random names of its files, in the manifest's order."""
-
-    model: StoredModel
-    file_ids: tuple[bytes, ...]
+_NO_LIMITS = StoreLimits()
 
 
 class ModelStore:
@@ -75,18 +38,25 @@ class ModelStore:
         directory: made with mode 0700 if it is not there.
         key: 32 bytes that never leave the enclave.
         random: source of the files' names.
+        limits: how much it takes in; none by default.
     """
 
-    def __init__(self, directory: Path, key: bytes, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        key: bytes,
+        random: Callable[[int], bytes] = os.urandom,
+        *,
+        limits: StoreLimits = _NO_LIMITS,
+    ) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"a store's key has {KEY_BYTES} bytes, this one {len(key)}")
         self._directory = directory
         self._key = key
         self._random = random
         self._lock = threading.Lock()
-        self._records: dict[tuple[str, str], _Record] = {}
+        self._catalogue = Catalogue(limits)
         self._files: set[bytes] = set()
-        self._sequence = 0
         try:
             directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
             directory.chmod(_DIRECTORY_MODE)
@@ -94,19 +64,23 @@ class ModelStore:
             raise disk_error(problem) from problem
 
     def begin_upload(self, name: str, header: UploadHeader) -> Upload:
-        """Start to take in a model; nothing is reserved for the sizes that the header claims.
+        """Start to take in a model: the sizes that the header claims count from now on, but take no disk yet.
 
         Raises:
             InvalidInputError: the name is not one.
+            OverloadedError: too many uploads are under way.
+            TooLargeError: more models or bytes than the store's limits.
         """
         if not MODEL_NAME.match(name):
             raise InvalidInputError("a model's name has 1 to 128 letters, digits, '.', '_' or '-'")
-        return Upload(self, name, header)
+        with self._lock:
+            place = self._catalogue.begin(name, header)
+        return Upload(self, name, header, place)
 
     def models(self) -> tuple[StoredModel, ...]:
         """All models, the one uploaded last at the end."""
         with self._lock:
-            return self._sorted_models()
+            return self._catalogue.models()
 
     def resolve(self, reference: str, version: str | None = None) -> StoredModel:
         """Find a model.
@@ -119,7 +93,7 @@ class ModelStore:
             ModelNotFoundError: no such model or version.
         """
         with self._lock:
-            return self._matching(reference, version)[-1]
+            return self._catalogue.matching(reference, version)[-1]
 
     def delete(self, reference: str, version: str | None = None) -> tuple[StoredModel, ...]:
         """Forget models and remove their files; a name without a version means all its versions.
@@ -128,95 +102,35 @@ class ModelStore:
             ModelNotFoundError: no such model or version.
         """
         with self._lock:
-            models = self._matching(reference, version)
-            records = [self._records.pop((model.name, model.version)) for model in models]
+            models = self._catalogue.matching(reference, version)
+            records = self._catalogue.remove(models)
         for record in records:
             self._remove_files(record.file_ids)
         return models
 
-    def restore(self, model: StoredModel) -> None:
-        """Undo a repeated upload of a model: its default shape and its place in the order are as before."""
+    def holds(self, digest: str) -> bool:
+        """Whether a model with this digest is here, under any name, or on its way in."""
         with self._lock:
-            record = self._records.get((model.name, model.version))
-            if record is not None and record.model.digest == model.digest:
-                self._records[model.name, model.version] = replace(record, model=model)
+            return self._catalogue.holder(digest) is not None
 
     def open_bundle(self, model: StoredModel) -> Iterator[tuple[BundleFile, Iterator[bytes]]]:
         """The files of a model and their clear content, one chunk at a time.
+
+        Equal models are one: if one of them goes in the meantime, the next file is another's.
 
         Raises:
             ModelNotFoundError: it was deleted, perhaps just now.
             UnsealError: what lies on disk is not what was stored.
         """
-        with self._lock:
-            record = self._records.get((model.name, model.version))
-        if record is None or record.model.digest != model.digest:
-            raise _not_found()
-        for file, file_id in zip(record.model.manifest.files, record.file_ids, strict=True):
-            yield file, self._chunks(file_id, file.size)
+        for index, file in enumerate(model.manifest.files):
+            yield file, self._chunks(model.digest, index, file.size)
 
     def close(self) -> None:
         """Remove every file that this store has written."""
         with self._lock:
-            self._records.clear()
+            self._catalogue.clear()
             file_ids = tuple(self._files)
         self._remove_files(file_ids)
-
-    def _sorted_models(self) -> tuple[StoredModel, ...]:
-        return tuple(sorted((r.model for r in self._records.values()), key=lambda model: model.sequence))
-
-    def _matching(self, reference: str, version: str | None) -> tuple[StoredModel, ...]:
-        """What `reference` means, the model uploaded last at the end; never empty."""
-        models = self._sorted_models()
-        if reference == LAST:
-            models = models[-1:]
-        else:
-            name, at, digest = reference.partition("@")
-            models = tuple(m for m in models if m.name == name and (not at or m.digest == digest))
-        if version is not None:
-            models = tuple(model for model in models if model.version == version)
-        if not models:
-            raise _not_found()
-        return models
-
-    def _register(
-        self, name: str, header: UploadHeader, manifest: ModelManifest, file_ids: tuple[bytes, ...]
-    ) -> StoredModel:
-        """Make an upload visible, all at once; of two equal ones the files of the first stay."""
-        digest = digest_text(manifest.digest)
-        with self._lock:
-            known = self._same_model(name, header.version, digest)
-            version = known.model.version if known else header.version or self._next_version(name)
-            if known is None and (name, version) in self._records:
-                raise ModelDigestMismatchError(
-                    "this version of the model is another model",
-                    hint="Upload it without a version, or delete that version first.",
-                )
-            self._sequence += 1
-            model = StoredModel(
-                name=name,
-                version=version,
-                manifest=manifest,
-                digest=digest,
-                default_shape=header.default_shape,
-                sequence=self._sequence,
-            )
-            self._records[name, version] = _Record(model=model, file_ids=known.file_ids if known else file_ids)
-        if known is not None:
-            self._remove_files(file_ids)
-        return model
-
-    def _same_model(self, name: str, version: str | None, digest: str) -> _Record | None:
-        same = [
-            record
-            for record in self._records.values()
-            if record.model.name == name and record.model.digest == digest and version in (None, record.model.version)
-        ]
-        return max(same, key=lambda record: record.model.sequence, default=None)
-
-    def _next_version(self, name: str) -> str:
-        numbers = [int(v) for n, v in self._records if n == name and v.isdecimal()]
-        return str(max(numbers, default=0) + 1)
 
     def _path(self, file_id: bytes) -> Path:
         return self._directory / file_id.hex()
@@ -241,20 +155,37 @@ class ModelStore:
         with self._lock:
             self._files.difference_update(file_ids)
 
-    def _chunks(self, file_id: bytes, size: int) -> Iterator[bytes]:
+    def _chunks(self, digest: str, index: int, size: int) -> Iterator[bytes]:
+        with self._lock:
+            record = self._catalogue.holder(digest)
+        if record is None:
+            raise not_found()
+        file_id = record.file_ids[index]
         try:
             yield from read_sealed_file(self._path(file_id), self._key, file_id, size)
         except FileNotFoundError:
-            raise _not_found() from None
+            raise not_found() from None
+
+    def _register(self, place: Place) -> StoredModel:
+        with self._lock:
+            model, unneeded = self._catalogue.register(place)
+        self._remove_files(unneeded)
+        return model
+
+    def _end_upload(self, place: Place, file_ids: tuple[bytes, ...]) -> None:
+        with self._lock:
+            self._catalogue.end(place)
+        self._remove_files(file_ids)
 
 
 class Upload:
-    """A model on its way in; holds at most one chunk. Made by `ModelStore.begin_upload`."""
+    """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
 
-    def __init__(self, store: ModelStore, name: str, header: UploadHeader) -> None:
+    def __init__(self, store: ModelStore, name: str, header: UploadHeader, place: Place) -> None:
         self._store = store
         self._name = name
         self._header = header
+        self._place = place
         self._waiting = list(reversed(header.files))
         self._written: list[tuple[BundleFile, bytes]] = []
         self._current: SealedFileWriter | None = None
@@ -279,21 +210,43 @@ class Upload:
             self.abort()
             raise ModelDigestMismatchError("the upload has more bytes than were announced")
 
-    def finish(self) -> StoredModel:
-        """Register the model.
+    def complete(self) -> StoredModel:
+        """The model as it will be registered: it can be loaded, and nobody else sees it yet.
 
         Raises:
-            ModelDigestMismatchError: fewer bytes than were announced, or a version that is another model.
+            ModelDigestMismatchError: fewer bytes than were announced.
         """
         self._check_open()
         try:
             while self._next_file():
                 self._close_current()
-            files = sorted(self._written, key=lambda written: written[0].path)
-            manifest = ModelManifest(files=tuple(file for file, _ in files), session=SessionOptions())
-            model = self._store._register(  # noqa: SLF001  # one room of two classes: only uploads register
-                self._name, self._header, manifest, tuple(file_id for _, file_id in files)
-            )
+        except BaseException:
+            self.abort()
+            raise
+        files = sorted(self._written, key=lambda written: written[0].path)
+        manifest = ModelManifest(files=tuple(file for file, _ in files), session=SessionOptions())
+        model = StoredModel(
+            name=self._name,
+            version=self._header.version or "",
+            manifest=manifest,
+            digest=digest_text(manifest.digest),
+            default_shape=self._header.default_shape,
+        )
+        record = Record(model=model, file_ids=tuple(file_id for _, file_id in files))
+        with self._store._lock:  # noqa: SLF001  # one room of two classes, here and below
+            self._place.candidate = record
+        return model
+
+    def register(self) -> StoredModel:
+        """Make a complete model visible, all at once; the same model again is the same version, and now the last.
+
+        Raises:
+            ModelDigestMismatchError: the wished version is another model.
+            TooLargeError: others have filled the store in the meantime.
+        """
+        self._check_open()
+        try:
+            model = self._store._register(self._place)  # noqa: SLF001  # one room
         except BaseException:
             self.abort()
             raise
@@ -301,7 +254,7 @@ class Upload:
         return model
 
     def abort(self) -> None:
-        """Remove what was written; does nothing after `finish`."""
+        """Remove what was written; does nothing after `register`."""
         if self._done:
             return
         self._done = True
@@ -309,7 +262,7 @@ class Upload:
         if self._current is not None:
             self._current.close()
             file_ids.append(self._current.file_id)
-        self._store._remove_files(tuple(file_ids))  # noqa: SLF001  # as above
+        self._store._end_upload(self._place, tuple(file_ids))  # noqa: SLF001  # one room
 
     def _check_open(self) -> None:
         if self._done:
@@ -319,9 +272,9 @@ class Upload:
         """Whether a file is still open or waiting; opens the next one."""
         if self._current is None and self._waiting:
             path, size = self._waiting.pop()
-            file_id, descriptor = self._store._create_file()  # noqa: SLF001  # as above
+            file_id, descriptor = self._store._create_file()  # noqa: SLF001  # one room
             self._current = SealedFileWriter(
-                key=self._store._key,  # noqa: SLF001  # as above
+                key=self._store._key,  # noqa: SLF001  # one room
                 file_id=file_id,
                 descriptor=descriptor,
                 path=path,
@@ -344,7 +297,3 @@ class Upload:
             file = self._current.finish()
             self._written.append((file, self._current.file_id))
             self._current = None
-
-
-def _not_found() -> ModelNotFoundError:
-    return ModelNotFoundError("Cannot find the model", hint="Upload it, or list the models that are there.")

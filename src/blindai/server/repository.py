@@ -1,6 +1,7 @@
 """The model owner's requests: upload, list, metadata, delete.
 
-An upload streams: each piece is hashed, encrypted and written as it arrives, and nothing is registered before its end.
+An upload streams: each piece is hashed, encrypted and written as it arrives.
+Nothing is registered before its end, nor before it has loaded: a model that cannot run is never to be seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from blindai.bundle import UploadHeader
     from blindai.oip.tensors import TensorSpec
-    from blindai.server.model_store import ModelStore, StoredModel
+    from blindai.server.model_store import ModelStore, StoredModel, Upload
     from blindai.server.settings import Settings
     from blindai.server.worker_pool import WorkerPool
 
@@ -31,26 +32,24 @@ async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, 
 
     Raises:
         ForbiddenError: the runtime policy allows no uploads.
-        TooLargeError: more or larger models than the runtime policy allows.
+        TooLargeError: more or larger models than the runtime policy or the store allows.
+        OverloadedError: too many uploads are under way.
         ModelStoreError: the bundle is not one, does not fit its header, or is no model that can run here.
     """
     if not settings.upload_allowed:
         raise ForbiddenError("this server takes no uploads", hint="its runtime policy says `upload_allowed = false`")
     pieces = call.body
     header, rest = await _upload_header(pieces)
-    _check_limits(header, store, settings)
-    before = store.models()
+    _check_size(header, settings)
     incoming = store.begin_upload(name, header)
     try:
         incoming.write(rest)
         async for piece in pieces:
             incoming.write(piece)
-        model = incoming.finish()
+        model = await _registered(incoming, store, pool, load=header.load)
     except BaseException:
         incoming.abort()
         raise
-    if header.load:
-        await _load_or_forget(model, before, store, pool)
     result = UploadResult(name=model.name, version=model.version, digest=model.digest, manifest=model.manifest.encode())
     return Reply(headers=_JSON, body=(result.encode(),))
 
@@ -110,31 +109,24 @@ async def _upload_header(pieces: AsyncIterator[memoryview]) -> tuple[UploadHeade
     raise InvalidInputError("the upload ended inside its header")
 
 
-def _check_limits(header: UploadHeader, store: ModelStore, settings: Settings) -> None:
-    size = sum(size for _, size in header.files)
+def _check_size(header: UploadHeader, settings: Settings) -> None:
+    size = header.total_size
     if size > settings.max_model_bytes:
         raise TooLargeError(f"a model has at most {settings.max_model_bytes} bytes here, this one has {size}")
-    if len(store.models()) >= settings.max_models:
-        raise TooLargeError(
-            f"this server keeps at most {settings.max_models} models", hint="delete one that is no longer used"
-        )
 
 
-async def _load_or_forget(
-    model: StoredModel, before: tuple[StoredModel, ...], store: ModelStore, pool: WorkerPool
-) -> None:
-    """A model that cannot run is refused now, not at the first inference; one that stood there before stays."""
+async def _registered(incoming: Upload, store: ModelStore, pool: WorkerPool, *, load: bool) -> StoredModel:
+    """The uploaded model, once it has loaded; one that cannot run is refused now, and disturbs no equal one."""
+    candidate = incoming.complete()
+    if not load:
+        return incoming.register()
     try:
-        inputs, _ = await pool.metadata(model)
-        _check_default_shape(model.default_shape, inputs)
-    except Exception:
-        same = (model.name, model.version, model.digest)
-        old = next((old for old in before if (old.name, old.version, old.digest) == same), None)
-        if old:
-            store.restore(old)
-        else:
-            store.delete(model.name, model.version)
-        await _stop_unused(model, store, pool)
+        inputs, _ = await pool.metadata(candidate)
+        _check_default_shape(candidate.default_shape, inputs)
+        return incoming.register()
+    except BaseException:
+        incoming.abort()
+        await _stop_unused(candidate, store, pool)
         raise
 
 
@@ -155,6 +147,6 @@ def _check_default_shape(shape: tuple[int, ...] | None, inputs: tuple[TensorSpec
 
 
 async def _stop_unused(model: StoredModel, store: ModelStore, pool: WorkerPool) -> None:
-    """End a model's process, unless it is also stored under another name."""
-    if not any(other.digest == model.digest for other in store.models()):
+    """End a model's process, unless an equal model is here or on its way in."""
+    if not store.holds(model.digest):
         await pool.stop(model)

@@ -10,13 +10,14 @@ import datetime as dt
 import ipaddress
 import os
 import secrets
+import signal
 import socket
 import ssl
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 from cryptography import x509
@@ -32,14 +33,20 @@ from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
 from blindai.server.app import App
 from blindai.server.attestation_door import AttestationDoor
+from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
+from blindai.server.http_protocol import HttpLimits, bounded_protocol
 from blindai.server.infer import ENGINE
 from blindai.server.log import LOG, SIMULATION_WARNING, configure_logging
-from blindai.server.model_store import ModelStore
+from blindai.server.model_store import ModelStore, StoreLimits
+from blindai.server.process_guard import forbid_dumps
+from blindai.server.run_folder import run_folder
 from blindai.server.sealed_door import SealedDoor
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from blindai.attester import Attester
     from blindai.server.settings import Settings
 
@@ -66,41 +73,73 @@ def create_app(settings: Settings, *, attester: Attester, directory: Path, clock
         simulated=attester.tee == "simulation",
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
-    store = ModelStore(directory, key=secrets.token_bytes(32))
-    service = Service(settings=settings, store=store, pool=_worker_pool(store, settings))
+    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings))
+    service = Service(
+        settings=settings,
+        store=store,
+        pool=_worker_pool(store, settings, directory),
+        bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
+    )
     return App(
         attestation=AttestationDoor(keys=keys, attester=attester),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
     )
 
 
-def _worker_pool(store: ModelStore, settings: Settings) -> WorkerPool:
-    return WorkerPool(store, run_timeout_s=settings.run_timeout_s, max_answer_bytes=settings.max_body_bytes)
+def _store_limits(settings: Settings) -> StoreLimits:
+    return StoreLimits(
+        max_models=settings.max_models, max_bytes=settings.max_store_bytes, max_uploads=settings.max_uploads
+    )
+
+
+def _worker_pool(store: ModelStore, settings: Settings, directory: Path) -> WorkerPool:
+    return WorkerPool(
+        store,
+        run_timeout_s=settings.run_timeout_s,
+        max_answer_bytes=settings.max_body_bytes,
+        directory=directory,
+    )
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
     settings.check()
+    signal.signal(signal.SIGTERM, _unwind)  # uvicorn raises it again once it has stopped
     configure_logging(settings.log_level, simulated=settings.simulation)
     LOG.warning("%s: no hardware protects this server; anybody who runs it can read everything", SIMULATION_WARNING)
+    forbid_dumps()
     attester = SimulationAttester(random=os.urandom, measurement=measure_software())
-    with tempfile.TemporaryDirectory(prefix="blindai-", dir=settings.data_dir) as directory:
-        app = create_app(settings, attester=attester, directory=Path(directory))
+    with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
+        app = create_app(settings, attester=attester, directory=directory)
         listener = _listen(settings)
-        config = uvicorn.Config(
-            app,
-            http=HttpToolsProtocol,
-            loop="uvloop",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACEFUL_S,
-            ssl_context_factory=lambda _config, _default: make_tls_context(settings.host),
-        )
-        _AnnouncingServer(config, f"https://{_shown(listener)}").run(sockets=[listener])
+        _AnnouncingServer(_http_config(app, settings), f"https://{_shown(listener)}").run(sockets=[listener])
+
+
+def _unwind(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave as asked, and through every `with`: the signal's own way would leave the server's folder behind."""
+    raise SystemExit(0)
+
+
+def _http_config(app: App, settings: Settings) -> uvicorn.Config:
+    limits = HttpLimits(max_connections=settings.max_connections, idle_timeout_s=settings.idle_timeout_s)
+    return uvicorn.Config(
+        app,
+        http=bounded_protocol(limits),
+        loop="uvloop",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.max_connections + 1,  # uvicorn refuses what reaches it
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        ssl_context_factory=lambda _config, _default: make_tls_context(settings.host),
+    )
 
 
 class _AnnouncingServer(uvicorn.Server):

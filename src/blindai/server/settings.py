@@ -14,12 +14,25 @@ from typing import TYPE_CHECKING, Any
 from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
 from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
 from blindai.errors import InvalidSettingsError
-from blindai.wire import compact_json, label, length_prefixed
+from blindai.wire import JSON_INTEGER_LIMIT, compact_json, label, length_prefixed, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_PORT = 50051
+MAX_PORT = 65535
+_POSITIVE = (
+    "epoch_s",
+    "max_body_bytes",
+    "max_model_bytes",
+    "max_models",
+    "run_timeout_s",
+    "max_store_bytes",
+    "max_uploads",
+    "max_connections",
+    "max_buffered_bytes",
+    "idle_timeout_s",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +49,11 @@ class Settings:
         max_model_bytes: largest model bundle.
         max_models: most models kept at a time.
         run_timeout_s: longest run of a model.
+        max_store_bytes: of all model bundles together, those that are being uploaded included.
+        max_uploads: at a time.
+        max_connections: at a time; those above it are answered 503.
+        max_buffered_bytes: of all requests that are read or run at a time; never above a quarter of the memory.
+        idle_timeout_s: in which a request's body or the reading of its answer must go on.
     """
 
     simulation: bool = False
@@ -50,6 +68,11 @@ class Settings:
     max_model_bytes: int = 16 * 1024 * 1024 * 1024
     max_models: int = 256
     run_timeout_s: int = 60
+    max_store_bytes: int = 64 * 1024 * 1024 * 1024
+    max_uploads: int = 8
+    max_connections: int = 1024
+    max_buffered_bytes: int = 2 * 1024 * 1024 * 1024
+    idle_timeout_s: int = 60
 
     def check(self) -> None:
         """Refuse what cannot be served.
@@ -64,12 +87,19 @@ class Settings:
             )
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
-        positive = ("epoch_s", "max_body_bytes", "max_model_bytes", "max_models", "run_timeout_s")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise InvalidSettingsError(f"{name} is a whole number above 0, not {getattr(self, name)}")
+        _check_address(self.host, self.port)
+        try:
+            printable(self.service)
+        except ValueError as error:
+            raise InvalidSettingsError(f"service: {error}") from None
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) <= JSON_INTEGER_LIMIT:
+                raise InvalidSettingsError(f"{name} is a whole number from 1 to 2^53-1, not {getattr(self, name)}")
         if self.epoch_s > MAX_EPOCH_S:
             raise InvalidSettingsError(f"epoch_s is at most {MAX_EPOCH_S}, since clients accept no longer epochs")
+        for larger, smaller in (("max_store_bytes", "max_model_bytes"), ("max_buffered_bytes", "max_body_bytes")):
+            if getattr(self, larger) < getattr(self, smaller):
+                raise InvalidSettingsError(f"{larger} is at least {smaller}, or that could never be reached")
 
     @property
     def digest(self) -> bytes:
@@ -96,6 +126,13 @@ class Settings:
             ),
             configuration=self.digest,
         )
+
+
+def _check_address(host: str, port: int) -> None:
+    if not host or not host.isprintable() or " " in host:
+        raise InvalidSettingsError("host is a name or an address", hint="127.0.0.1 listens on this machine only")
+    if not 0 <= port <= MAX_PORT:
+        raise InvalidSettingsError(f"port is a number from 0 to {MAX_PORT}, not {port}", hint="0 takes a free one")
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from blindai.bundle import SessionOptions
 from blindai.server.engine import Engine
+from blindai.server.process_guard import forbid_dumps
 from blindai.server.worker_protocol import (
     LENGTH_BYTES,
     LOAD_ID,
@@ -49,6 +50,7 @@ class _ServerGone(Exception):  # noqa: N818  # the ordinary end of a worker
 
 def main(descriptor: int) -> None:
     """Serve one model on an inherited socket until it closes."""
+    forbid_dumps()
     with socket.socket(fileno=descriptor) as channel, contextlib.suppress(_ServerGone, ConnectionError):
         threading.Thread(target=_exit_when_closed, args=(descriptor,), daemon=True).start()
         engine = _load(channel)

@@ -1,0 +1,91 @@
+"""The client's first step, without I/O: ask a server for evidence, and decide on it before anything else is sent.
+
+Flows are generators: they yield `HttpRequest`s and are sent `HttpResponse`s, so that the sync and the async client
+drive the same code. Leaves out: the decision itself (channel/attested.py), sealed messages (exchange_flow.py), sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import TYPE_CHECKING, TypeVar
+
+from blindai.attestation.binding import Mode
+from blindai.channel.attested import MAX_ANSWER_S, MAX_CLOCK_DIFFERENCE_S, AttestedKeyset, accept_attestation
+from blindai.client.transport import HttpRequest, HttpResponse
+from blindai.errors import ConnectionLostError, OverloadedError
+from blindai.wire import base64url_encode, compact_json
+
+if TYPE_CHECKING:
+    from blindai.client.connection import Connection
+
+T = TypeVar("T")
+Flow = Generator[HttpRequest, HttpResponse, T]
+
+ATTESTATION_PATH = "/.well-known/blindai/attestation"
+MAX_ATTESTATION_BYTES = 1 << 20
+_LOG = logging.getLogger("blindai.client")
+
+
+class AttestedMeanwhileError(Exception):
+    """A driver throws it instead of sending an attestation request: another flow of the connection has just attested.
+
+    Otherwise a burst of requests after a pause would ask for as many attestations, more than the server makes for one.
+    """
+
+
+def attest(connection: Connection) -> Flow[AttestedKeyset]:
+    """Ask for evidence and decide on it; nothing else is ever sent to a server before this has returned.
+
+    Raises:
+        RejectedEvidenceError: the server is not proven to be what the policy accepts.
+        ChannelError: no answer, another service or operator, or keys that have ended.
+    """
+    before = connection.attested
+    try:
+        return (yield from _attest(connection))
+    except AttestedMeanwhileError:
+        keyset = connection.living_keyset()
+        if keyset is not None and keyset is not before:
+            return keyset
+    return (yield from _attest(connection))  # the other flow failed; so may this one, with its own error
+
+
+def _attest(connection: Connection) -> Flow[AttestedKeyset]:
+    settings, clock = connection.settings, connection.clock
+    nonce = connection.random(32) if settings.mode is Mode.FRESH else None
+    asked_s = clock.steady()
+    response = yield _attestation_request(nonce, settings.timeout_s)
+    elapsed_s = clock.steady() - asked_s
+    if response.status == OverloadedError.status:
+        raise OverloadedError("the server makes too many attestations at the moment", hint="try again in a second")
+    if response.status != 200:  # noqa: PLR2004  # HTTP's OK
+        raise ConnectionLostError(
+            f"the attestation endpoint answered with status {response.status}", hint="is this a BlindAI server?"
+        )
+    now = clock.wall()
+    keyset = accept_attestation(
+        response.body,
+        settings.policy,
+        service=settings.service,
+        mode=settings.mode,
+        nonce=nonce,
+        now=now,
+        elapsed_s=elapsed_s,
+    )
+    if settings.mode is Mode.FRESH and abs(now - keyset.keyset.not_before) > MAX_CLOCK_DIFFERENCE_S:
+        _LOG.warning("the server's clock and this machine's differ by more than %d s", MAX_CLOCK_DIFFERENCE_S)
+    connection.remember(keyset)
+    return keyset
+
+
+def _attestation_request(nonce: bytes | None, timeout_s: float) -> HttpRequest:
+    return HttpRequest(
+        method="GET" if nonce is None else "POST",
+        path=ATTESTATION_PATH,
+        headers=(("Accept", "application/json"), ("Cache-Control", "no-store"), ("Content-Type", "application/json")),
+        body=None if nonce is None else compact_json({"nonce": base64url_encode(nonce)}),
+        max_body_bytes=MAX_ATTESTATION_BYTES,
+        timeout_s=timeout_s,
+        deadline_s=MAX_ANSWER_S,  # what takes longer is refused anyway
+    )

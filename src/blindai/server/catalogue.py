@@ -1,0 +1,220 @@
+"""Which models there are: names, versions, their order and the store's limits (docs/spec/bundle.md).
+
+Pure bookkeeping in memory: `model_store` holds a lock around it, and the files behind it.
+A model on its way in has a place here before it has a name: it can be loaded, and nobody else sees it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from blindai.errors import (
+    ModelDigestMismatchError,
+    ModelNotFoundError,
+    ModelStoreError,
+    OverloadedError,
+    TooLargeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blindai.bundle import ModelManifest, UploadHeader
+
+LAST = "@last"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A model that can be run.
+
+    Attributes:
+        name: chosen by its owner.
+        version: given at upload, or counted; empty until the model is registered if it is to be counted.
+        manifest: what its digest covers.
+        digest: `sha256:<hex>`.
+        default_shape: shape given at upload for a flat list, or `None`.
+        sequence: grows with every upload; the highest is the model uploaded last. 0 until it is registered.
+    """
+
+    name: str
+    version: str
+    manifest: ModelManifest
+    digest: str
+    default_shape: tuple[int, ...] | None
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreLimits:
+    """How much a store takes in.
+
+    Attributes:
+        max_models: registered at a time.
+        max_bytes: of all files, those announced by uploads under way included.
+        max_uploads: under way at a time.
+    """
+
+    max_models: int = sys.maxsize
+    max_bytes: int = sys.maxsize
+    max_uploads: int = sys.maxsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A model and the random names of its files, in the manifest's order."""
+
+    model: StoredModel
+    file_ids: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Clear bytes of all its files."""
+        return sum(file.size for file in self.model.manifest.files)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Place:
+    """What an upload under way holds: the size that it announced, and its files once they are whole."""
+
+    size: int
+    candidate: Record | None = None
+
+
+class Catalogue:
+    """The models of one store; not safe to call from several threads at once."""
+
+    def __init__(self, limits: StoreLimits) -> None:
+        self._limits = limits
+        self._records: dict[tuple[str, str], Record] = {}
+        self._places: set[Place] = set()
+        self._sequence = 0
+
+    def models(self) -> tuple[StoredModel, ...]:
+        """All registered models, the one uploaded last at the end."""
+        return tuple(sorted((r.model for r in self._records.values()), key=lambda model: model.sequence))
+
+    def matching(self, reference: str, version: str | None) -> tuple[StoredModel, ...]:
+        """What `reference` means, the model uploaded last at the end; never empty.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+        """
+        models = self.models()
+        if reference == LAST:
+            models = models[-1:]
+        else:
+            name, at, digest = reference.partition("@")
+            models = tuple(m for m in models if m.name == name and (not at or m.digest == digest))
+        if version is not None:
+            models = tuple(model for model in models if model.version == version)
+        if not models:
+            raise not_found()
+        return models
+
+    def holder(self, digest: str) -> Record | None:
+        """A model with this digest, registered or on its way in; registered ones first, since their files stay."""
+        return next((record for record in self._held() if record.model.digest == digest), None)
+
+    def begin(self, name: str, header: UploadHeader) -> Place:
+        """Give an upload its place; it keeps it until `register` or `end`.
+
+        Raises:
+            OverloadedError: too many uploads are under way.
+            TooLargeError: it passes what the store takes in.
+        """
+        if len(self._places) >= self._limits.max_uploads:
+            raise OverloadedError(
+                f"at most {self._limits.max_uploads} uploads run at a time", hint="Try again when one has ended."
+            )
+        if not self._may_be_known(name, header):
+            self._require_room()
+        taken = sum(record.size for record in self._records.values()) + sum(place.size for place in self._places)
+        if taken + header.total_size > self._limits.max_bytes:
+            raise TooLargeError(
+                f"this server keeps at most {self._limits.max_bytes} bytes of models",
+                hint="Delete a model that is no longer used, or wait for the uploads of others.",
+            )
+        place = Place(size=header.total_size)
+        self._places.add(place)
+        return place
+
+    def end(self, place: Place) -> None:
+        """Give the place back, and with it the bytes that it reserved."""
+        self._places.discard(place)
+
+    def register(self, place: Place) -> tuple[StoredModel, tuple[bytes, ...]]:
+        """Make a candidate visible, all at once.
+
+        Returns:
+            The model, and the files that nobody needs: of two equal models those of the first stay.
+
+        Raises:
+            ModelDigestMismatchError: the wished version is another model.
+            TooLargeError: there are as many models as there may be.
+        """
+        candidate = place.candidate
+        if candidate is None:
+            raise ModelStoreError("the upload is not complete")
+        name, wished = candidate.model.name, candidate.model.version
+        known = self._same_model(candidate.model)
+        if known is None and (name, wished) in self._records:
+            raise ModelDigestMismatchError(
+                "this version of the model is another model",
+                hint="Upload it without a version, or delete that version first.",
+            )
+        if known is None:
+            self._require_room()
+        self._sequence += 1
+        version = known.model.version if known else wished or self._next_version(name)
+        model = replace(candidate.model, version=version, sequence=self._sequence)
+        self._records[name, version] = Record(model=model, file_ids=(known or candidate).file_ids)
+        self.end(place)
+        return model, candidate.file_ids if known else ()
+
+    def remove(self, models: tuple[StoredModel, ...]) -> list[Record]:
+        """Forget models; what is answered says which files were theirs."""
+        return [self._records.pop((model.name, model.version)) for model in models]
+
+    def clear(self) -> None:
+        """Forget every model, and every upload under way."""
+        self._records.clear()
+        self._places.clear()
+
+    def _held(self) -> Iterator[Record]:
+        yield from self._records.values()
+        yield from (place.candidate for place in self._places if place.candidate is not None)
+
+    def _require_room(self) -> None:
+        if len(self._records) >= self._limits.max_models:
+            raise TooLargeError(
+                f"this server keeps at most {self._limits.max_models} models", hint="Delete one that is no longer used."
+            )
+
+    def _may_be_known(self, name: str, header: UploadHeader) -> bool:
+        """Whether the announced files could be a model's that is here: sent again, it needs no room of its own."""
+        announced = sorted(header.files)
+        return any(
+            record.model.name == name and [(f.path, f.size) for f in record.model.manifest.files] == announced
+            for record in self._records.values()
+        )
+
+    def _same_model(self, model: StoredModel) -> Record | None:
+        same = [
+            record
+            for record in self._records.values()
+            if (record.model.name, record.model.digest) == (model.name, model.digest)
+            and model.version in ("", record.model.version)
+        ]
+        return max(same, key=lambda record: record.model.sequence, default=None)
+
+    def _next_version(self, name: str) -> str:
+        numbers = [int(v) for n, v in self._records if n == name and v.isdecimal()]
+        return str(max(numbers, default=0) + 1)
+
+
+def not_found() -> ModelNotFoundError:
+    """The words in which users know it."""
+    return ModelNotFoundError("Cannot find the model", hint="Upload it, or list the models that are there.")
