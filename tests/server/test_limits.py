@@ -83,6 +83,12 @@ async def test_a_body_is_held_once() -> None:
     assert peak < 24 * MEBIBYTE
 
 
+@pytest.mark.parametrize("header_length", [None, 16 * MEBIBYTE + 1])
+async def test_json_that_would_hold_everybody_up_is_refused_before_it_is_parsed(header_length: int | None) -> None:
+    with BodyBudget(max_bytes=1 << 40).share() as share, pytest.raises(TooLargeError, match="JSON form"):
+        await _decode(memoryview(bytes(16 * MEBIBYTE + 1)), header_length, share)
+
+
 async def test_json_is_counted_as_what_it_becomes() -> None:
     body = json_request("FP32", [0.0] * 100_000)
     budget = BodyBudget(max_bytes=4 * len(body))

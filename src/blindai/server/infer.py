@@ -13,7 +13,7 @@ import importlib.metadata
 import re
 from typing import TYPE_CHECKING
 
-from blindai.errors import InvalidInputError, ModelChangedError
+from blindai.errors import InvalidInputError, ModelChangedError, TooLargeError
 from blindai.oip.datatypes import Datatype
 from blindai.oip.rest import (
     HEADER_LENGTH,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _QUICK_BODY_BYTES = 1024 * 1024
 _QUICK_HEADER_BYTES = 16 * 1024
+_MAX_JSON_BYTES = 16 * 1024 * 1024  # parsing holds the interpreter's lock, and so everybody up
 _JSON_COST = 16  # times its size: what Python's numbers and lists take in memory
 # A header without a backslash spells its strings as they are: without these it has neither text nor JSON data.
 _SLOW_WORDS = re.compile(rb'\\|BYTES|"data"')
@@ -75,6 +76,11 @@ async def _decode(body: memoryview, header_length: int | None, share: Share) -> 
     if _is_quick(body, header_length):
         return decode_infer_request(body, header_length)
     json_bytes = len(body) if header_length is None else min(header_length, len(body))
+    if json_bytes > _MAX_JSON_BYTES:
+        raise TooLargeError(
+            f"tensors in JSON form have at most {_MAX_JSON_BYTES} bytes, these have {json_bytes}",
+            hint="send them in the binary form, as the SDK does",
+        )
     if json_bytes > _QUICK_HEADER_BYTES:
         share.take((_JSON_COST - 1) * json_bytes)
     return await asyncio.to_thread(decode_infer_request, body, header_length)

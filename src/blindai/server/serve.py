@@ -37,7 +37,7 @@ from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
 from blindai.server.http_protocol import HttpLimits, bounded_protocol
 from blindai.server.infer import ENGINE
-from blindai.server.log import LOG, SIMULATION_WARNING, configure_logging
+from blindai.server.log import LOG, configure_logging
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
 from blindai.server.run_folder import run_folder
@@ -110,7 +110,7 @@ def serve(settings: Settings) -> None:
     settings.check()
     signal.signal(signal.SIGTERM, _unwind)  # uvicorn raises it again once it has stopped
     configure_logging(settings.log_level, simulated=settings.simulation)
-    LOG.warning("%s: no hardware protects this server; anybody who runs it can read everything", SIMULATION_WARNING)
+    LOG.warning("no hardware protects this server; anybody who runs it can read everything")
     forbid_dumps()
     attester = SimulationAttester(random=os.urandom, measurement=measure_software())
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
