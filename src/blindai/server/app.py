@@ -30,6 +30,7 @@ SWEEP_EVERY_S = 5.0
 _ROUTE = re.compile(rb"[A-Za-z0-9_-]{0,64}\Z")
 _JSON = b"application/json"
 _NO_STORE = (b"cache-control", b"no-store")
+_SEALED = (b"content-type", MEDIA_TYPE.encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,22 +138,32 @@ async def _sealed(app: App, http: _Http) -> None:
     if not _ROUTE.match(route):
         await http.answer(400)
         return
-    started = False
-
-    async def write(piece: bytes) -> None:
-        nonlocal started
-        if not started:
-            started = True
-            headers = [(b"content-type", MEDIA_TYPE.encode()), _NO_STORE]
-            await http.send({"type": "http.response.start", "status": 200, "headers": headers})
-        await http.send({"type": "http.response.body", "body": piece, "more_body": True})
-
+    answer = _SealedAnswer(http)
     try:
-        await app.sealed.answer(route=route.decode(), received=http.body(), write=write)
+        await answer.end(await app.sealed.answer(route=route.decode(), received=http.body(), write=answer.write))
     except OuterError as error:
         await http.answer(error.status)
-        return
-    await http.send({"type": "http.response.body", "body": b""})
+
+
+class _SealedAnswer:
+    """Sends a short answer in one piece, with its length, and a long one as it is made."""
+
+    def __init__(self, http: _Http) -> None:
+        self._http = http
+        self._started = False
+
+    async def write(self, piece: bytes) -> None:
+        if not self._started:
+            self._started = True
+            headers = [_SEALED, _NO_STORE]
+            await self._http.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._http.send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self, piece: bytes) -> None:
+        if self._started:
+            await self._http.send({"type": "http.response.body", "body": piece})
+        else:
+            await self._http.answer(200, piece, _SEALED, _NO_STORE)
 
 
 async def _live(_app: App, http: _Http) -> None:

@@ -62,8 +62,8 @@ class SealedDoor:
 
     async def answer(
         self, *, route: str, received: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]]
-    ) -> None:
-        """Answer one sealed request; `write` gets the sealed answer piece by piece.
+    ) -> bytes:
+        """Answer one sealed request; `write` gets a long sealed answer piece by piece, all but the end returned here.
 
         Raises:
             OuterError: nothing may be answered but a status.
@@ -81,7 +81,7 @@ class SealedDoor:
             )
         else:
             raise OuterError(400)
-        await _Answering(door=self, opened=opened, write=write).run()
+        return await _Answering(door=self, opened=opened, write=write).run()
 
     async def _open_one_shot(self, header: bytes, route: str, message: _Incoming) -> _Opened:
         """§3: a request sealed to one of our HPKE keys."""
@@ -198,11 +198,10 @@ class _Answering:
     opened: _Opened
     write: Callable[[bytes], Awaitable[None]] = field(repr=False)
 
-    async def run(self) -> None:
+    async def run(self) -> bytes:
         head = self.opened.reader.head
         if self.opened.refusal or head is None:
-            await self._refuse(self.opened.refusal or SealedMessageError("the request has no head"))
-            return
+            return self._refuse(self.opened.refusal or SealedMessageError("the request has no head"))
         start_ms = self.opened.held.wall_ms(self.door.clock.boot())
         request = BodyCommitment.to_request(head.salt)
         body = self.opened.body(request)
@@ -214,11 +213,10 @@ class _Answering:
             if reply.status < ERROR_STATUS:
                 await _require_end(body)
         except (SealedMessageError, TruncatedMessageError) as error:
-            await self._refuse(error)
-            return
-        await self._send(head, reply, request, start_ms)
+            return self._refuse(error)
+        return await self._send(head, reply, request, start_ms)
 
-    async def _send(self, head: RequestHead, reply: Reply, request: BodyCommitment, start_ms: int) -> None:
+    async def _send(self, head: RequestHead, reply: Reply, request: BodyCommitment, start_ms: int) -> bytes:
         digest = self.opened.reader.end() if self.opened.reader.finished else None
         token = ""
         if head.wants_receipt and reply.status < ERROR_STATUS:
@@ -231,8 +229,7 @@ class _Answering:
             if len(frame) > _SMALL_FRAME_BYTES:
                 await self.write(b"".join(out))
                 out.clear()
-        out.append(writer.end(Trailer(request_digest=digest, receipt=token)))
-        await self.write(b"".join(out))
+        return b"".join((*out, writer.end(Trailer(request_digest=digest, receipt=token))))
 
     def _receipt(self, head: RequestHead, reply: Reply, request: BodyCommitment, start_ms: int) -> str:
         response = BodyCommitment.to_response(head.salt)
@@ -269,14 +266,14 @@ class _Answering:
         session = self.door.sessions.open(secret, key=held, principal=principal, now_s=now_s)
         return SessionGrant(lifetime_s=int(min(LIFETIME_S, session.ends_s - now_s)), idle_s=IDLE_S)
 
-    async def _refuse(self, error: ChannelError) -> None:
+    def _refuse(self, error: ChannelError) -> bytes:
         """A sealed answer to a request that was not run, or not to its end."""
         status = 409 if isinstance(error, ReplayedMessageError) else 400
         LOG.info("sealed request refused: %s", error.code)
         _, wire = wire_error(error)
         writer = AnswerWriter(self.opened.exchange, self.door.random)
         answer = [writer.start(ResponseHead(status=status)), *writer.body((wire.encode(),), padded=True)]
-        await self.write(b"".join((*answer, writer.end(Trailer(request_digest=None, error=wire)))))
+        return b"".join((*answer, writer.end(Trailer(request_digest=None, error=wire))))
 
 
 def _require_place(head: RequestHead, *, in_session: bool) -> None:
