@@ -1,6 +1,6 @@
-"""For the whole suite: in CI a skipped test is a failure, since nobody reads why it was skipped.
+"""For the whole suite: in CI a skipped test is a failure, and what tests counted is shown at the end.
 
-Leaves out: fixtures, which stand beside the tests that use them.
+Leaves out: other fixtures, which stand beside the tests that use them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 # Test ids that may be skipped in CI, each with its reason beside it.
 ALLOWED_SKIPS: frozenset[str] = frozenset()
@@ -20,6 +20,15 @@ ALLOWED_SKIPS: frozenset[str] = frozenset()
 # How long one example takes says more about the other core than about the code.
 settings.register_profile("blindai", deadline=None)
 settings.load_profile("blindai")
+
+
+TOLD = "told"
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say a number that people should see; it reaches the end of the run's output from xdist's workers too."""
+    return lambda text: record_property(TOLD, text)
 
 
 def forbidden_skips(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
@@ -43,7 +52,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name what was skipped, before pytest's closing line."""
+    """Show what tests counted, and name what was skipped, before pytest's closing line."""
+    told = [
+        f"{report.nodeid.partition('::')[2]}: {text}"
+        for report in terminalreporter.stats.get("passed", ())
+        for name, text in report.user_properties
+        if name == TOLD and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("counted")
+        for line in sorted(told):
+            terminalreporter.line(line)
     if skipped := _skipped_against_the_rules(config):
         terminalreporter.section("skipped in CI, which counts as failed (ALLOWED_SKIPS in tests/conftest.py)", red=True)
         for nodeid in skipped:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -48,6 +48,9 @@ RECEIPT = Receipt(
     request=hashlib.sha256(b"request").digest(),
     response=hashlib.sha256(b"response").digest(),
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 TOKEN = sign_receipt(RECEIPT, KEY)
 HEADER: dict[str, Any] = {"alg": "Ed25519", "typ": "blindai-receipt+jws", "kid": receipt_key_id(PUBLIC)}
 
@@ -107,7 +110,7 @@ def test_a_receipt_made_by_hand_from_the_specification_verifies() -> None:
     assert verify(signed(members())) == RECEIPT
 
 
-def test_every_flipped_byte_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flipped_byte_is_refused(tell: Callable[[str], None]) -> None:
     data = TOKEN.encode()
     refused = 0
     for position in range(len(data)):
@@ -118,8 +121,7 @@ def test_every_flipped_byte_is_refused(capsys: pytest.CaptureFixture[str]) -> No
                 verify(changed.decode("latin-1"))
             refused += 1
     assert refused == 4 * len(data)
-    with capsys.disabled():
-        print(f"\nreceipt: {len(data)} bytes, {refused} flips refused")
+    tell(f"receipt: {len(data)} bytes, {refused} flips refused")
 
 
 @given(st.text(max_size=80) | st.text(alphabet="eyJhbGciOi.-_=", max_size=80))

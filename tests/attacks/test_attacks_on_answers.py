@@ -78,7 +78,7 @@ def refusal(victim: Victim) -> str:
 def test_no_changed_byte_of_an_answer_is_accepted(
     world: World,
     sessions: bool,  # noqa: FBT001  # a parameter
-    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     size = len(honest_answer(world, sessions=sessions))
     seen: Counter[str] = Counter()
@@ -88,8 +88,7 @@ def test_no_changed_byte_of_an_answer_is_accepted(
             victim = with_session_again(victim)
         victim.network.on_answer = nth_answer(0, flipped_at(at))
         seen[refusal(victim)] += 1
-    with capsys.disabled():
-        print(f" [answer, {'in session' if sessions else 'one-shot'}: {size} changed bytes, {dict(seen)}]", end="")
+    tell(f"answer, {'in session' if sessions else 'one-shot'}: {size} changed bytes, {dict(seen)}")
     assert set(seen) == {SealedMessageError.code, TruncatedMessageError.code}
 
 

@@ -62,23 +62,20 @@ def open_session(world: World, keyset: AttestedKeyset) -> SessionSecret:
 
 
 @pytest.mark.parametrize("ask", [infer_ask(), DELETE], ids=["inference", "deletion"])
-def test_no_changed_byte_of_a_one_shot_request_runs(world: World, ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_changed_byte_of_a_one_shot_request_runs(world: World, ask: Ask, tell: Callable[[str], None]) -> None:
     keyset = world.victim().attest()
     size = len(seal_one_shot(keyset, ask).body)
     seen: Counter[str] = Counter()
     for at in range(size):
         message = seal_one_shot(keyset, ask)
         seen[outcome(message, deliver(world, message.sent(flip(message.body, at))))] += 1
-    with capsys.disabled():
-        print(f" [one-shot {ask.method}: {size} changed bytes, {dict(seen)}]", end="")
+    tell(f"one-shot {ask.method}: {size} changed bytes, {dict(seen)}")
     assert set(seen) <= {"400", "421", "sealed sealed_message", "sealed truncated_message"}
     assert (world.effects.runs, world.effects.deletions) == (0, 0)
 
 
 @pytest.mark.parametrize("ask", [infer_ask(), DELETE], ids=["inference", "deletion"])
-def test_no_changed_byte_of_a_request_in_a_session_runs(
-    world: World, ask: Ask, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_changed_byte_of_a_request_in_a_session_runs(world: World, ask: Ask, tell: Callable[[str], None]) -> None:
     keyset = world.victim().attest()
     secret, number = open_session(world, keyset), 0
     size = len(seal_in_session(secret, keyset, ask, number=0).body)
@@ -88,8 +85,7 @@ def test_no_changed_byte_of_a_request_in_a_session_runs(
         answered = deliver(world, message.sent(flip(message.body, at)))
         seen[outcome(message, answered)] += 1
         number += answered.status == 200  # a number is spent once the head was authentic, and only then
-    with capsys.disabled():
-        print(f" [in session, {ask.method}: {size} changed bytes, {dict(seen)}]", end="")
+    tell(f"in session, {ask.method}: {size} changed bytes, {dict(seen)}")
     assert set(seen) <= {"400", "409", "421", "sealed sealed_message", "sealed truncated_message"}
     assert (world.effects.runs, world.effects.deletions) == (0, 0)
 

@@ -32,7 +32,7 @@ def is_registered(world: World) -> bool:
     return any(model.name == NAME for model in world.app.sealed.service.store.models())
 
 
-def test_no_changed_byte_of_an_upload_registers_a_model(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_changed_byte_of_an_upload_registers_a_model(world: World, tell: Callable[[str], None]) -> None:
     keyset, ask = world.victim().attest(), upload_ask(world.model_path.read_bytes())
     size, files = len(seal_one_shot(keyset, ask).body), world.stored_files()
     seen: Counter[str] = Counter()
@@ -40,8 +40,7 @@ def test_no_changed_byte_of_an_upload_registers_a_model(world: World, capsys: py
         message = seal_one_shot(keyset, ask)
         answered = world.network().deliver(message.sent(flip(message.body, at)))
         seen[refusal_in(message, answered)] += 1
-    with capsys.disabled():
-        print(f" [upload: {size} changed bytes, {dict(seen)}]", end="")
+    tell(f"upload: {size} changed bytes, {dict(seen)}")
     assert set(seen) <= {"400", "421", "sealed_message", "truncated_message"}
     assert (world.effects.uploads, is_registered(world), world.stored_files()) == (0, False, files)
 

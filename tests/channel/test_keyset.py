@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from channel.sealed_parts import (
@@ -28,6 +28,9 @@ from blindai.channel.exchange import open_exchange, seal_exchange
 from blindai.channel.keyset import MAX_KEYSET_BYTES, Keyset, Software, keyset_id, parse_keyset
 from blindai.errors import MalformedEvidenceError, PeerKeyMismatchError, SealedMessageError, WrongOperatorError
 from blindai.wire import base64url_encode, compact_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OPERATOR = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 ADMISSION = admit(OPERATOR, service="blindai-srv", instance=INSTANCE, not_after=WALL_S + 86_400)
@@ -102,7 +105,7 @@ def test_any_replaced_member_reads_back_or_raises_malformed_evidence(name: str, 
 
 
 def test_every_flipped_byte_fails_to_parse_or_ends_in_a_request_that_does_not_open(
-    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     unparsed = unopened = 0
     for changed in flips(FRESH.encoded):
@@ -117,8 +120,7 @@ def test_every_flipped_byte_fails_to_parse_or_ends_in_a_request_that_does_not_op
     assert opens(FRESH.keyset, FRESH.encoded)
     assert min(unparsed, unopened) > 0
     assert unparsed + unopened == 2 * len(FRESH.encoded)
-    with capsys.disabled():
-        print(f"\nkeyset: {len(FRESH.encoded)} bytes, {unparsed} flips not parsed, {unopened} requests not opened")
+    tell(f"keyset: {len(FRESH.encoded)} bytes, {unparsed} flips not parsed, {unopened} requests not opened")
 
 
 def opens(keyset: Keyset, encoded: bytes) -> bool:

@@ -37,7 +37,7 @@ from blindai.channel.sealed import Answer, AnswerReader, AnswerWriter, RequestRe
 from blindai.errors import SealedMessageError, TruncatedMessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 REFUSED = (SealedMessageError, TruncatedMessageError)
 BODY = bytes(range(256)) * 9
@@ -160,22 +160,20 @@ def test_arbitrary_bytes_raise_only_our_errors(data: bytes) -> None:
 # Every byte
 
 
-def test_every_flipped_byte_of_a_sealed_request_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flipped_byte_of_a_sealed_request_is_refused(tell: Callable[[str], None]) -> None:
     refused = [refuses(message) for message in flips(SENT.message)]
     assert all(refused)
-    with capsys.disabled():
-        print(f"\nsealed request: {len(SENT.message)} bytes, {len(refused)} flips refused")
+    tell(f"sealed request: {len(SENT.message)} bytes, {len(refused)} flips refused")
 
 
-def test_every_flipped_byte_of_a_request_in_a_session_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flipped_byte_of_a_request_in_a_session_is_refused(tell: Callable[[str], None]) -> None:
     message = seal_in_session().message
     refused = [refuses_in_session(changed) for changed in flips(message)]
     assert all(refused)
-    with capsys.disabled():
-        print(f"\nrequest in a session: {len(message)} bytes, {len(refused)} flips refused")
+    tell(f"request in a session: {len(message)} bytes, {len(refused)} flips refused")
 
 
-def test_every_flipped_byte_of_an_answer_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flipped_byte_of_an_answer_is_refused(tell: Callable[[str], None]) -> None:
     for name, sent, read in (
         ("one-shot answer", SENT, SERVER.read(SENT.message)),
         ("answer in a session", seal_in_session(), read_in_session(seal_in_session().message)),
@@ -183,8 +181,7 @@ def test_every_flipped_byte_of_an_answer_is_refused(capsys: pytest.CaptureFixtur
         message = answer_to(read)
         refused = [refuses_answer(sent, changed) for changed in flips(message)]
         assert all(refused)
-        with capsys.disabled():
-            print(f"\n{name}: {len(message)} bytes, {len(refused)} flips refused")
+        tell(f"{name}: {len(message)} bytes, {len(refused)} flips refused")
 
 
 # Frames that were moved

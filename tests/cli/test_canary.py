@@ -27,7 +27,7 @@ from blindai.errors import BlindAIError, InvalidInputError, InvalidModelError, M
 from blindai.server.serve import make_tls_context as relay_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.network
 
@@ -138,9 +138,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield Scene(canary=canary, server=server, relay=relay)
 
 
-def test_the_path_reads_nothing(scene: Scene) -> None:
+def test_the_path_reads_nothing(scene: Scene, tell: Callable[[str], None]) -> None:
     recording = bytes(scene.relay.recording)
-    print(f"{len(scene.canary.secrets().pieces)} pieces, {len(recording):,} bytes recorded")
+    tell(f"{len(scene.canary.secrets().pieces)} pieces, {len(recording):,} bytes recorded")
     assert recording.count(b"POST /v1/sealed") >= 10  # TLS is off, and every call went this way
     assert scene.canary.secrets().found_in(recording) == 0
 

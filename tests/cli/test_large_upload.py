@@ -18,6 +18,7 @@ from e2e.tiny_models import in_process, times
 from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
 pytestmark = pytest.mark.network
@@ -104,7 +105,7 @@ def test_what_is_written_by_hand_is_a_model(tmp_path: Path) -> None:
     assert answer.tobytes() == table[[4, 0]].tobytes()
 
 
-def test_neither_process_grows_with_the_model(tmp_path: Path) -> None:
+def test_neither_process_grows_with_the_model(tmp_path: Path, tell: Callable[[str], None]) -> None:
     large = tmp_path / "large.onnx"
     try:
         write_lookup(large, LARGE_ROWS)
@@ -112,7 +113,7 @@ def test_neither_process_grows_with_the_model(tmp_path: Path) -> None:
         told, server_growth, stored = upload_measured(tmp_path, large)
     finally:
         large.unlink(missing_ok=True)
-    print(
+    tell(
         f"{size:,} bytes in {told['seconds']:.1f} s, {size / told['seconds'] / 1e6:.0f} MB/s; "
         f"the client grew by {told['growth'] / 1e6:.1f} MB, the server by {server_growth / 1e6:.1f} MB"
     )

@@ -33,9 +33,16 @@ def read_inputs(source: str) -> Any:
 
 def _json(data: bytes) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the input is not JSON: {error}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return members
 
 
 def _numpy(path: Path) -> Any:
