@@ -48,6 +48,26 @@ class Identity:
     operator: Admission | None = None
     tls: tuple[bytes, ...] = ()
 
+    def keyset(
+        self, kind: Kind, challenge: bytes, *, not_before: int, lifetime_s: int, hpke: bytes, receipt: bytes
+    ) -> Keyset:
+        """The keyset of two public keys."""
+        return Keyset(
+            service=self.service,
+            operator=self.operator,
+            instance=self.instance,
+            kind=kind,
+            challenge=challenge,
+            not_before=not_before,
+            not_after=not_before + lifetime_s,
+            hpke_public_key=hpke,
+            tls=self.tls if kind == "epoch" else (),
+            receipt_public_key=receipt,
+            runtime=self.runtime,
+            software=self.software,
+            simulated=self.simulated,
+        )
+
 
 @dataclass(slots=True, kw_only=True)
 class HeldKey:
@@ -150,22 +170,13 @@ class KeyRing:
         hpke = HpkeKeyPair(self._random)
         receipt_key = Ed25519PrivateKey.from_private_bytes(self._random(32))
         wall_s, now_s = self._clock.wall(), self._clock.boot()
-        not_before = int(wall_s)
-        identity = self.identity
-        keyset = Keyset(
-            service=identity.service,
-            operator=identity.operator,
-            instance=identity.instance,
-            kind=kind,
-            challenge=challenge,
-            not_before=not_before,
-            not_after=not_before + lifetime_s,
-            hpke_public_key=hpke.public_key,
-            tls=identity.tls if kind == "epoch" else (),
-            receipt_public_key=receipt_key.public_key().public_bytes_raw(),
-            runtime=identity.runtime,
-            software=identity.software,
-            simulated=identity.simulated,
+        keyset = self.identity.keyset(
+            kind,
+            challenge,
+            not_before=int(wall_s),
+            lifetime_s=lifetime_s,
+            hpke=hpke.public_key,
+            receipt=receipt_key.public_key().public_bytes_raw(),
         )
         encoded = keyset.encode()
         held = HeldKey(

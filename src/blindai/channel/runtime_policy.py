@@ -5,6 +5,7 @@ It stands in the keyset, so evidence vouches for it and a client's policy can de
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -58,30 +59,20 @@ class RuntimePolicy:
 
     def members(self) -> dict[str, Any]:
         """The object that stands in the keyset."""
-        limits = self.limits
-        return {
-            "log_level": self.log_level,
-            "telemetry": self.telemetry,
-            "isolation": self.isolation,
-            "batching": self.batching,
-            "authentication": self.authentication,
-            "sealing": self.sealing,
-            "upload_allowed": self.upload_allowed,
-            "require_sealed": self.require_sealed,
-            "models": list(self.models),
-            "limits": {
-                "max_body_bytes": limits.max_body_bytes,
-                "max_model_bytes": limits.max_model_bytes,
-                "max_models": limits.max_models,
-                "run_timeout_s": limits.run_timeout_s,
-            },
-            "configuration": base64url_encode(self.configuration),
-        }
+        members = {name: getattr(self, name) for name in _MEMBERS}
+        members["models"] = list(self.models)
+        members["limits"] = dataclasses.asdict(self.limits)
+        members["configuration"] = base64url_encode(self.configuration)
+        return members
 
     @property
     def digest(self) -> bytes:
         """What a receipt repeats: SHA-256 over the object in its compact, sorted form."""
         return hashlib.sha256(label("runtime-policy") + length_prefixed(compact_json(self.members()))).digest()
+
+
+_MEMBERS = frozenset(member.name for member in dataclasses.fields(RuntimePolicy))
+_LIMITS = frozenset(member.name for member in dataclasses.fields(RuntimeLimits))
 
 
 def parse_runtime_policy(value: object) -> RuntimePolicy:
@@ -90,27 +81,8 @@ def parse_runtime_policy(value: object) -> RuntimePolicy:
     Raises:
         ValueError: a missing or unknown member, or one of another type.
     """
-    members = require_members(
-        value,
-        frozenset(
-            {
-                "log_level",
-                "telemetry",
-                "isolation",
-                "batching",
-                "authentication",
-                "sealing",
-                "upload_allowed",
-                "require_sealed",
-                "models",
-                "limits",
-                "configuration",
-            }
-        ),
-    )
-    limits = require_members(
-        members["limits"], frozenset({"max_body_bytes", "max_model_bytes", "max_models", "run_timeout_s"})
-    )
+    members = require_members(value, _MEMBERS)
+    limits = require_members(members["limits"], _LIMITS)
     return RuntimePolicy(
         log_level=printable(members["log_level"]),
         telemetry=boolean(members["telemetry"]),
