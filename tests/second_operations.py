@@ -14,6 +14,7 @@ import second_json as forms
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from second_json import Refused, require
+from second_server import SERVER_OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -340,4 +341,5 @@ OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "padding_bounds": _padding_bounds,
     "encode_manifest": _encode_manifest,
     "manifest": _manifest,
+    **SERVER_OPERATIONS,
 }

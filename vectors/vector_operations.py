@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from server_operations import SERVER_OPERATIONS
 
 from blindai.attestation import binding
 from blindai.bundle import BundleFile, ModelManifest, SessionOptions, parse_manifest
@@ -344,4 +345,5 @@ OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "padding_bounds": _padding_bounds,
     "encode_manifest": _encode_manifest,
     "manifest": _manifest,
+    **SERVER_OPERATIONS,
 }

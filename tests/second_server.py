@@ -1,0 +1,144 @@
+"""The operations of `configuration`, `simulation` and `store`, by the second implementation (see second_operations)."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from second_hpke import expand, extract
+from second_implementation import LP, MIB, H, L
+from second_json import Refused, compact, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Inputs = dict[str, Any]
+Outputs = dict[str, Any]
+
+# --- configuration: docs/spec/sealed.md §1, docs/reference/cli.md (serve)
+DEFAULTS: dict[str, Any] = {
+    "simulation": False,
+    "host": "127.0.0.1",
+    "port": 50051,
+    "service": "blindai-srv",
+    "data_dir": None,
+    "log_level": "info",
+    "upload_allowed": True,
+    "epoch_s": 21600,
+    "max_body_bytes": 256 << 20,
+    "max_model_bytes": 16 << 30,
+    "max_models": 256,
+    "run_timeout_s": 60,
+    "max_store_bytes": 64 << 30,
+    "max_uploads": 8,
+    "max_connections": 1024,
+    "max_buffered_bytes": 2 << 30,
+    "idle_timeout_s": 60,
+}
+
+
+def _configuration(i: Inputs) -> Outputs:
+    settings = {**DEFAULTS, **i}
+    types = {name: str if value is None else type(value) for name, value in DEFAULTS.items()}
+    require(settings.keys() == DEFAULTS.keys() and settings["simulation"], "invalid_settings")
+    require(all(type(value) is types[name] for name, value in i.items()), "invalid_settings")
+    numbers = [value for name, value in settings.items() if types[name] is int and name != "port"]
+    require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
+    require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")
+    return {"configuration": H(L("configuration"), LP(compact(settings)))}
+
+
+# --- simulated evidence: docs/spec/evidence.md §3
+SENTENCE = b"This seed is published on purpose: the BlindAI simulation root protects nothing."
+FINGERPRINT = "5bce6200fad593bbdfe302fd6cced8b7b125af5959f435363d0b9b6a22d75964"
+START = b"BLINDAI SIMULATION - NOT SECURE\n\0\1"  # magic, u16 1
+
+
+def _simulated_evidence(i: Inputs) -> Outputs:
+    root, device = (Ed25519PrivateKey.from_private_bytes(seed) for seed in (H(SENTENCE), i["device_seed"]))
+    device_key = device.public_key().public_bytes_raw()
+    signed = START + device_key + i["measurement"] + i["bound"]
+    return {
+        "evidence": signed + device.sign(L("simulation-evidence") + signed),
+        "device_certificate": root.sign(L("simulation-device") + device_key),
+        "root": root.public_key().public_bytes_raw(),
+    }
+
+
+def _verify_simulated(i: Inputs) -> Outputs:
+    evidence, endorsements = i["evidence"], i["endorsements"]
+    names = sorted(name for name, _ in endorsements)
+    well_formed = len(evidence) == 226 and evidence[:34] == START and names == ["device_certificate", "root"]
+    require(well_formed, "malformed_evidence")
+    device_key, root, certificate = (
+        evidence[34:66],
+        dict(endorsements)["root"],
+        dict(endorsements)["device_certificate"],
+    )
+    require(hashlib.sha256(root).hexdigest() == FINGERPRINT, "unauthentic_evidence")
+    try:
+        Ed25519PublicKey.from_public_bytes(root).verify(certificate, L("simulation-device") + device_key)
+        signed = L("simulation-evidence") + evidence[:162]
+        Ed25519PublicKey.from_public_bytes(device_key).verify(evidence[162:], signed)
+    except InvalidSignature:
+        raise Refused("unauthentic_evidence") from None
+    return {"device_key": device_key, "measurement": evidence[66:98], "bound": evidence[98:162]}
+
+
+def _measure(i: Inputs) -> Outputs:
+    files = sorted((name.encode(), content) for name, content in i["files"] if name.endswith(".py"))
+    return {"measurement": H(L("simulation-measurement"), *(LP(part) for file in files for part in file))}
+
+
+# --- stored files: docs/spec/bundle.md (on the server's disk)
+def _chunk(i: Inputs, index: int, *, last: bool) -> tuple[AESGCM, bytes, bytes]:
+    """The file's cipher, and the chunk's nonce and additional data."""
+    file_key = expand(extract(i["file_id"], i["store_key"]), L("stored-file"), 32)
+    nonce = index.to_bytes(8, "big") + bytes([0, 0, 0, last])
+    return AESGCM(file_key), nonce, L("stored-chunk") + i["file_id"] + nonce
+
+
+def _seal(i: Inputs, chunks: list[bytes]) -> list[bytes]:
+    sealed = []
+    for index, chunk in enumerate(chunks):
+        cipher, nonce, aad = _chunk(i, index, last=index == len(chunks) - 1)
+        sealed.append(cipher.encrypt(nonce, chunk, aad))
+    return sealed
+
+
+def _open(i: Inputs, sealed: list[bytes]) -> list[bytes]:
+    chunks = []
+    for index, chunk in enumerate(sealed):
+        cipher, nonce, aad = _chunk(i, index, last=index == len(sealed) - 1)
+        try:
+            chunks.append(cipher.decrypt(nonce, chunk, aad))
+        except InvalidTag:
+            raise Refused("unseal") from None
+    return chunks
+
+
+def _store_file(i: Inputs) -> Outputs:
+    content = bytes(i["size"])
+    stored = b"".join(_seal(i, [content[at : at + MIB] for at in range(0, len(content), MIB)] or [b""]))
+    return {"bytes": len(stored), "sha256": hashlib.sha256(stored).digest(), "end": stored[-32:]}
+
+
+def _read_stored_file(i: Inputs) -> Outputs:
+    """Of one chunk."""
+    require(i["size"] <= MIB and len(i["stored"]) == i["size"] + 16, "unseal")
+    return {"content": _open(i, [i["stored"]])[0]}
+
+
+SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
+    "configuration": _configuration,
+    "simulated_evidence": _simulated_evidence,
+    "verify_simulated": _verify_simulated,
+    "measure": _measure,
+    "seal_chunks": lambda i: {"sealed": _seal(i, i["chunks"])},
+    "open_chunks": lambda i: {"chunks": _open(i, i["sealed"])},
+    "store_file": _store_file,
+    "read_stored_file": _read_stored_file,
+}

@@ -1,0 +1,154 @@
+"""The cases of the topics `configuration`, `simulation` and `store`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from server_operations import SERVER_OPERATIONS
+from vector_format import ROOT, Case, fixed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def configuration_cases() -> Iterator[Case]:
+    """Settings: those that a case names, over the defaults."""
+    common: dict[str, Any] = {
+        "topic": "configuration",
+        "spec": "docs/spec/sealed.md §1 (`configuration`)",
+        "operation": "configuration",
+        "covers": ("configuration",),
+    }
+    good = {"simulation": True}
+    some = {**good, "data_dir": "/srv/models", "service": "grüße", "port": 0, "upload_allowed": False, "max_models": 3}
+    yield Case(slug="defaults", title="the defaults, `data_dir` null", inputs=good, **common)
+    yield Case(slug="changed", title="some settings changed, one not ASCII", inputs=some, **common)
+    common |= {"covers": (), "failure": "invalid_settings"}
+    for slug, title, change in (
+        ("unknown-name", "a name that is no setting", {"ports": 1}),
+        ("number-for-true", "1 is not true", {"upload_allowed": 1}),
+        ("true-for-number", "true is not 1", {"max_models": True}),
+        ("zero", "no model at all", {"max_models": 0}),
+        ("beyond-json", "2^53", {"max_store_bytes": 2**53}),
+        ("long-epoch", "an epoch of a day and a second", {"epoch_s": 86401}),
+        ("store-too-small", "a store that cannot hold one model", {"max_store_bytes": 2**34 - 1}),
+    ):
+        yield Case(slug=slug, title=title, inputs={**good, **change}, **common)
+
+
+def _flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def simulation_cases() -> Iterator[Case]:
+    """Simulated evidence, whole and changed, and measurements of made-up packages."""
+    common: dict[str, Any] = {"topic": "simulation", "spec": "docs/spec/evidence.md §3"}
+    yield from _measurement_cases(common)
+    common["covers"] = ("simulation-device", "simulation-evidence")
+    made = {name: fixed(f"simulation {name}", size) for name, size in _SIZES.items()}
+    attests = {"operation": "simulated_evidence", **common}
+    yield Case(slug="evidence", title="with its two endorsements", inputs=made, **attests)
+    item = SERVER_OPERATIONS["simulated_evidence"](made)
+    evidence, certificate, root = item["evidence"], item["device_certificate"], item["root"]
+    both = [["device_certificate", certificate], ["root", root]]
+    reads: dict[str, Any] = {"operation": "verify_simulated", **common}
+    good = {"evidence": evidence, "endorsements": both}
+    turned = {**good, "endorsements": both[::-1]}
+    yield Case(slug="verify", title="a client verifies it", inputs=good, **reads)
+    yield Case(slug="verify-turned", title="the endorsements in the other order", inputs=turned, **reads)
+    reads = {**reads, "covers": (), "failure": "malformed_evidence"}
+    for slug, title, change in (
+        ("other-magic", "one byte of the magic changed", {"evidence": _flip(evidence, 0)}),
+        ("other-version", "version 0", {"evidence": _flip(evidence, 33)}),
+        ("trailing-byte", "a byte follows", {"evidence": evidence + b"\0"}),
+        ("cut", "the last byte is missing", {"evidence": evidence[:-1]}),
+        ("no-certificate", "no device certificate", {"endorsements": both[1:]}),
+        ("no-root", "no root", {"endorsements": both[:1]}),
+        ("root-twice", "the root twice", {"endorsements": [*both, both[1]]}),
+        ("unknown-endorsement", "an endorsement more", {"endorsements": [*both, ["note", b"x"]]}),
+    ):
+        yield Case(slug=slug, title=title, inputs={**good, **change}, **reads)
+    reads["failure"] = "unauthentic_evidence"
+    for name, at in (
+        ("device-key", 34),
+        ("measurement", 66),
+        ("bound", 98),
+        ("signature-r", 162),
+        ("signature-s", 194),
+    ):
+        title = f"one byte of the part that begins at {at}"
+        yield Case(slug=f"changed-{name}", title=title, inputs={**good, "evidence": _flip(evidence, at)}, **reads)
+    for slug, title, change in _other_signers(evidence, certificate, root):
+        yield Case(slug=slug, title=title, inputs={**good, **change}, **reads)
+
+
+_SIZES = {"device_seed": 32, "measurement": 32, "bound": 64}
+
+
+def _other_signers(evidence: bytes, certificate: bytes, root: bytes) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    def endorsed(certificate: bytes, root: bytes) -> dict[str, Any]:
+        return {"endorsements": [["device_certificate", certificate], ["root", root]]}
+
+    other, device = (Ed25519PrivateKey.from_private_bytes(seed) for seed in (ROOT, fixed("simulation device_seed", 32)))
+    other_key, signed = other.public_key().public_bytes_raw(), evidence[:162]
+    by_other = other.sign(b"blindai/1 simulation-device\0" + evidence[34:66])
+    yield "changed-certificate", "one byte of the device certificate", endorsed(_flip(certificate, 0), root)
+    yield "changed-root", "one byte of the root", endorsed(certificate, _flip(root, 0))
+    yield "short-certificate", "a device certificate of 63 bytes", endorsed(certificate[:-1], root)
+    yield "other-root", "a whole chain under another root", endorsed(by_other, other_key)
+    taken = signed + other.sign(b"blindai/1 simulation-evidence\0" + signed)
+    yield "other-device", "signed by a device that is not named", {"evidence": taken}
+    yield "no-label", "signed without the label", {"evidence": signed + device.sign(signed)}
+
+
+def _measurement_cases(common: dict[str, Any]) -> Iterator[Case]:
+    measures = {"operation": "measure", "covers": ("simulation-measurement",), **common}
+    files = [["b.py", b"x = 1\n"], ["a/b.py", b""], ["a-b.py", b"\xff"], ["a.py", b"a"], ["a/data.json", b"{}"]]
+    tree = "paths sorted by their bytes (`-`, `.`, `/`), an empty file, and one that is not Python"
+    yield Case(slug="measurement", title=tree, inputs={"files": files}, **measures)
+    yield Case(slug="measurement-empty", title="no file", inputs={"files": []}, **measures)
+
+
+def store_cases() -> Iterator[Case]:
+    """Chunks under a fixed key, and whole files."""
+    common: dict[str, Any] = {
+        "topic": "store",
+        "spec": "docs/spec/bundle.md (on the server's disk)",
+        "covers": ("stored-chunk", "stored-file"),
+    }
+    keys = {"store_key": fixed("store key", 32), "file_id": fixed("file id", 32)}
+    chunks = [b"the first chunk", b"the last"]
+    two = {**keys, "chunks": chunks}
+    yield Case(slug="seal", title="two chunks", operation="seal_chunks", inputs=two, **common)
+    sealed = SERVER_OPERATIONS["seal_chunks"](two)["sealed"]
+    yield Case(slug="open", title="and opened", operation="open_chunks", inputs={**keys, "sealed": sealed}, **common)
+    for slug, title, size in (
+        ("file-empty", "an empty file has one empty chunk", 0),
+        ("file-full-chunk", "exactly 1 MiB is one chunk", 2**20),
+        ("file-two-chunks", "a byte more is two", 2**20 + 1),
+    ):
+        yield Case(slug=slug, title=title, operation="store_file", inputs={**keys, "size": size}, **common)
+    one = SERVER_OPERATIONS["seal_chunks"]({**keys, "chunks": chunks[:1]})["sealed"][0]
+    good = {**keys, "size": len(chunks[0]), "stored": one}
+    yield Case(slug="read", title="a stored file is read", operation="read_stored_file", inputs=good, **common)
+    common |= {"covers": (), "failure": "unseal"}
+    for slug, title, change in (
+        ("swapped", "the chunks in the other order", {"sealed": sealed[::-1]}),
+        ("dropped-first", "the first chunk is missing", {"sealed": sealed[1:]}),
+        ("dropped-last", "the last chunk is missing", {"sealed": sealed[:1]}),
+        ("last-too-early", "the first chunk says that it is the last", {"sealed": [one, sealed[1]]}),
+        ("changed", "one byte of a chunk", {"sealed": [_flip(sealed[0], 3), sealed[1]]}),
+        ("changed-tag", "one byte of a tag", {"sealed": [sealed[0], _flip(sealed[1], len(sealed[1]) - 1)]}),
+        ("other-file", "the id of another file", {"sealed": sealed, "file_id": ROOT}),
+        ("other-store", "the key of another store", {"sealed": sealed, "store_key": ROOT}),
+    ):
+        yield Case(slug=slug, title=title, operation="open_chunks", inputs={**keys, **change}, **common)
+    for slug, title, stored in (
+        ("file-cut", "the last byte is missing", one[:-1]),
+        ("file-gone", "no byte is left", b""),
+        ("file-longer", "a byte follows", one + b"\0"),
+        ("file-not-last", "its only chunk says that more follow", sealed[0]),
+    ):
+        inputs = {**good, "stored": stored}
+        yield Case(slug=slug, title=title, operation="read_stored_file", inputs=inputs, **common)
