@@ -127,6 +127,15 @@ def test_a_fresh_keyset_and_its_sessions_end_after_15_minutes() -> None:
     assert held.key_id not in ring._by_id
 
 
+def test_no_receipt_starts_after_its_keyset() -> None:
+    time = FakeTime(wall_s=WALL_S + 0.75)
+    ring = key_ring(time)
+    for held in (ring.epoch(), ring.fresh(ROOT)):
+        last_s = held.ends_s - 0.01
+        assert held.wall_ms(last_s) < held.keyset.not_after * 1000
+        assert held.hpke_ends_s <= held.ends_s
+
+
 def test_keys_end_by_the_clock_that_the_host_cannot_set() -> None:
     time = FakeTime()
     ring = key_ring(time)

@@ -59,11 +59,15 @@ def test_no_verb_is_a_usage_error_that_shows_the_help() -> None:
 
 def test_attest_shows_every_check_and_why_it_matters(server: Served) -> None:
     ended = blindai_ok("attest", server.url, SIMULATED)
-    *checks, blank, level = ended.out.splitlines()
+    lines = ended.out.splitlines()
+    end = lines.index("")
+    checks, (blank, level, *claims) = lines[:end], lines[end:]
     assert len(checks) > 15
     assert [line for line in checks if not re.fullmatch(r"[✓–] [a-z_.]+: .+\. [A-Z].+\.", line)] == []
     assert sum(line.startswith("–") and "skipped (" in line for line in checks) >= 3
     assert (blank, level) == ("", f"level simulated: blindai {package.__version__} as 'blindai-srv'")
+    assert claims[0] == "  simulation hardware: none: SIMULATION PROTECTS NOTHING"
+    assert re.fullmatch(r"  simulation measurement: [0-9a-f]{64}", claims[1])
     assert WARNING in ended.err
 
 

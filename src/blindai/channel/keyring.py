@@ -178,7 +178,7 @@ class KeyRing:
             hpke=hpke.public_key,
             receipt=receipt_key.public_key().public_bytes_raw(),
         )
-        encoded = keyset.encode()
+        encoded, left_s = keyset.encode(), keyset.not_after - wall_s  # `not_before` is rounded down to a second
         held = HeldKey(
             keyset=keyset,
             encoded=encoded,
@@ -189,8 +189,8 @@ class KeyRing:
             made_s=now_s,
             made_wall_s=wall_s,
             renew_s=now_s + lifetime_s / 2,
-            hpke_ends_s=now_s + hpke_s,
-            ends_s=now_s + lifetime_s,
+            hpke_ends_s=now_s + min(hpke_s, left_s),
+            ends_s=now_s + left_s,
         )
         self._by_id[held.key_id] = held
         return held

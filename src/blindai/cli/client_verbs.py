@@ -36,6 +36,9 @@ def attest(server: Server, as_json: JsonOption = False) -> None:
     keyset = attestation.keyset
     print_findings(attestation.findings)
     say(f"\nlevel {attestation.level}: {keyset.software.name} {keyset.software.version} as {keyset.service!r}")
+    for claims in attestation.claims:
+        for name, value in claims.facts():
+            say(f"  {claims.tee} {name}: {value}")
 
 
 @client_verb

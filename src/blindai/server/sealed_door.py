@@ -212,6 +212,7 @@ class _Answering:
             reply = await dispatch(self.door.service, call)
             if reply.status < ERROR_STATUS:
                 await _require_end(body)
+                self.opened.reader.end()  # whatever became of `body`: what the receipt calls complete is complete
         except (SealedMessageError, TruncatedMessageError) as error:
             return self._refuse(error)
         return await self._send(head, reply, request, start_ms)
@@ -278,7 +279,7 @@ class _Answering:
 
 def _require_place(head: RequestHead, *, in_session: bool) -> None:
     """§5: a session *is* its principal and opens no other; only its requests say when they were made."""
-    misplaced = head.opens_session or head.header("authorization") if in_session else head.at_ms is not None
+    misplaced = (head.opens_session or head.header("authorization")) if in_session else head.at_ms is not None
     if misplaced:
         raise SealedMessageError("the request's head has a member that does not belong there")
 
