@@ -37,6 +37,19 @@ DEFAULTS: dict[str, Any] = {
     "max_connections": 1024,
     "max_buffered_bytes": 2 << 30,
     "idle_timeout_s": 60,
+    "grpc_port": 50052,
+    "metrics_port": 50053,
+    "model_repository": None,
+    "require_sealed": False,
+    "isolation": "tenant",
+    "batching": True,
+    "authentication": "open",
+    "access": None,
+    "load_timeout_s": 300,
+    "drain_timeout_s": 30,
+    "idle_worker_s": 60,
+    "max_workers": 64,
+    "max_worker_bytes": 16 << 30,
 }
 
 
@@ -45,7 +58,7 @@ def _configuration(i: Inputs) -> Outputs:
     types = {name: str if value is None else type(value) for name, value in DEFAULTS.items()}
     require(settings.keys() == DEFAULTS.keys() and settings["simulation"], "invalid_settings")
     require(all(type(value) is types[name] for name, value in i.items()), "invalid_settings")
-    numbers = [value for name, value in settings.items() if types[name] is int and name != "port"]
+    numbers = [value for name, value in settings.items() if types[name] is int and "port" not in name]
     require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
     require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")
     return {"configuration": H(L("configuration"), LP(compact(settings)))}

@@ -24,7 +24,7 @@ import blindai
 from blindai.cli.operator_view import RecordingRelay, Secrets
 from blindai.client.transport import make_tls_context, parse_server_url
 from blindai.errors import BlindAIError, InvalidInputError, InvalidModelError, ModelNotFoundError
-from blindai.server.serve import make_tls_context as relay_tls
+from blindai.server.tls_identity import make_tls_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +132,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     (folder / "owner").mkdir()
     with (
         served(folder / "served") as server,
-        RecordingRelay(parse_server_url(server.url), relay_tls("127.0.0.1")) as relay,
+        RecordingRelay(parse_server_url(server.url), make_tls_identity("127.0.0.1").context()) as relay,
     ):
         use_everything(relay.url, canary, canary.model(folder / "owner" / "model.onnx"))
         yield Scene(canary=canary, server=server, relay=relay)

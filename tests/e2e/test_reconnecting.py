@@ -18,7 +18,7 @@ from blindai.cli.operator_view import RecordingRelay
 from blindai.client.connection import SYSTEM_CLOCK
 from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError, ModelNotFoundError, PeerKeyMismatchError
-from blindai.server.serve import make_tls_context
+from blindai.server.tls_identity import make_tls_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def require_right(client: Client, name: str) -> bytes:
 
 
 def test_one_request_opens_a_session_and_all_others_use_it(server_url: str, doubler: str) -> None:
-    with RecordingRelay(parse_server_url(server_url), make_tls_context("127.0.0.1")) as relay:
+    with RecordingRelay(parse_server_url(server_url), make_tls_identity("127.0.0.1").context()) as relay:
         with blindai.connect(relay.url, insecure_simulation=True) as client:
             for _ in range(20):
                 require_right(client, doubler)
@@ -57,7 +57,7 @@ def test_one_request_opens_a_session_and_all_others_use_it(server_url: str, doub
 
 
 def test_without_sessions_each_request_is_sealed_on_its_own(server_url: str, doubler: str) -> None:
-    with RecordingRelay(parse_server_url(server_url), make_tls_context("127.0.0.1")) as relay:
+    with RecordingRelay(parse_server_url(server_url), make_tls_identity("127.0.0.1").context()) as relay:
         with blindai.connect(relay.url, insecure_simulation=True, sessions=False) as client:
             for _ in range(5):
                 require_right(client, doubler)

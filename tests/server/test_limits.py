@@ -21,6 +21,7 @@ from blindai.errors import (
 )
 from blindai.oip.rest import MAX_BYTES_ELEMENTS, decode_infer_request
 from blindai.oip.tensors import Datatype, Tensor
+from blindai.server.access import open_principal
 from blindai.server.budget import BodyBudget
 from blindai.server.calls import Call
 from blindai.server.infer import _decode, _is_quick
@@ -42,7 +43,7 @@ async def pieces(count: int, size: int) -> AsyncIterator[memoryview]:
 
 
 def call_with(count: int, size: int) -> Call:
-    return Call(method="POST", path="/", headers=(), body=pieces(count, size))
+    return Call(principal=open_principal(""), method="POST", path="/", headers=(), body=pieces(count, size))
 
 
 def binary_request(datatype: str, shape: list[int], data: bytes) -> tuple[memoryview, int]:
@@ -137,10 +138,10 @@ async def test_a_model_that_answers_with_too_many_elements_is_not_believed(tmp_p
     upload.write(model)
     upload.complete()
     registered = upload.register()
-    [answer] = await pool.infer(registered, (text_tensor(), count_tensor(1000)))
+    [answer] = await pool.infer(registered, "public", (text_tensor(), count_tensor(1000)))
     assert answer.data.tolist() == [b"a"] * 1000
     with pytest.raises(ModelNotReadyError):
-        await pool.infer(registered, (text_tensor(), count_tensor(MAX_BYTES_ELEMENTS + 1)))
+        await pool.infer(registered, "public", (text_tensor(), count_tensor(MAX_BYTES_ELEMENTS + 1)))
     await pool.close()
     store.close()
 

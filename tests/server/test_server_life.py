@@ -187,7 +187,7 @@ async def test_a_start_that_failed_is_forgotten(tmp_path: Path) -> None:
     store.delete("m")
     for _ in range(2):
         with pytest.raises(BlindAIError):
-            await pool.infer(model, ())
+            await pool.infer(model, "public", ())
         assert pool._starts == {}
     await pool.close()
 
@@ -245,7 +245,7 @@ async def test_a_models_process_forbids_dumps(tmp_path: Path) -> None:
     upload.write(IDENTITY)
     upload.complete()
     with core_files_allowed():
-        await pool.load(upload.register())
+        await pool.load(upload.register(), "public")
     (process_id,) = pool.process_ids
     assert core_limit(process_id) == ["0", "0"]
     await pool.close()

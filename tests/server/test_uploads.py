@@ -14,6 +14,7 @@ from blindai.attester.simulation import SimulationAttester
 from blindai.bundle import UploadHeader, UploadResult, encode_upload_header
 from blindai.channel.heads import parse_wire_error
 from blindai.errors import OverloadedError, TooLargeError
+from blindai.server.access import open_principal
 from blindai.server.calls import Call, Reply
 from blindai.server.dispatch import Service, dispatch
 from blindai.server.model_store import ModelStore, StoreLimits
@@ -65,7 +66,9 @@ async def in_pieces(*pieces: bytes) -> AsyncIterator[memoryview]:
 
 async def upload(service: Service, data: bytes, name: str = "m", **header: Any) -> Reply:
     body = in_pieces(encode_upload_header(header_of(len(data), **header)), data[:10], data[10:])
-    call = Call(method="POST", path=f"/v2/repository/models/{name}/upload", headers=(), body=body)
+    call = Call(
+        principal=open_principal(""), method="POST", path=f"/v2/repository/models/{name}/upload", headers=(), body=body
+    )
     return await dispatch(service, call)
 
 
@@ -201,6 +204,8 @@ def test_only_so_many_uploads_run_at_a_time(store: ModelStore) -> None:
 async def test_an_upload_that_ends_early_gives_back_what_it_held(tmp_path: Path) -> None:
     async with serving(tmp_path, max_uploads=1) as service:
         short = in_pieces(encode_upload_header(header_of(100)), b"short")
-        call = Call(method="POST", path="/v2/repository/models/m/upload", headers=(), body=short)
+        call = Call(
+            principal=open_principal(""), method="POST", path="/v2/repository/models/m/upload", headers=(), body=short
+        )
         assert refusal(await dispatch(service, call)) == (409, "model_digest_mismatch")
         assert (await upload(service, adder())).status == 200

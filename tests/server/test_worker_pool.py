@@ -129,7 +129,7 @@ def count_to(number: int) -> tuple[Tensor, ...]:
 
 
 async def added(pool: WorkerPool, model: StoredModel, *values: float) -> list[float]:
-    (output,) = await pool.infer(model, floats(*values))
+    (output,) = await pool.infer(model, "public", floats(*values))
     return [float(value) for value in output.data]
 
 
@@ -176,7 +176,7 @@ def resident_bytes() -> int:
 async def test_runs_a_model_and_tells_its_inputs(store: ModelStore, pool: WorkerPool) -> None:
     model = stored(store, add_model())
     assert pool.process_ids == ()
-    assert await pool.metadata(model) == (
+    assert await pool.metadata(model, "public") == (
         (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1,)),),
         (TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1,)),),
     )
@@ -205,7 +205,7 @@ async def test_large_tensors_pass_both_ways(store: ModelStore, pool: WorkerPool)
     model = stored(store, add_model())
     data = np.arange(3_000_000, dtype=np.float32)
     inputs = (Tensor(name="x", datatype=Datatype.FP32, shape=data.shape, data=data),)
-    for (output,) in await asyncio.gather(*(pool.infer(model, inputs) for _ in range(3))):
+    for (output,) in await asyncio.gather(*(pool.infer(model, "public", inputs) for _ in range(3))):
         np.testing.assert_array_equal(output.data, data + 1)
 
 
@@ -213,12 +213,12 @@ async def test_a_request_that_does_not_fit_fails_alone(store: ModelStore, pool: 
     model = stored(store, add_model())
     wrong = (Tensor(name="x", datatype=Datatype.FP64, shape=(1,), data=np.zeros(1)),)
     with pytest.raises(InvalidInputError, match="the model expects FP32"):
-        await pool.infer(model, wrong)
+        await pool.infer(model, "public", wrong)
     with pytest.raises(InvalidInputError, match="does not have") as raised:
-        await pool.infer(model, floats(1), ("unknown",))
+        await pool.infer(model, "public", floats(1), ("unknown",))
     assert raised.value.hint == "The model has y FP32 [-1]."
     with pytest.raises(InvalidInputError, match="1 MiB"):
-        await pool.infer(model, floats(1), ("x" * 2**20,))
+        await pool.infer(model, "public", floats(1), ("x" * 2**20,))
     assert await added(pool, model, 1) == [2]
 
 
@@ -234,38 +234,38 @@ async def test_a_bundle_with_external_weights_works(store: ModelStore, pool: Wor
 async def test_a_model_cannot_read_the_machines_files(store: ModelStore, pool: WorkerPool, location: str) -> None:
     model = stored(store, {"m.onnx": external_model(location, 4), "m.onnx.data": bytes(16)})
     with pytest.raises(InvalidModelError, match="same upload"):
-        await pool.load(model)
+        await pool.load(model, "public")
     assert pool.process_ids == ()
 
 
 async def test_every_caller_learns_that_a_model_is_none(store: ModelStore, pool: WorkerPool) -> None:
     model = stored(store, b"no model")
-    answers = await asyncio.gather(*(pool.load(model) for _ in range(3)), return_exceptions=True)
+    answers = await asyncio.gather(*(pool.load(model, "public") for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [InvalidModelError] * 3
     with pytest.raises(InvalidModelError):
-        await pool.infer(model, floats(1))
+        await pool.infer(model, "public", floats(1))
 
 
 async def test_death_of_the_process_fails_what_is_in_flight_and_the_next_request_starts_another(
     store: ModelStore, pool: WorkerPool
 ) -> None:
     model = stored(store, counting_model())
-    await pool.load(model)
+    await pool.load(model, "public")
     (process_id,) = pool.process_ids
-    running = [asyncio.create_task(pool.infer(model, count_to(FOREVER))) for _ in range(3)]
+    running = [asyncio.create_task(pool.infer(model, "public", count_to(FOREVER))) for _ in range(3)]
     await until_busy(process_id)
     os.kill(process_id, signal.SIGKILL)
     async with asyncio.timeout(SOON_S):
         answers = await asyncio.gather(*running, return_exceptions=True)
     assert [type(answer) for answer in answers] == [ModelNotReadyError] * 3
-    (output,) = await pool.infer(model, count_to(5))
+    (output,) = await pool.infer(model, "public", count_to(5))
     assert output.data == 5
     assert pool.process_ids not in ((), (process_id,))
 
 
 async def test_death_of_an_idle_process_is_not_noticed_by_users(store: ModelStore, pool: WorkerPool) -> None:
     model = stored(store, add_model())
-    await pool.load(model)
+    await pool.load(model, "public")
     (process_id,) = pool.process_ids
     os.kill(process_id, signal.SIGKILL)
     await until(lambda: pool.process_ids == ())
@@ -274,9 +274,9 @@ async def test_death_of_an_idle_process_is_not_noticed_by_users(store: ModelStor
 
 async def test_one_models_death_is_not_the_others(store: ModelStore, pool: WorkerPool) -> None:
     slow, other = stored(store, counting_model(), "slow"), stored(store, add_model(), "other")
-    await pool.load(slow)
+    await pool.load(slow, "public")
     (process_id,) = pool.process_ids
-    running = asyncio.create_task(pool.infer(slow, count_to(FOREVER)))
+    running = asyncio.create_task(pool.infer(slow, "public", count_to(FOREVER)))
     assert await added(pool, other, 1) == [2]
     os.kill(process_id, signal.SIGKILL)
     with pytest.raises(ModelNotReadyError):
@@ -288,12 +288,12 @@ async def test_a_run_that_takes_too_long_ends_with_its_process(store: ModelStore
     pool = WorkerPool(store, run_timeout_s=0.5)
     try:
         model = stored(store, counting_model())
-        first = asyncio.create_task(pool.infer(model, count_to(FOREVER)))
+        first = asyncio.create_task(pool.infer(model, "public", count_to(FOREVER)))
         await asyncio.sleep(0)
-        second = asyncio.create_task(pool.infer(model, count_to(1)))
+        second = asyncio.create_task(pool.infer(model, "public", count_to(1)))
         answers = await asyncio.gather(first, second, return_exceptions=True)
         assert [type(answer) for answer in answers] == [DeadlineExceededError, ModelNotReadyError]
-        (output,) = await pool.infer(model, count_to(3))
+        (output,) = await pool.infer(model, "public", count_to(3))
         assert output.data == 3
         await asyncio.sleep(0.7)
         assert len(pool.process_ids) == 1  # an idle process has no deadline
@@ -314,18 +314,18 @@ async def test_an_answer_above_the_limit_is_not_taken(store: ModelStore) -> None
 
 async def test_a_client_that_goes_away_does_not_disturb_the_next(store: ModelStore, pool: WorkerPool) -> None:
     model = stored(store, counting_model())
-    await pool.load(model)
-    gone = asyncio.create_task(pool.infer(model, count_to(100_000)))
+    await pool.load(model, "public")
+    gone = asyncio.create_task(pool.infer(model, "public", count_to(100_000)))
     await asyncio.sleep(0.01)
     gone.cancel()
-    (output,) = await pool.infer(model, count_to(2))
+    (output,) = await pool.infer(model, "public", count_to(2))
     assert output.data == 2
     assert gone.cancelled()
 
 
 async def test_a_caller_that_goes_away_does_not_end_the_start_for_others(store: ModelStore, pool: WorkerPool) -> None:
     model = stored(store, add_model())
-    gone = asyncio.create_task(pool.load(model))
+    gone = asyncio.create_task(pool.load(model, "public"))
     staying = asyncio.create_task(added(pool, model, 1))
     await asyncio.sleep(0)
     gone.cancel()
@@ -334,9 +334,9 @@ async def test_a_caller_that_goes_away_does_not_end_the_start_for_others(store: 
 
 async def test_stop_ends_the_process_in_the_middle_of_a_run(store: ModelStore, pool: WorkerPool) -> None:
     model = stored(store, counting_model())
-    await pool.load(model)
+    await pool.load(model, "public")
     (process_id,) = pool.process_ids
-    running = asyncio.create_task(pool.infer(model, count_to(FOREVER)))
+    running = asyncio.create_task(pool.infer(model, "public", count_to(FOREVER)))
     await until_busy(process_id)
     await pool.stop(model)
     with pytest.raises(ModelNotReadyError):
@@ -348,7 +348,7 @@ async def test_stop_ends_the_process_in_the_middle_of_a_run(store: ModelStore, p
 @pytest.mark.parametrize("pause_s", [0, 0.02, 0.1, 0.2])
 async def test_stop_during_the_start_leaves_no_process(store: ModelStore, pool: WorkerPool, pause_s: float) -> None:
     model = stored(store, add_model())
-    loading = asyncio.create_task(pool.load(model))
+    loading = asyncio.create_task(pool.load(model, "public"))
     await asyncio.sleep(pause_s)
     await pool.stop(model)
     (answer,) = await asyncio.gather(loading, return_exceptions=True)
@@ -359,7 +359,7 @@ async def test_stop_during_the_start_leaves_no_process(store: ModelStore, pool: 
 
 async def test_close_ends_all_processes(store: ModelStore) -> None:
     pool = WorkerPool(store)
-    await asyncio.gather(*(pool.load(stored(store, add_model(index), f"m{index}")) for index in range(2)))
+    await asyncio.gather(*(pool.load(stored(store, add_model(index), f"m{index}"), "public") for index in range(2)))
     process_ids = pool.process_ids
     assert len(process_ids) == 2
     await pool.close()
@@ -372,17 +372,17 @@ async def test_what_was_changed_on_disk_is_never_run(store: ModelStore, pool: Wo
     (path,) = (tmp_path / "store").iterdir()
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(UnsealError):
-        await pool.load(model)
+        await pool.load(model, "public")
     store.delete("m")
     with pytest.raises(ModelNotFoundError):
-        await pool.load(model)
+        await pool.load(model, "public")
 
 
 async def test_the_servers_memory_does_not_grow_with_the_model(store: ModelStore, pool: WorkerPool) -> None:
     count = 24 * 1024 * 1024
     weights = np.zeros(1024, dtype="<f4").tobytes()
     graph = external_model("w.data", count)
-    await pool.load(stored(store, add_model(), "small"))
+    await pool.load(stored(store, add_model(), "small"), "public")
     sizes = (("m.onnx", len(graph)), ("w.data", 4 * count))
     upload = store.begin_upload("m", UploadHeader(version=None, files=sizes, default_shape=None, load=False))
     before = resident_bytes()
@@ -403,7 +403,7 @@ async def test_a_process_sees_nothing_of_the_servers_environment_or_descriptors(
     left, right = socket.socketpair()
     with left, right:
         left.set_inheritable(True)
-        await pool.load(stored(store, add_model()))
+        await pool.load(stored(store, add_model()), "public")
         (process_id,) = pool.process_ids
         if os.geteuid() != 0:  # a process that forbids dumps cannot be looked into by its own user either
             with pytest.raises(PermissionError):

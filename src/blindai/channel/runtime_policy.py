@@ -39,7 +39,8 @@ class RuntimePolicy:
     """The attested runtime policy: what an operator can set and a data owner would care about.
 
     Attributes:
-        isolation: what shares a process: `process` (nothing), `model` (users of one model) or `thread` (everything).
+        isolation: what shares a process: `tenant` (one tenant's requests to one model), `model` (all requests to one
+            model) or `thread` (everything).
         sealing: what keeps stored models: `ephemeral` (a key in memory, gone at exit).
         models: digests of the start-up models.
         configuration: SHA-256 of the whole configuration.

@@ -55,7 +55,7 @@ def run_demo() -> None:
 
 
 def _run_steps(scratch: Path) -> bool:
-    from blindai.server.serve import make_tls_context as make_relay_tls
+    from blindai.server.tls_identity import make_tls_identity
 
     _step("1. Train on real data, and export to ONNX")
     study = _train()
@@ -68,7 +68,7 @@ def _run_steps(scratch: Path) -> bool:
     log = scratch / "server.log"
     with (
         simulated_server(data_dir=server_dir, log=log) as url,
-        RecordingRelay(parse_server_url(url), make_relay_tls("127.0.0.1")) as relay,
+        RecordingRelay(parse_server_url(url), make_tls_identity("127.0.0.1").context()) as relay,
     ):
         say(f"  server {url}\n  relay  {relay.url}")
         result = _predict(relay.url, study, model_file)

@@ -20,6 +20,15 @@ def serve(
     service: Annotated[str | None, typer.Option(help="service name in the keyset [default: blindai-srv]")] = None,
     data_dir: Annotated[str | None, typer.Option(help="folder for encrypted models [default: a temporary one]")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [default: info]")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 takes a free one [default: 50052]")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Prometheus metrics' port [default: 50053]")] = None,
+    model_repository: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Triton model repository, read once at start")
+    ] = None,
+    access: Annotated[str | None, typer.Option(metavar="FILE", help="TOML file of tenants, keys and quotas")] = None,
+    require_sealed: Annotated[
+        bool | None, typer.Option("--require-sealed", help="close the pinned-TLS and gRPC doors")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options go before it")] = None,
     check_config: Annotated[bool, typer.Option("--check-config", help="check the settings and stop")] = False,
 ) -> None:
@@ -38,6 +47,12 @@ def serve(
         "service": service,
         "data_dir": data_dir,
         "log_level": log_level,
+        "grpc_port": grpc_port,
+        "metrics_port": metrics_port,
+        "model_repository": model_repository,
+        "access": access,
+        "authentication": None if access is None else "required",
+        "require_sealed": require_sealed,
     }
     settings = load_settings(config, given)
     if check_config:

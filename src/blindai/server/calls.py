@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from blindai.channel.frames import Buffer
     from blindai.receipts import ModelIdentity
+    from blindai.server.access import Principal
     from blindai.server.budget import Share
 
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class Call:
     """One request, opened and authenticated up to its head; the body comes as it arrives."""
 
+    principal: Principal
     method: str
     path: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)

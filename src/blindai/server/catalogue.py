@@ -7,7 +7,7 @@ A model on its way in has a place here before it has a name: it can be loaded, a
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blindai.errors import (
@@ -17,6 +17,7 @@ from blindai.errors import (
     OverloadedError,
     TooLargeError,
 )
+from blindai.server.model_config import ServingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ class StoredModel:
         digest: `sha256:<hex>`.
         default_shape: shape given at upload for a flat list, or `None`.
         sequence: grows with every upload; the highest is the model uploaded last. 0 until it is registered.
+        config: how it is served.
     """
 
     name: str
@@ -45,6 +47,7 @@ class StoredModel:
     digest: str
     default_shape: tuple[int, ...] | None
     sequence: int = 0
+    config: ServingConfig = field(default_factory=ServingConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

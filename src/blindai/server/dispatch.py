@@ -87,7 +87,11 @@ async def _infer(service: Service, call: Call, match: re.Match[str]) -> Reply:
 async def _metadata(service: Service, call: Call, match: re.Match[str]) -> Reply:
     await call.read_no_body()
     return await repository.metadata(
-        reference=match["reference"], version=match["version"], store=service.store, pool=service.pool
+        call.principal,
+        reference=match["reference"],
+        version=match["version"],
+        store=service.store,
+        pool=service.pool,
     )
 
 

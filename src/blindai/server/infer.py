@@ -62,7 +62,7 @@ async def infer(
     header_length = _header_length(call)
     body = await call.read_body(max_body_bytes, share)
     request = await _decode(body, header_length, share)
-    outputs = await pool.infer(model, request.inputs, request.outputs)
+    outputs = await pool.infer(model, call.principal.share, request.inputs, request.outputs)
     response = InferResponse(model_name=model.name, model_version=model.version, id=request.id, outputs=outputs)
     buffers, answer_header_length = await _encode(response)
     return Reply(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from blindai.bundle import UploadHeader
     from blindai.oip.tensors import TensorSpec
+    from blindai.server.access import Principal
     from blindai.server.model_store import ModelStore, StoredModel, Upload
     from blindai.server.settings import Settings
     from blindai.server.worker_pool import WorkerPool
@@ -46,7 +47,7 @@ async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, 
         incoming.write(rest)
         async for piece in pieces:
             incoming.write(piece)
-        model = await _registered(incoming, store, pool, load=header.load)
+        model = await _registered(incoming, store, pool, share=call.principal.share, load=header.load)
     except BaseException:
         incoming.abort()
         raise
@@ -54,10 +55,12 @@ async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, 
     return Reply(headers=_JSON, body=(result.encode(),))
 
 
-async def metadata(*, reference: str, version: str | None, store: ModelStore, pool: WorkerPool) -> Reply:
+async def metadata(
+    principal: Principal, *, reference: str, version: str | None, store: ModelStore, pool: WorkerPool
+) -> Reply:
     """A model's inputs and outputs (OIP §3.2.4), read from the model itself; loads it if need be."""
     model = store.resolve(reference, version)
-    inputs, outputs = await pool.metadata(model)
+    inputs, outputs = await pool.metadata(model, principal.share)
     described = ModelMetadata(
         name=model.name,
         versions=tuple(other.version for other in store.models() if other.name == model.name),
@@ -115,13 +118,13 @@ def _check_size(header: UploadHeader, settings: Settings) -> None:
         raise TooLargeError(f"a model has at most {settings.max_model_bytes} bytes here, this one has {size}")
 
 
-async def _registered(incoming: Upload, store: ModelStore, pool: WorkerPool, *, load: bool) -> StoredModel:
+async def _registered(incoming: Upload, store: ModelStore, pool: WorkerPool, *, share: str, load: bool) -> StoredModel:
     """The uploaded model, once it has loaded; one that cannot run is refused now, and disturbs no equal one."""
     candidate = incoming.complete()
     if not load:
         return incoming.register()
     try:
-        inputs, _ = await pool.metadata(candidate)
+        inputs, _ = await pool.metadata(candidate, share)
         _check_default_shape(candidate.default_shape, inputs)
         return incoming.register()
     except BaseException:

@@ -29,6 +29,7 @@ from blindai.channel.sealed import ERROR_STATUS, AnswerWriter, RequestReader
 from blindai.channel.sessions import IDLE_S, LIFETIME_S, SessionTable
 from blindai.errors import ChannelError, ReplayedMessageError, SealedMessageError, TruncatedMessageError
 from blindai.receipts import BodyCommitment, Receipt, sign_receipt
+from blindai.server.access import open_principal
 from blindai.server.calls import Call, Reply, wire_error
 from blindai.server.dispatch import Service, dispatch
 from blindai.server.log import LOG
@@ -206,7 +207,11 @@ class _Answering:
         request = BodyCommitment.to_request(head.salt)
         body = self.opened.body(request)
         call = Call(
-            method=head.method, path=head.path, headers=(*head.headers, ("content-type", head.content_type)), body=body
+            principal=open_principal(head.header(CLIENT_HEADER) or ""),
+            method=head.method,
+            path=head.path,
+            headers=(*head.headers, ("content-type", head.content_type)),
+            body=body,
         )
         try:
             reply = await dispatch(self.door.service, call)

@@ -6,13 +6,10 @@ Prints `ready https://HOST:PORT` on stdout once requests are answered; everythin
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import os
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import tempfile
 import time
@@ -20,10 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import blindai
@@ -42,6 +35,7 @@ from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
 from blindai.server.run_folder import run_folder
 from blindai.server.sealed_door import SealedDoor
+from blindai.server.tls_identity import make_tls_identity
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -49,6 +43,7 @@ if TYPE_CHECKING:
 
     from blindai.attester import Attester
     from blindai.server.settings import Settings
+    from blindai.server.tls_identity import TlsIdentity
 
 KEEP_ALIVE_S = 75
 GRACEFUL_S = 10
@@ -116,7 +111,8 @@ def serve(settings: Settings) -> None:
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
         app = create_app(settings, attester=attester, directory=directory)
         listener = _listen(settings)
-        _AnnouncingServer(_http_config(app, settings), f"https://{_shown(listener)}").run(sockets=[listener])
+        config = _http_config(app, settings, make_tls_identity(settings.host))
+        _AnnouncingServer(config, f"https://{_shown(listener)}").run(sockets=[listener])
 
 
 def _unwind(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -124,7 +120,7 @@ def _unwind(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
-def _http_config(app: App, settings: Settings) -> uvicorn.Config:
+def _http_config(app: App, settings: Settings, tls: TlsIdentity) -> uvicorn.Config:
     limits = HttpLimits(max_connections=settings.max_connections, idle_timeout_s=settings.idle_timeout_s)
     return uvicorn.Config(
         app,
@@ -138,7 +134,7 @@ def _http_config(app: App, settings: Settings) -> uvicorn.Config:
         limit_concurrency=settings.max_connections + 1,  # uvicorn refuses what reaches it
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACEFUL_S,
-        ssl_context_factory=lambda _config, _default: make_tls_context(settings.host),
+        ssl_context_factory=lambda _config, _default: tls.context(),
     )
 
 
@@ -173,43 +169,3 @@ def _listen(settings: Settings) -> socket.socket:
 def _shown(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def make_tls_context(host: str) -> ssl.SSLContext:
-    """TLS with a self-signed certificate made now: hygiene below the sealed messages, which are what protects.
-
-    The key reaches OpenSSL through memory, never through a file on disk; there are no tickets and no resumption.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _self_signed(key, host)
-    pem = certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
-    descriptor = os.memfd_create("tls")
-    try:
-        os.write(descriptor, pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
-    return context
-
-
-def _self_signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "blindai")])
-    now = dt.datetime.now(dt.UTC)
-    try:
-        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        alternative = x509.DNSName(host)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=365))
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        .sign(key, SHA256())
-    )

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_PORT = 50051
+DEFAULT_GRPC_PORT = 50052
+DEFAULT_METRICS_PORT = 50053
+ISOLATIONS = ("tenant", "model", "thread")
+AUTHENTICATIONS = ("open", "required")
 MAX_PORT = 65535
 _POSITIVE = (
     "epoch_s",
@@ -32,6 +36,11 @@ _POSITIVE = (
     "max_connections",
     "max_buffered_bytes",
     "idle_timeout_s",
+    "load_timeout_s",
+    "drain_timeout_s",
+    "idle_worker_s",
+    "max_workers",
+    "max_worker_bytes",
 )
 
 
@@ -54,6 +63,19 @@ class Settings:
         max_connections: at a time; those above it are answered 503.
         max_buffered_bytes: of all requests that are read or run at a time; never above a quarter of the memory.
         idle_timeout_s: in which a request's body or the reading of its answer must go on.
+        grpc_port: of the gRPC door; 0 takes a free one, and so does the default when `port` is 0.
+        metrics_port: of the content-free metrics listener, likewise.
+        model_repository: a Triton model repository, read once at start.
+        require_sealed: closes the pinned-TLS and gRPC doors.
+        isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
+        batching: whether waiting requests of one tenant may run as one batch.
+        authentication: `open` (anybody may do anything; simulation only) or `required`.
+        access: TOML file of tenants, keys and quotas; needed when authentication is required.
+        load_timeout_s: longest start of a model's process.
+        drain_timeout_s: how long requests may take to end after SIGTERM.
+        idle_worker_s: after which a process that nobody uses ends.
+        max_workers: processes of models at a time.
+        max_worker_bytes: address space of one process; a model that needs more fails.
     """
 
     simulation: bool = False
@@ -73,6 +95,19 @@ class Settings:
     max_connections: int = 1024
     max_buffered_bytes: int = 2 * 1024 * 1024 * 1024
     idle_timeout_s: int = 60
+    grpc_port: int = DEFAULT_GRPC_PORT
+    metrics_port: int = DEFAULT_METRICS_PORT
+    model_repository: str | None = None
+    require_sealed: bool = False
+    isolation: str = "tenant"
+    batching: bool = True
+    authentication: str = "open"
+    access: str | None = None
+    load_timeout_s: int = 300
+    drain_timeout_s: int = 30
+    idle_worker_s: int = 60
+    max_workers: int = 64
+    max_worker_bytes: int = 16 * 1024 * 1024 * 1024
 
     def check(self) -> None:
         """Refuse what cannot be served.
@@ -80,18 +115,8 @@ class Settings:
         Raises:
             InvalidSettingsError: with what to change.
         """
-        if not self.simulation:
-            raise InvalidSettingsError(
-                "this version has no attester for real hardware yet, so it only serves simulation",
-                hint="`blindai serve --simulation` runs anywhere, and protects nothing",
-            )
-        if self.log_level not in ("debug", "info", "warning", "error"):
-            raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
-        _check_address(self.host, self.port)
-        try:
-            printable(self.service)
-        except ValueError as error:
-            raise InvalidSettingsError(f"service: {error}") from None
+        self._check_words()
+        _check_address(self.host, (self.port, self.grpc_port, self.metrics_port))
         for name in _POSITIVE:
             if not 0 < getattr(self, name) <= JSON_INTEGER_LIMIT:
                 raise InvalidSettingsError(f"{name} is a whole number from 1 to 2^53-1, not {getattr(self, name)}")
@@ -100,6 +125,25 @@ class Settings:
         for larger, smaller in (("max_store_bytes", "max_model_bytes"), ("max_buffered_bytes", "max_body_bytes")):
             if getattr(self, larger) < getattr(self, smaller):
                 raise InvalidSettingsError(f"{larger} is at least {smaller}, or that could never be reached")
+
+    def _check_words(self) -> None:
+        if not self.simulation:
+            raise InvalidSettingsError(
+                "this version has no attester for real hardware yet, so it only serves simulation",
+                hint="`blindai serve --simulation` runs anywhere, and protects nothing",
+            )
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
+        if self.isolation not in ISOLATIONS:
+            raise InvalidSettingsError(f"isolation is one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
+        if self.authentication not in AUTHENTICATIONS:
+            raise InvalidSettingsError(f"authentication is open or required, not {self.authentication!r}")
+        if self.authentication == "required" and self.access is None:
+            raise InvalidSettingsError("authentication is required, and there is no access file", hint="set `access`")
+        try:
+            printable(self.service)
+        except ValueError as error:
+            raise InvalidSettingsError(f"service: {error}") from None
 
     @property
     def digest(self) -> bytes:
@@ -111,12 +155,12 @@ class Settings:
         return RuntimePolicy(
             log_level=self.log_level,
             telemetry=False,
-            isolation="model",
-            batching=False,
-            authentication="open",
+            isolation=self.isolation,
+            batching=self.batching,
+            authentication=self.authentication,
             sealing="ephemeral",
             upload_allowed=self.upload_allowed,
-            require_sealed=True,
+            require_sealed=self.require_sealed,
             models=(),
             limits=RuntimeLimits(
                 max_body_bytes=self.max_body_bytes,
@@ -128,11 +172,14 @@ class Settings:
         )
 
 
-def _check_address(host: str, port: int) -> None:
+def _check_address(host: str, ports: tuple[int, ...]) -> None:
     if not host or not host.isprintable() or " " in host:
         raise InvalidSettingsError("host is a name or an address", hint="127.0.0.1 listens on this machine only")
-    if not 0 <= port <= MAX_PORT:
-        raise InvalidSettingsError(f"port is a number from 0 to {MAX_PORT}, not {port}", hint="0 takes a free one")
+    for port in ports:
+        if not 0 <= port <= MAX_PORT:
+            raise InvalidSettingsError(
+                f"a port is a number from 0 to {MAX_PORT}, not {port}", hint="0 takes a free one"
+            )
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
@@ -149,7 +196,7 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
             raise InvalidSettingsError(
                 f"unknown setting {name!r}", hint=f"known are {', '.join(sorted(Settings.__dataclass_fields__))}"
             )
-        expected = type(getattr(defaults, name)) if name != "data_dir" else str
+        expected = str if getattr(defaults, name) is None else type(getattr(defaults, name))
         if type(value) is not expected:
             raise InvalidSettingsError(f"{name} is of type {expected.__name__}, not {type(value).__name__}")
     settings = Settings(**values)

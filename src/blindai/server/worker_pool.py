@@ -1,4 +1,4 @@
-"""The processes that run models: one for each model digest, started on first need.
+"""The processes that run models: one for each model digest and share (a tenant, or a client), started on first need.
 
     model store → memory files → process (`worker_launch`, `worker`) ⇄ socket ⇄ `worker_process` ⇄ `WorkerPool.infer`
 
@@ -14,6 +14,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from blindai.errors import BlindAIError, DeadlineExceededError, ModelNotReadyError
+from blindai.server.model_config import RunWish
 from blindai.server.worker_launch import launch_worker
 from blindai.server.worker_process import WorkerProcess
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from blindai.server.model_store import ModelStore, StoredModel
     from blindai.server.worker_launch import Launched
 
+_NO_WISH = RunWish()
 MAX_ANSWER_BYTES = 1024 * 1024 * 1024
 
 
@@ -52,7 +54,7 @@ class WorkerPool:
         self._run_timeout_s = run_timeout_s
         self._load_timeout_s = load_timeout_s
         self._max_answer_bytes = max_answer_bytes
-        self._starts: dict[str, asyncio.Task[WorkerProcess]] = {}
+        self._starts: dict[tuple[str, str], asyncio.Task[WorkerProcess]] = {}
         self._empty_directory = tempfile.TemporaryDirectory(prefix="blindai-worker-", dir=directory)
 
     @property
@@ -60,7 +62,7 @@ class WorkerPool:
         """Of the processes that are up."""
         return tuple(worker.process_id for worker in self._running())
 
-    async def load(self, model: StoredModel) -> None:
+    async def load(self, model: StoredModel, share: str) -> None:
         """Start the model's process if it is not up.
 
         Raises:
@@ -68,22 +70,30 @@ class WorkerPool:
             ModelNotReadyError: its process died while it loaded.
             DeadlineExceededError: it loads for too long.
         """
-        await self._worker(model)
+        await self._worker(model, share)
 
-    async def metadata(self, model: StoredModel) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    async def metadata(self, model: StoredModel, share: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """The model's inputs and outputs; loads it if need be, and raises what `load` does."""
-        worker = await self._worker(model)
+        worker = await self._worker(model, share)
         return worker.inputs, worker.outputs
 
     async def infer(
-        self, model: StoredModel, inputs: tuple[Tensor, ...], outputs: tuple[str, ...] = ()
+        self,
+        model: StoredModel,
+        share: str,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[str, ...] = (),
+        *,
+        wish: RunWish = _NO_WISH,
     ) -> tuple[Tensor, ...]:
         """Run the model.
 
         Args:
             model: which.
+            share: whose process (`Principal.share`).
             inputs: one tensor for each of its inputs.
             outputs: names of the wished outputs; empty means all.
+            wish: what it asks of the scheduler.
 
         Raises:
             InvalidInputError: they do not fit the model.
@@ -91,14 +101,14 @@ class WorkerPool:
             ModelNotReadyError: its process died.
             DeadlineExceededError: it ran for too long.
         """
-        worker = await self._worker(model)
+        worker = await self._worker(model, share)
+        del wish
         return await worker.infer(inputs, outputs)
 
     async def stop(self, model: StoredModel) -> None:
-        """End the model's process, whatever it is doing; its memory comes back."""
-        start = self._starts.pop(model.digest, None)
-        if start is not None:
-            await _end(start)
+        """End the model's processes, whatever they are doing; their memory comes back."""
+        for key in [key for key in self._starts if key[0] == model.digest]:
+            await _end(self._starts.pop(key))
 
     async def close(self) -> None:
         """End all processes."""
@@ -112,13 +122,14 @@ class WorkerPool:
             if start.done() and not start.cancelled() and start.exception() is None and start.result().alive:
                 yield start.result()
 
-    async def _worker(self, model: StoredModel) -> WorkerProcess:
+    async def _worker(self, model: StoredModel, share: str) -> WorkerProcess:
         """The model's process, up and loaded; callers that come meanwhile wait for the same start."""
-        start = self._starts.get(model.digest)
+        key = (model.digest, share)
+        start = self._starts.get(key)
         if start is None or _is_over(start):
             start = asyncio.create_task(self._start(model, before=start))
-            start.add_done_callback(lambda done: self._forget_failed(model.digest, done))
-            self._starts[model.digest] = start
+            start.add_done_callback(lambda done: self._forget_failed(key, done))
+            self._starts[key] = start
         try:
             return await asyncio.shield(start)
         except asyncio.CancelledError:
@@ -126,10 +137,10 @@ class WorkerPool:
                 raise ModelNotReadyError("the model was stopped while it loaded", hint="Try again.") from None
             raise
 
-    def _forget_failed(self, digest: str, start: asyncio.Task[WorkerProcess]) -> None:
+    def _forget_failed(self, key: tuple[str, str], start: asyncio.Task[WorkerProcess]) -> None:
         """Every waiting request raises the failure; if none waits any more, asyncio need not complain of it."""
-        if (start.cancelled() or start.exception() is not None) and self._starts.get(digest) is start:
-            del self._starts[digest]
+        if (start.cancelled() or start.exception() is not None) and self._starts.get(key) is start:
+            del self._starts[key]
 
     async def _start(self, model: StoredModel, *, before: asyncio.Task[WorkerProcess] | None) -> WorkerProcess:
         """Start a process once the one before it is gone."""
