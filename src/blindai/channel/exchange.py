@@ -7,6 +7,7 @@ The client draws its secrets with `seal_exchange`, the server recovers them with
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ def key_id(public_key: bytes) -> bytes:
     return sha256(label("kid"), KEM_ID.to_bytes(2, "big"), length_prefixed(public_key))[:KEY_ID_BYTES]
 
 
+@functools.lru_cache(maxsize=256)
 def outer_digest(route: str) -> bytes:
     """What a path may read and must not change: method, media type and the `Blindai-Route` header."""
     outer = b"".join(length_prefixed(part.encode("ascii")) for part in ("POST", MEDIA_TYPE, route))

@@ -7,10 +7,10 @@ Both ends, both directions, one-shot messages and sessions use these. Leaves out
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -43,11 +43,11 @@ class FrameType(IntEnum):
     LAST = 1
 
 
-_AAD = {kind: label("frame") + bytes([kind]) for kind in FrameType}
+_KINDS = tuple(FrameType)
+_AAD = tuple(label("frame") + bytes([kind]) for kind in FrameType)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # cheaper to make than a dataclass: three a request
     """One opened frame: its data, and how many zero bytes followed it."""
 
     type: FrameType
@@ -103,12 +103,12 @@ class FrameOpener:
         """
         self._buffer += received
         while len(self._buffer) >= 4:  # noqa: PLR2004  # the u32 length
-            length = int.from_bytes(self._buffer[:4], "big")
-            self._check_length(length)
-            if len(self._buffer) < 4 + length:
+            size = 4 + int.from_bytes(self._buffer[:4], "big")
+            self._check_length(size - 4)
+            if len(self._buffer) < size:
                 return
-            frame = self._open(memoryview(bytes(self._buffer[: 4 + length])))
-            del self._buffer[: 4 + length]  # only now: a refused frame stays, and is refused again
+            frame = self._open(memoryview(bytes(self._buffer[:size])))
+            del self._buffer[:size]  # only now: a refused frame stays, and is refused again
             yield frame
         if self.finished and self._buffer:
             raise SealedMessageError("bytes follow the last frame")
@@ -133,10 +133,9 @@ class FrameOpener:
             raise SealedMessageError("a message has at most 2^32 frames")
 
     def _open(self, sent: memoryview) -> Frame:
-        try:
-            kind = FrameType(sent[4])
-        except ValueError:
-            raise SealedMessageError(f"unknown frame type {sent[4]}") from None
+        if sent[4] >= len(_KINDS):
+            raise SealedMessageError(f"unknown frame type {sent[4]}")
+        kind = _KINDS[sent[4]]
         nonce = (self._base ^ self._index).to_bytes(12, "big")
         try:
             plaintext = memoryview(self._aead.decrypt(nonce, sent[5:], _AAD[kind]))

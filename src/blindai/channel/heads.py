@@ -1,17 +1,23 @@
 """What the first and last frames say: request head, response head and trailer (docs/spec/sealed.md §3, §4).
 
 Heads are JSON read strictly: unknown, missing or repeated members are refused. Dispatch is only ever from the head.
+A head in this project's own compact form is read fast: it is the bytes that its values would be written as, so nothing
+can be repeated or hidden in it. Any other form goes through `strict_json`, which says what is wrong.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from blindai.channel.frames import MAX_DATA_BYTES, MAX_HEAD_BYTES
 from blindai.errors import SealedMessageError
 from blindai.wire import (
+    JSON_INTEGER_LIMIT,
     base64url_encode,
     boolean,
     compact_json,
@@ -31,6 +37,7 @@ _HEADER_NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,8192}\Z")
 _MAX_HEADERS = 32
 _STATUS = range(200, 600)
+_PADDINGS = frozenset({"padme", "none"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +87,25 @@ class RequestHead:
         return compact_json(members)
 
 
-_REQUEST_MEMBERS = frozenset(
-    {"id", "method", "path", "headers", "content_type", "padding", "receipt", "salt", "session"}
-)
+_Whole = Annotated[int, Meta(ge=0, le=JSON_INTEGER_LIMIT)]
+
+
+class _Request(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The members of a request's head, as JSON types."""
+
+    content_type: str
+    headers: dict[str, str]
+    id: str
+    method: str
+    padding: str
+    path: str
+    receipt: bool
+    salt: str
+    session: bool
+    at_ms: _Whole | UnsetType = UNSET
+
+
+_REQUEST_MEMBERS = frozenset(_Request.__struct_fields__) - {"at_ms"}
 
 
 def parse_request_head(data: bytes) -> RequestHead:
@@ -92,21 +115,29 @@ def parse_request_head(data: bytes) -> RequestHead:
         SealedMessageError: anything but exactly a request head.
     """
     try:
-        members = require_members(strict_json(data, max_bytes=MAX_HEAD_BYTES), _REQUEST_MEMBERS, frozenset({"at_ms"}))
+        members = _compact(_request_decoder, data) or _strict_request(data)
         return RequestHead(
-            request_id=exact_bytes(members["id"], REQUEST_ID_BYTES),
-            method=_one_of(members["method"], _METHODS),
-            path=_matching(members["path"], _PATH),
-            headers=_headers(members["headers"]),
-            content_type=_matching(members["content_type"], _HEADER_VALUE),
-            padded=_one_of(members["padding"], frozenset({"padme", "none"})) == "padme",
-            wants_receipt=boolean(members["receipt"]),
-            salt=exact_bytes(members["salt"], SALT_BYTES),
-            opens_session=boolean(members["session"]),
-            at_ms=whole_number(members["at_ms"]) if "at_ms" in members else None,
+            request_id=exact_bytes(members.id, REQUEST_ID_BYTES),
+            method=_one_of(members.method, _METHODS),
+            path=_matching(members.path, _PATH),
+            headers=_headers(members.headers),
+            content_type=_matching(members.content_type, _HEADER_VALUE),
+            padded=_one_of(members.padding, _PADDINGS) == "padme",
+            wants_receipt=members.receipt,
+            salt=exact_bytes(members.salt, SALT_BYTES),
+            opens_session=members.session,
+            at_ms=None if members.at_ms is UNSET else members.at_ms,
         )
     except ValueError as error:
         raise SealedMessageError(f"the request's head is malformed: {error}") from None
+
+
+def _strict_request(data: bytes) -> _Request:
+    members = require_members(strict_json(data, max_bytes=MAX_HEAD_BYTES), _REQUEST_MEMBERS, frozenset({"at_ms"}))
+    boolean(members["receipt"]), boolean(members["session"])
+    if "at_ms" in members:
+        whole_number(members["at_ms"])
+    return _Request(**members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,16 +175,43 @@ def parse_response_head(data: bytes) -> ResponseHead:
         SealedMessageError: anything but exactly a response head.
     """
     try:
-        members = require_members(
-            strict_json(data, max_bytes=MAX_HEAD_BYTES), frozenset({"status", "headers"}), frozenset({"session"})
-        )
+        members = _compact(_response_decoder, data) or _strict_response(data)
         return ResponseHead(
-            status=_status(members["status"]),
-            headers=_headers(members["headers"]),
-            session=_session_grant(members["session"]) if "session" in members else None,
+            status=_status(members.status),
+            headers=_headers(members.headers),
+            session=None if isinstance(members.session, UnsetType) else _session_grant(members.session),
         )
     except ValueError as error:
         raise SealedMessageError(f"the answer's head is malformed: {error}") from None
+
+
+class _Response(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The members of an answer's head, as JSON types."""
+
+    headers: dict[str, str]
+    status: _Whole
+    session: dict[str, _Whole] | UnsetType = UNSET
+
+
+def _strict_response(data: bytes) -> _Response:
+    members = require_members(
+        strict_json(data, max_bytes=MAX_HEAD_BYTES), frozenset({"status", "headers"}), frozenset({"session"})
+    )
+    return _Response(**members)
+
+
+_Members = TypeVar("_Members", _Request, _Response)
+_request_decoder = msgspec.json.Decoder(_Request)
+_response_decoder = msgspec.json.Decoder(_Response)
+
+
+def _compact(decoder: msgspec.json.Decoder[_Members], data: bytes) -> _Members | None:
+    """The members of a head in the compact form, or None for any other bytes."""
+    try:
+        members = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return members if compact_json(members) == data else None
 
 
 def _session_grant(value: object) -> SessionGrant:

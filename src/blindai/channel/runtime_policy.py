@@ -6,6 +6,7 @@ It stands in the keyset, so evidence vouches for it and a client's policy can de
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,12 @@ class RuntimePolicy:
     @property
     def digest(self) -> bytes:
         """What a receipt repeats: SHA-256 over the object in its compact, sorted form."""
-        return hashlib.sha256(label("runtime-policy") + length_prefixed(compact_json(self.members()))).digest()
+        return _digest(self)
+
+
+@functools.lru_cache(maxsize=16)  # every receipt of a server repeats the same one
+def _digest(policy: RuntimePolicy) -> bytes:
+    return hashlib.sha256(label("runtime-policy") + length_prefixed(compact_json(policy.members()))).digest()
 
 
 _MEMBERS = frozenset(member.name for member in dataclasses.fields(RuntimePolicy))
