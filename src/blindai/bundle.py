@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blindai.errors import InternalError, InvalidInputError, InvalidModelError, ModelDigestMismatchError
 from blindai.wire import (
     JSON_INTEGER_LIMIT,
+    Json,
     base64url_decode,
     base64url_encode,
     compact_json,
@@ -110,7 +111,7 @@ class ModelManifest:
 
     def encode(self) -> bytes:
         """The exact bytes that are hashed."""
-        files = [{"path": file.path, "sha256": file.sha256.hex(), "size": file.size} for file in self.files]
+        files: list[Json] = [{"path": file.path, "sha256": file.sha256.hex(), "size": file.size} for file in self.files]
         session = {"graph_optimization": self.session.graph_optimization, "provider": self.session.provider}
         return compact_json({"files": files, "session": session})
 

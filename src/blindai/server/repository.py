@@ -12,7 +12,7 @@ from blindai.bundle import MAX_UPLOAD_HEADER_BYTES, UploadResult, parse_upload_h
 from blindai.errors import ForbiddenError, InvalidInputError, TooLargeError
 from blindai.oip.rest import ModelMetadata, encode_metadata
 from blindai.server.calls import Call, Reply
-from blindai.wire import compact_json
+from blindai.wire import Json, compact_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,7 +77,7 @@ async def metadata(
 def index(store: ModelStore) -> Reply:
     """Every model and version, the one uploaded last at the end."""
     models = sorted(store.models(), key=lambda model: model.sequence)
-    listed = [
+    listed: list[Json] = [
         {
             "name": model.name,
             "version": model.version,
