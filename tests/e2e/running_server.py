@@ -7,10 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _STOP_S = 15
 
@@ -40,6 +37,16 @@ class RunningServer:
             raise AssertionError(f"the server did not start:\n{self.log}")
         self.url = words[1]
         self.port = int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def process_id(self) -> int:
+        """The server's own."""
+        return self._process.pid
+
+    def model_processes(self) -> list[int]:
+        """Its children: one for each model that runs."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text("ascii")
+        return [int(pid) for pid in children.split()]
 
     @property
     def log(self) -> str:

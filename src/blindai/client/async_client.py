@@ -10,6 +10,7 @@ from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError,
 from blindai.client.attestation_view import Attestation
 from blindai.client.http_async import AsyncTransport
 from blindai.client.options import make_connection, model_files, progress_of, without_keys
+from blindai.client.raw_flow import send_raw
 from blindai.client.sync_client import MAX_CONCURRENT
 from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from blindai.attestation.policy import Policy
+    from blindai.client.exchange_flow import SealedRequest
+    from blindai.client.raw_flow import RawAnswer
     from blindai.client.results import InferResult, ModelInfo, UploadedModel
     from blindai.client.transport import HttpRequest, HttpResponse
     from blindai.oip.rest import ModelMetadata
@@ -130,6 +133,14 @@ class AsyncClient:
     async def delete_model(self, model: str, *, version: str | None = None) -> int:
         """As `Client.delete_model`."""
         return await self._run(flows.delete_model(self._connection, model, version))
+
+    async def send_raw(self, request: SealedRequest) -> RawAnswer:
+        """One request of the Open Inference Protocol as it stands, sealed; the local proxy's way.
+
+        Raises:
+            BlindAIError: no answer that verifies, or the server's own refusal (`InferenceError`, `ModelStoreError`).
+        """
+        return await self._run(send_raw(self._connection, request))
 
     def _require_open(self) -> None:
         if self._closed:

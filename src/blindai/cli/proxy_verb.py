@@ -1,0 +1,54 @@
+"""The verb `proxy`: plain Open Inference Protocol on this machine, for clients that know nothing of attestation."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from blindai.cli.options import Server, chosen_policy, client_verb
+from blindai.cli.screen import file_error, note, say, warn_of_simulation
+from blindai.errors import BlindAIError
+
+if TYPE_CHECKING:
+    from blindai.client.attestation_view import Attestation
+
+
+@client_verb
+def proxy(
+    server: Server,
+    http: Annotated[str, typer.Option("--http", metavar="HOST:PORT", help="where to offer plain HTTP")] = (
+        "127.0.0.1:8000"
+    ),
+    grpc: Annotated[
+        str, typer.Option("--grpc", metavar="HOST:PORT", help="where to offer plain gRPC; empty offers none")
+    ] = "127.0.0.1:8001",
+) -> None:
+    """Verify a server, then forward plain OIP requests of this machine to it, sealed."""
+    from blindai.proxy.forward import ProxyOptions
+    from blindai.proxy.run import parse_address, run_proxy
+
+    options = ProxyOptions(
+        url=server.url,
+        policy=chosen_policy(server.policy, insecure_simulation=server.insecure_simulation),
+        service=server.service,
+        level=server.require_level.value,
+    )
+    http_address, grpc_address = parse_address(http), parse_address(grpc) if grpc else None
+    try:
+        asyncio.run(run_proxy(options, http=http_address, grpc=grpc_address, announce=_announce))
+    except ModuleNotFoundError as error:
+        raise BlindAIError(f"gRPC needs {error.name}", hint="pip install '.[grpc]', or --grpc ''") from None
+    except OSError as error:
+        raise BlindAIError(f"cannot listen: {file_error(error)}", hint="another --http or --grpc, or port 0") from None
+
+
+def _announce(attestation: Attestation, http: str, grpc: str) -> None:
+    warn_of_simulation(attestation.simulated)
+    note(
+        f"verified: level {attestation.level}, service {attestation.keyset.service!r}; http://{http}/ shows the checks"
+    )
+    say(f"ready http://{http}")
+    if grpc:
+        say(f"grpc {grpc}")
