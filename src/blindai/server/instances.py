@@ -75,6 +75,7 @@ class Instances:
         self._retry: asyncio.TimerHandle | None = None
         self._idle_check = self._loop.call_later(idle_s, self._look_if_idle)
         self._is_closed = False
+        self._is_start_lost = False
 
     @property
     def runners(self) -> tuple[Runner, ...]:
@@ -148,7 +149,8 @@ class Instances:
     def ended(self, runner: Runner) -> None:
         """A runner's `on_ended`: it died."""
         if runner not in self._runners:
-            return  # still being started: whoever starts it learns of it
+            self._is_start_lost = True  # it died before the others of its start were ready
+            return
         self._runners.remove(runner)
         self.scheduler.remove(runner)
         self.process_count -= 1
@@ -172,6 +174,7 @@ class Instances:
     async def _start_missing(self) -> None:
         missing = max(1, self.model.config.instances) - len(self._runners)
         self.process_count += missing
+        self._is_start_lost = False
         started: list[Runner] = []
         try:
             starts = [self._loop.create_task(self._started_runner(started)) for _ in range(missing)]
@@ -185,6 +188,8 @@ class Instances:
             self.scheduler.rule.decide(started[0])
             for runner in started:
                 await self._warm_up(runner)
+            if self._is_start_lost:
+                raise ModelNotReadyError("the model's process has ended", hint="Try again.", retry_after_s=1)  # noqa: TRY301
         except BaseException:
             await self._end(started)
             self.process_count -= missing - len(started)
@@ -205,9 +210,15 @@ class Instances:
                 await request.answer
 
     async def _end(self, runners: list[Runner]) -> None:
-        for runner in runners:
-            self.scheduler.remove(runner)
+        """All at once, and to the end even if whoever waits is cancelled."""
+        if runners:
+            await asyncio.shield(asyncio.gather(*(self._end_one(runner) for runner in runners)))
+
+    async def _end_one(self, runner: Runner) -> None:
+        self.scheduler.remove(runner)
+        try:
             await runner.end()
+        finally:
             self.process_count -= 1
 
     def _started(self, start: asyncio.Task[None]) -> None:

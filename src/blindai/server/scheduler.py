@@ -50,6 +50,7 @@ class Scheduler:
         self._busy: dict[Runner, Batch] = {}
         self._joined: set[Runner] = set()
         self._pump_planned: asyncio.Handle | None = None
+        self._delay: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self.last_used_s = self._loop.time()
 
@@ -155,6 +156,9 @@ class Scheduler:
 
     def _plan_pump(self) -> None:
         """After whatever else the loop has ready: requests that arrived together are joined without waiting."""
+        if self._delay is not None:
+            self._delay.cancel()
+            self._delay = None
         if self._pump_planned is None and self._free:
             self._pump_planned = self._loop.call_soon(self._pump)
 
@@ -165,7 +169,7 @@ class Scheduler:
             if rule.may_join:
                 wait_ns = rule.wait_ns(queue, time.monotonic_ns())
                 if wait_ns > 0:
-                    self._pump_planned = self._loop.call_later(wait_ns / 1e9, self._pump)
+                    self._delay = self._loop.call_later(wait_ns / 1e9, self._plan_pump)
                     return
             runner = self._free.pop()
             self._start(runner, queue.take(max_rows=rule.max_rows(queue.rows), max_bytes=runner.max_batch_bytes))
@@ -204,8 +208,7 @@ class Scheduler:
         """Nobody waits for the answer any more: it does not run, or need not go on."""
         if request.expiry is not None:
             request.expiry.cancel()
-        if request.batch is None or self._queue.remove(request):
-            self._queue.remove(request)
+        if self._queue.remove(request) or request.batch is None:
             return
         runner = next((runner for runner, batch in self._busy.items() if batch is request.batch), None)
         if runner is not None and request.batch.broken_off is None and request.batch.abandoned:

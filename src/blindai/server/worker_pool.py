@@ -23,7 +23,6 @@ from blindai.oip.datatypes import Datatype
 from blindai.oip.tensors import encode_tensor
 from blindai.server.batching import check_batch
 from blindai.server.cpu_quota import available_cpus
-from blindai.server.engine_thread import EngineThread
 from blindai.server.instances import Instances
 from blindai.server.model_config import RunWish
 from blindai.server.request_queue import queued_request, signature_of
@@ -115,7 +114,7 @@ class WorkerPool:
         self._instances: dict[tuple[str, str], list[Instances]] = {}
         self._served: dict[tuple[str, str, str], _Served] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._ending: list[Instances] = []
+        self._ending: dict[Instances, asyncio.Event] = {}
         self._active = 0
         self._drained: asyncio.Event | None = None
         self._empty_directory = tempfile.TemporaryDirectory(prefix="blindai-worker-", dir=directory)
@@ -314,11 +313,15 @@ class WorkerPool:
                 entries.remove(instances)
                 if not entries:
                     del self._instances[place]
-        self._ending.append(instances)  # its processes count until they are gone
+        if instances in self._ending:
+            await self._ending[instances].wait()
+            return
+        self._ending[instances] = gone = asyncio.Event()  # its processes count until they are gone
         try:
             await instances.close()
         finally:
-            self._ending.remove(instances)
+            del self._ending[instances]
+            gone.set()
 
     async def _start_runner(self, instances: Instances) -> Runner:
         await self._make_room(instances)
@@ -341,6 +344,8 @@ class WorkerPool:
             rows_wanted=options.batching and config.batching == "auto",
         )
         if options.isolation == "thread":
+            from blindai.server.engine_thread import EngineThread  # noqa: PLC0415  # else no ONNX Runtime in this process
+
             thread = EngineThread(limits, on_finished=instances.finished, on_ended=instances.ended)
             await thread.load(self._store, model)
             return thread
@@ -365,7 +370,7 @@ class WorkerPool:
             if unused:
                 await self._close(min(unused, key=lambda other: other.scheduler.last_used_s))
             elif self._ending:
-                await asyncio.wait([asyncio.ensure_future(other.close()) for other in self._ending])
+                await next(iter(self._ending.values())).wait()
             else:
                 raise OverloadedError(
                     "as many models run as this server runs at a time, and all of them are in use",
