@@ -52,6 +52,7 @@ from blindai.server.worker_pool import PoolOptions, WorkerPool
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
     opened = ModelStore(tmp_path / "store", bytes(32))

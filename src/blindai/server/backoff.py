@@ -28,4 +28,3 @@ class Backoff:
     def wait_s(self, now_s: float) -> float:
         """How long it is until the next try."""
         return max(0.0, self._until_s - now_s)
-

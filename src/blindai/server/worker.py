@@ -172,8 +172,13 @@ class Worker:
         """Put the answer into its arena, once it is known to fit."""
         texts = sum(output.data.size for output in outputs if output.datatype is Datatype.BYTES)
         if texts > MAX_BYTES_ELEMENTS:
-            raise TooLargeError(f"the model's outputs have {texts} BYTES elements, at most {MAX_BYTES_ELEMENTS} go back")
-        if sum(output.data.nbytes for output in outputs if output.datatype is not Datatype.BYTES) > self._max_answer_bytes:
+            raise TooLargeError(
+                f"the model's outputs have {texts} BYTES elements, at most {MAX_BYTES_ELEMENTS} go back"
+            )
+        if (
+            sum(output.data.nbytes for output in outputs if output.datatype is not Datatype.BYTES)
+            > self._max_answer_bytes
+        ):
             raise self._too_large()
         buffers = [encode_tensor(output) for output in outputs]
         sizes = [len(buffer) for buffer in buffers]

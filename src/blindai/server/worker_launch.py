@@ -113,7 +113,9 @@ def _memory_files(store: ModelStore, model: StoredModel) -> dict[str, int]:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:
         _close_all(files)
-        raise ModelNotReadyError("the server has no memory left for the model", hint="Try again later.", retry_after_s=1) from None
+        raise ModelNotReadyError(
+            "the server has no memory left for the model", hint="Try again later.", retry_after_s=1
+        ) from None
     except BaseException:
         _close_all(files)
         raise
@@ -165,9 +167,7 @@ def _spawn(files: dict[str, int], directory: str, load: Load, limits: WorkerLimi
             stderr=subprocess.DEVNULL,  # what a model makes a library print may be a user's data
         )
         ours.pop_all()
-    return Launched(
-        process=process, doorbell=doorbell, control=control, requests=requests, answers=answers, load=load
-    )
+    return Launched(process=process, doorbell=doorbell, control=control, requests=requests, answers=answers, load=load)
 
 
 def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:

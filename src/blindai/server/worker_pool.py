@@ -106,7 +106,11 @@ class WorkerPool:
     """
 
     def __init__(
-        self, store: ModelStore, options: PoolOptions = PoolOptions(), *, directory: Path | None = None  # noqa: B008
+        self,
+        store: ModelStore,
+        options: PoolOptions = PoolOptions(),
+        *,
+        directory: Path | None = None,  # noqa: B008
     ) -> None:
         self._store = store
         self._options = options
@@ -329,9 +333,7 @@ class WorkerPool:
             async with asyncio.timeout(self._options.load_timeout_s):
                 return await self._loaded_runner(instances)
         except TimeoutError:
-            raise DeadlineExceededError(
-                f"the model was not loaded within {self._options.load_timeout_s:g} s"
-            ) from None
+            raise DeadlineExceededError(f"the model was not loaded within {self._options.load_timeout_s:g} s") from None
 
     async def _loaded_runner(self, instances: Instances) -> Runner:
         model, options = instances.model, self._options

@@ -303,9 +303,7 @@ def _run_message(request: QueuedRequest, rows: int, sizes: list[int]) -> Run:
     alone = rows == request.rows
     return Run(
         tuple(
-            TensorEntry(
-                tensor.name, tensor.datatype.value, tensor.shape if alone else (rows, *tensor.shape[1:]), size
-            )
+            TensorEntry(tensor.name, tensor.datatype.value, tensor.shape if alone else (rows, *tensor.shape[1:]), size)
             for tensor, size in zip(request.inputs, sizes, strict=True)
         ),
         request.outputs,
