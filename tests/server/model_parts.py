@@ -14,11 +14,11 @@ from onnx import TensorProto, helper
 
 from blindai.bundle import UploadHeader
 from blindai.oip.tensors import Datatype, Tensor
-from blindai.server.model_config import ServingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from blindai.server.model_config import ServingConfig
     from blindai.server.model_store import ModelStore, StoredModel
     from blindai.server.worker_pool import WorkerPool
 

@@ -124,7 +124,6 @@ async def test_text_is_packed_for_the_model_beside_the_event_loop() -> None:
         turns += 1
     assert turns >= 3
     buffers = await packing
-    assert buffers is not None
     assert len(buffers[0]) == 4_000_000
 
 

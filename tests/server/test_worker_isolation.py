@@ -64,7 +64,7 @@ class Impostor:
         ours, self.doorbell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control, self.control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, control):
-            end.setblocking(False)
+            end.setblocking(False)  # noqa: FBT003  # the standard library's signature
         requests, answers = (create_arena("arena", 64 * KIB) for _ in range(2))
         self.requests, self.answers = Arena(requests, writable=False), Arena(answers, writable=True)
         self.process = subprocess.Popen(["sleep", "600"])
@@ -119,16 +119,16 @@ def right() -> bytes:
     return result(protocol.OutputEntry((2,), 8))
 
 
-NONSENSE: dict[str, Callable[[Impostor], None]] = {
-    "a doorbell too short": lambda it: it.doorbell.send(bytes(3)) and None,
-    "a doorbell too long": lambda it: it.doorbell.send(bytes(99)) and None,
+NONSENSE: dict[str, Callable[[Impostor], object]] = {
+    "a doorbell too short": lambda it: it.doorbell.send(bytes(3)),
+    "a doorbell too long": lambda it: it.doorbell.send(bytes(99)),
     "an unknown kind": lambda it: it.say(77, right(), 1),
     "a request": lambda it: it.say(protocol.RUN, right(), 1),
     "loaded again": lambda it: it.say(
         protocol.LOADED, protocol.encode_header(protocol.Loaded(inputs=(), outputs=(), rows_independent=True)), 1
     ),
     "another run": lambda it: it.say(protocol.RESULT, right(), 2),
-    "a header too long": lambda it: it.doorbell.send(protocol.DOORBELL.pack(protocol.RESULT, 2**32 - 1, 1)) and None,
+    "a header too long": lambda it: it.doorbell.send(protocol.DOORBELL.pack(protocol.RESULT, 2**32 - 1, 1)),
     "an empty header": lambda it: it.say(protocol.RESULT, b"", 1),
     "a header of noise": lambda it: it.say(protocol.RESULT, os.urandom(200), 1),
     "a failure that is none": lambda it: it.say(protocol.FAILED, right(), 1),
@@ -146,7 +146,7 @@ NONSENSE: dict[str, Callable[[Impostor], None]] = {
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
-async def test_nonsense_ends_the_process_and_fails_what_it_ran(nonsense: Callable[[Impostor], None]) -> None:
+async def test_nonsense_ends_the_process_and_fails_what_it_ran(nonsense: Callable[[Impostor], object]) -> None:
     impostor = Impostor()
     try:
         await impostor.loaded()

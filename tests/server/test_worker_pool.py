@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from server.model_parts import (
     FOREVER,
     SOON_S,
@@ -41,13 +40,13 @@ from blindai.errors import (
 )
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
 from blindai.server import worker_protocol as protocol
-from blindai.server.model_store import ModelStore
 from blindai.server.cpu_quota import available_cpus, parse_quota
+from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, queued_request
 from blindai.server.statistics import ModelStatistics
 from blindai.server.worker_launch import WorkerLimits, launch_worker
-from blindai.server.worker_process import WorkerProcess
 from blindai.server.worker_pool import PoolOptions, WorkerPool
+from blindai.server.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

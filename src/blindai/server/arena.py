@@ -52,6 +52,7 @@ class Arena:
         self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, size, prot=protection)
         self._view = memoryview(self._map)
+        self._bytes: Array = np.frombuffer(self._view, np.uint8)
         self.capacity = size - MAX_HEADER_BYTES
 
     def write_header(self, header: bytes) -> None:
@@ -74,7 +75,7 @@ class Arena:
 
     def write_large(self, offset: int, data: Buffer) -> None:
         """The same without the interpreter's lock: for a thread, and megabytes."""
-        np.copyto(self._array(offset, len(data)), np.frombuffer(data, np.uint8))
+        np.copyto(self._bytes[offset : offset + len(data)], np.frombuffer(data, np.uint8))
 
     def view(self, offset: int, size: int) -> memoryview:
         """The bytes at a place; the other side may change them at any time."""
@@ -84,24 +85,22 @@ class Arena:
         """The bytes at a place, as they are now; without the interpreter's lock if they are many."""
         if size < _PUNCH_FROM_BYTES:
             return bytearray(self._view[offset : offset + size])
-        return self._array(offset, size).copy().data
+        return self._bytes[offset : offset + size].copy().data
 
     def erase(self, header_length: int, end: int) -> None:
         """Zero what one message used: its header, and everything up to the end of its last tensor."""
-        self._array(0, header_length).fill(0)
+        self._bytes[:header_length] = 0
         used = end - MAX_HEADER_BYTES
         if used >= _PUNCH_FROM_BYTES and self._punch(MAX_HEADER_BYTES, used):
             return
         if used > 0:
-            self._array(MAX_HEADER_BYTES, used).fill(0)
+            self._bytes[MAX_HEADER_BYTES:end] = 0
 
     def close(self) -> None:
         """Unmap it; no view of it may be left."""
+        self._bytes = np.empty(0, np.uint8)
         self._view.release()
         self._map.close()
-
-    def _array(self, offset: int, size: int) -> Array:
-        return np.frombuffer(self._view, np.uint8, size, offset)
 
     def _punch(self, offset: int, size: int) -> bool:
         """Give the pages back; they read as zeros."""

@@ -180,7 +180,7 @@ class Engine:
 
 @functools.cache
 def _prepare_runtime() -> None:
-    """Once for a process: nothing is sent, nothing is logged, and memory grows by what is asked for, not by doubling."""
+    """Once for a process: nothing is sent or logged, and memory grows by what is asked for, not by doubling."""
     ort.disable_telemetry_events()
     ort.set_default_logger_severity(_FATAL)
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)

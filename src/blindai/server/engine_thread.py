@@ -1,7 +1,7 @@
 """A model in a thread of the server itself (`isolation = "thread"`): for an enclave of one tenant, without processes.
 
 Nothing keeps the model from the server's memory: whoever chooses this trusts the model's author with everything.
-The guard reads the model first, as always. A run that cannot be broken off keeps its thread; the server goes on without.
+The guard reads the model first, as always. A run that cannot be broken off keeps its thread; the server goes on.
 Leaves out: which batch, when, and for how long (`scheduler`).
 """
 

@@ -1,7 +1,7 @@
 """Requests that wait for one model of one share: their order, and which of them may run as one.
 
-Joined are requests with the same inputs in the same order, equal datatypes, equal shapes but for the first axis, and the
-same wished outputs. Priorities are Triton's: 1 runs first, and equals keep their order.
+Joined are requests with the same inputs in the same order, equal datatypes, equal shapes but for the first axis, and
+the same wished outputs. Priorities are Triton's: 1 runs first, and equals keep their order.
 Leaves out: when a batch starts (`scheduler`), and how its rows are put together (`worker_process`, `engine_thread`).
 """
 
@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blindai.oip.tensors import encode_tensor
+from blindai.oip.tensors import Tensor, encode_tensor
 from blindai.server.statistics import RunTimes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from blindai.errors import BlindAIError
-    from blindai.oip.tensors import Tensor
     from blindai.server.arena import Buffer
     from blindai.server.model_config import QueuePolicy
     from blindai.server.statistics import ModelStatistics
@@ -113,11 +112,11 @@ def queued_request(
     buffers: tuple[Buffer, ...] | None = None,
 ) -> QueuedRequest:
     """A request as it joins the queue; `buffers` are its inputs' raw forms, if somebody has made them already."""
-    raw = tuple(map(encode_tensor, inputs)) if buffers is None else buffers
+    raw = tuple([encode_tensor(tensor) for tensor in inputs]) if buffers is None else buffers
     return QueuedRequest(
         inputs=inputs,
         buffers=raw,
-        size=sum(map(len, raw)),
+        size=sum([len(buffer) for buffer in raw]),
         outputs=outputs,
         answer=asyncio.get_running_loop().create_future(),
         statistics=statistics,
@@ -148,13 +147,14 @@ def split_outputs(batch: Batch, outputs: tuple[Tensor, ...]) -> list[tuple[Tenso
         return [outputs]
     if any(not output.shape or output.shape[0] != batch.rows for output in outputs):
         raise ValueError("a joined run did not answer row by row")
+    parts = [(output.name, output.datatype, output.shape[1:], output.data) for output in outputs]
     answers, start = [], 0
     for request in batch.requests:
         end = start + request.rows
         answers.append(
             tuple(
-                replace(output, shape=(request.rows, *output.shape[1:]), data=output.data[start:end])
-                for output in outputs
+                Tensor(name=name, datatype=datatype, shape=(request.rows, *shape), data=data[start:end])
+                for name, datatype, shape, data in parts
             )
         )
         start = end

@@ -2,8 +2,8 @@
 
     submit → queue → pump: a free runner takes a batch → finished: rows go back to their requests → pump
 
-A batch that fails is run again request by request, so that no request fails because of another. A runner that dies costs
-what it was running; the others wait for the next one, unless that takes longer than a second (`backoff`).
+A batch that fails is run again request by request, so that no request fails because of another. A runner that dies
+costs what it was running; the others wait for the next one, unless that takes longer than a second (`backoff`).
 Leaves out: starting and ending processes (`worker_pool`, `instances`), joining (`batching`, `request_queue`).
 """
 

@@ -44,6 +44,10 @@ class RunTimes:
 
     def bounded(self, elapsed_ns: int) -> RunTimes:
         """As far as it can be true: a model's process may say anything."""
+        if min(self.input_ns, self.infer_ns, self.output_ns) >= 0 and (
+            self.input_ns + self.infer_ns + self.output_ns <= elapsed_ns
+        ):
+            return self
         parts = []
         for part in (self.input_ns, self.infer_ns, self.output_ns):
             parts.append(min(max(part, 0), elapsed_ns))

@@ -110,7 +110,7 @@ class WorkerPool:
         store: ModelStore,
         options: PoolOptions = PoolOptions(),
         *,
-        directory: Path | None = None,  # noqa: B008
+        directory: Path | None = None,
     ) -> None:
         self._store = store
         self._options = options
@@ -177,7 +177,7 @@ class WorkerPool:
         came_ns = time.monotonic_ns()
         self._active += 1
         try:
-            return await self._infer(model, share, inputs, outputs, wish, served)
+            return await self._infer(model, share, (inputs, outputs), wish, served=served)
         except BlindAIError:
             served.statistics.fail.add(time.monotonic_ns() - came_ns)
             raise
@@ -242,15 +242,18 @@ class WorkerPool:
         self,
         model: StoredModel,
         share: str,
-        inputs: tuple[Tensor, ...],
-        outputs: tuple[str, ...],
+        asked: tuple[tuple[Tensor, ...], tuple[str, ...]],
         wish: RunWish,
+        *,
         served: _Served,
     ) -> tuple[Tensor, ...]:
+        inputs, outputs = asked
         config = model.config
         if config.max_batch_size:
             check_batch(inputs, config.max_batch_size)
-        request = queued_request(inputs, outputs, served.statistics, await _encoded(inputs))
+        has_text = Datatype.BYTES in [tensor.datatype for tensor in inputs]
+        buffers = await _encoded(inputs) if has_text else None
+        request = queued_request(inputs, outputs, served.statistics, buffers)
         instances = self._find(model, share)
         scheduler = instances.scheduler
         if scheduler.rule.may_join:
@@ -400,12 +403,9 @@ def _key(model: StoredModel) -> tuple[str, str, str]:
     return model.name, model.version, model.digest
 
 
-async def _encoded(inputs: tuple[Tensor, ...]) -> tuple[Buffer, ...] | None:
+async def _encoded(inputs: tuple[Tensor, ...]) -> tuple[Buffer, ...]:
     """Text is put together in a thread, since the event loop is everybody's; numbers are sent from where they lie."""
-    for tensor in inputs:
-        if tensor.datatype is Datatype.BYTES:
-            return await asyncio.to_thread(lambda: tuple(map(encode_tensor, inputs)))
-    return None
+    return await asyncio.to_thread(lambda: tuple(map(encode_tensor, inputs)))
 
 
 def _priority(wish: RunWish, policy: QueuePolicy) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from blindai.errors import BlindAIError, ModelNotReadyError, TooLargeError
 from blindai.oip.datatypes import Datatype
-from blindai.oip.tensors import decode_tensor
+from blindai.oip.tensors import Tensor, decode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
 from blindai.server.log import LOG
 from blindai.server.request_queue import Outcome
@@ -43,7 +44,8 @@ from blindai.server.worker_protocol import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blindai.oip.tensors import Tensor, TensorSpec
+    from blindai.oip.datatypes import Array
+    from blindai.oip.tensors import TensorSpec
     from blindai.server.arena import Buffer
     from blindai.server.request_queue import Batch, QueuedRequest
     from blindai.server.runner import Ended, Finished
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
 _QUICK_BYTES = 1024 * 1024  # more than this is copied in a thread: the event loop is everybody's
 _LOAD_ID = 0
+_NOT_AS_THEY_LIE = (Datatype.BYTES, Datatype.BOOL)  # the bytes of a BOOL may be any
 
 
 class WorkerProcess:
@@ -116,7 +119,7 @@ class WorkerProcess:
             sizes = _joined_sizes(batch)
             offsets, end = place(sizes)
             if end - MAX_HEADER_BYTES > self._requests.capacity:
-                raise TooLargeError("the inputs take more memory than a request to a model has")  # noqa: TRY301
+                raise TooLargeError("the inputs take more memory than a request to a model has")
             header = encode_header(_run_message(batch.requests[0], batch.rows, sizes))
         except BlindAIError as error:
             self._loop.call_soon(self._finish, batch, Outcome(error=error))
@@ -234,16 +237,16 @@ class WorkerProcess:
     def _copied(
         self, entries: tuple[OutputEntry, ...], offsets: list[int], specs: tuple[TensorSpec, ...]
     ) -> tuple[Tensor, ...]:
-        """The outputs in memory of our own, which the process cannot change any more."""
-        return tuple(
-            decode_tensor(
-                memoryview(self._answers.copy(offset, entry.size)),
-                name=spec.name,
-                datatype=spec.datatype,
-                shape=entry.shape,
-            )
-            for entry, offset, spec in zip(entries, offsets, specs, strict=True)
-        )
+        """The outputs in memory of our own, which the process cannot change any more; sizes were compared before."""
+        outputs = []
+        for entry, offset, spec in zip(entries, offsets, specs, strict=True):
+            raw, datatype, shape = self._answers.copy(offset, entry.size), spec.datatype, entry.shape
+            if datatype in _NOT_AS_THEY_LIE:
+                outputs.append(decode_tensor(memoryview(raw), name=spec.name, datatype=datatype, shape=shape))
+            else:
+                data: Array = np.ndarray(shape, datatype.numpy, raw)
+                outputs.append(Tensor(name=spec.name, datatype=datatype, shape=shape, data=data))
+        return tuple(outputs)
 
     def _erase(self) -> None:
         """Nothing of a batch is left in shared memory when the next one comes."""
