@@ -177,10 +177,18 @@ class InvalidReceiptError(BlindAIError):
 
 
 class InferenceError(BlindAIError):
-    """The server refused or failed a request; `status` is the HTTP status of its sealed answer."""
+    """The server refused or failed a request; `status` is the HTTP status of its sealed answer.
+
+    Attributes:
+        retry_after_s: after how many seconds the same request may succeed (`Retry-After`); `None` says nothing.
+    """
 
     code = "inference"
     status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class InvalidInputError(InferenceError):

@@ -15,7 +15,6 @@ from blindai.bundle import UploadHeader
 from blindai.errors import (
     InvalidInputError,
     InvalidSettingsError,
-    ModelNotReadyError,
     OverloadedError,
     TooLargeError,
 )
@@ -27,8 +26,7 @@ from blindai.server.calls import Call
 from blindai.server.infer import _decode, _is_quick
 from blindai.server.model_store import ModelStore
 from blindai.server.settings import Settings, load_settings
-from blindai.server.worker_pool import WorkerPool
-from blindai.server.worker_process import _packed
+from blindai.server.worker_pool import WorkerPool, _encoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,17 +117,18 @@ async def test_other_requests_go_on_while_a_long_one_is_decoded(body: memoryview
 
 async def test_text_is_packed_for_the_model_beside_the_event_loop() -> None:
     data = np.full(1_000_000, b"", dtype=object)
-    packing = asyncio.create_task(_packed((Tensor(name="x", datatype=Datatype.BYTES, shape=data.shape, data=data),)))
+    packing = asyncio.create_task(_encoded((Tensor(name="x", datatype=Datatype.BYTES, shape=data.shape, data=data),)))
     turns = 0
     while not packing.done():
         await asyncio.sleep(0.001)
         turns += 1
     assert turns >= 3
-    assert len((await packing)[1][0]) == 4_000_000
+    buffers = await packing
+    assert len(buffers[0]) == 4_000_000
 
 
-async def test_a_model_that_answers_with_too_many_elements_is_not_believed(tmp_path: Path) -> None:
-    """Its process could have been taken over: millions of objects would be the server's memory."""
+async def test_a_model_that_answers_with_too_many_elements_is_refused(tmp_path: Path) -> None:
+    """Millions of objects would be the server's memory."""
     store = ModelStore(tmp_path / "store", bytes(32))
     pool = WorkerPool(store, directory=tmp_path)
     model = repeating_model()
@@ -140,7 +139,7 @@ async def test_a_model_that_answers_with_too_many_elements_is_not_believed(tmp_p
     registered = upload.register()
     [answer] = await pool.infer(registered, "public", (text_tensor(), count_tensor(1000)))
     assert answer.data.tolist() == [b"a"] * 1000
-    with pytest.raises(ModelNotReadyError):
+    with pytest.raises(TooLargeError, match="BYTES elements"):
         await pool.infer(registered, "public", (text_tensor(), count_tensor(MAX_BYTES_ELEMENTS + 1)))
     await pool.close()
     store.close()

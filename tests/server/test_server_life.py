@@ -188,7 +188,8 @@ async def test_a_start_that_failed_is_forgotten(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(BlindAIError):
             await pool.infer(model, "public", ())
-        assert pool._starts == {}
+        assert pool.process_ids == ()
+        assert not any(instances.is_starting for instances in pool._all())
     await pool.close()
 
 

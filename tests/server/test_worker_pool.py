@@ -6,15 +6,25 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from server.model_parts import (
+    FOREVER,
+    SOON_S,
+    add_model,
+    added,
+    count_to,
+    counting_model,
+    external_model,
+    floats,
+    own_workers,
+    stored,
+    until,
+    until_busy,
+)
 
 from blindai.bundle import UploadHeader
 from blindai.errors import (
@@ -25,21 +35,21 @@ from blindai.errors import (
     InvalidModelError,
     ModelNotFoundError,
     ModelNotReadyError,
+    TooLargeError,
     UnsealError,
 )
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
 from blindai.server import worker_protocol as protocol
+from blindai.server.cpu_quota import available_cpus, parse_quota
 from blindai.server.model_store import ModelStore
-from blindai.server.worker import available_cpus, parse_quota
-from blindai.server.worker_pool import WorkerPool
+from blindai.server.request_queue import Batch, queued_request
+from blindai.server.statistics import ModelStatistics
+from blindai.server.worker_launch import WorkerLimits, launch_worker
+from blindai.server.worker_pool import PoolOptions, WorkerPool
+from blindai.server.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-
-    from blindai.server.model_store import StoredModel
-
-SOON_S = 20.0
-FOREVER = 10**12
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture
@@ -57,94 +67,6 @@ async def pool(store: ModelStore) -> AsyncIterator[WorkerPool]:
     assert own_workers() == []
 
 
-def serialise(
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-    initialisers: Sequence[onnx.TensorProto] = (),
-) -> bytes:
-    graph = helper.make_graph(nodes, "g", inputs, outputs, list(initialisers))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return bytes(model.SerializeToString())
-
-
-def add_model(constant: float = 1.0) -> bytes:
-    """Y = x + constant, over float [n]."""
-    value = helper.make_tensor("w", TensorProto.FLOAT, [], [constant])
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
-    return serialise([helper.make_node("Add", ["x", "w"], ["y"])], infos[:1], infos[1:], [value])
-
-
-def counting_model() -> bytes:
-    """Counts to x one by one, so that x says how long a run takes."""
-    scalar = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("i", "before", "after")]
-    flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
-    one = helper.make_tensor("one", TensorProto.INT64, [], [1])
-    body = helper.make_graph(
-        [helper.make_node("Add", ["before", "one"], ["after"]), helper.make_node("Identity", ["go"], ["on"])],
-        "body",
-        [scalar[0], flags[0], scalar[1]],
-        [flags[1], scalar[2]],
-        [one],
-    )
-    constants = [
-        helper.make_tensor("zero", TensorProto.INT64, [], [0]),
-        helper.make_tensor("true", TensorProto.BOOL, [], [True]),
-    ]
-    infos = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in "xy"]
-    loop = helper.make_node("Loop", ["x", "true", "zero"], ["y"], body=body)
-    return serialise([loop], infos[:1], infos[1:], constants)
-
-
-def external_model(location: str, count: int, offset: int = 0) -> bytes:
-    """Y = sum(w) + x, with `count` floats w in another file."""
-    weights = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[count], data_location=TensorProto.EXTERNAL)
-    for key, entry in (("location", location), ("offset", str(offset)), ("length", str(4 * count))):
-        weights.external_data.add(key=key, value=entry)
-    nodes = [
-        helper.make_node("ReduceSum", ["w"], ["sum"], keepdims=0),
-        helper.make_node("Add", ["x", "sum"], ["y"]),
-    ]
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
-    return serialise(nodes, infos[:1], infos[1:], [weights])
-
-
-def stored(store: ModelStore, files: bytes | dict[str, bytes], name: str = "m") -> StoredModel:
-    files = files if isinstance(files, dict) else {"m.onnx": files}
-    sizes = tuple((path, len(data)) for path, data in files.items())
-    upload = store.begin_upload(name, UploadHeader(version=None, files=sizes, default_shape=None, load=False))
-    for data in files.values():
-        upload.write(data)
-    upload.complete()
-    return upload.register()
-
-
-def floats(*values: float) -> tuple[Tensor, ...]:
-    data = np.array(values, dtype=np.float32)
-    return (Tensor(name="x", datatype=Datatype.FP32, shape=data.shape, data=data),)
-
-
-def count_to(number: int) -> tuple[Tensor, ...]:
-    return (Tensor(name="x", datatype=Datatype.INT64, shape=(), data=np.array(number, dtype=np.int64)),)
-
-
-async def added(pool: WorkerPool, model: StoredModel, *values: float) -> list[float]:
-    (output,) = await pool.infer(model, "public", floats(*values))
-    return [float(value) for value in output.data]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not condition():  # noqa: ASYNC110  # another process sets no event
-            await asyncio.sleep(0.01)
-
-
-async def until_busy(process_id: int) -> None:
-    """Wait until the process runs its model: it has used a tenth of a second more than loading took."""
-    start = cpu_seconds(process_id)
-    await until(lambda: cpu_seconds(process_id) > start + 0.1)
-
-
 def exists(process_id: int) -> bool:
     return Path(f"/proc/{process_id}").exists()
 
@@ -155,18 +77,6 @@ def seen_by(process_id: int) -> tuple[set[str], list[str], list[str]]:
     names = {entry.partition("=")[0] for entry in (root / "environ").read_text("utf-8").split("\0") if entry}
     descriptors = [str(path.readlink()) for path in (root / "fd").iterdir()]
     return names, descriptors, [path.name for path in (root / "cwd").iterdir()]
-
-
-def cpu_seconds(process_id: int) -> float:
-    fields = Path(f"/proc/{process_id}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def own_workers() -> list[int]:
-    """Children of this process that are workers, or dead and not waited for."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
-    lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [child for child, line in lines.items() if not line or b"blindai.server.worker" in line]
 
 
 def resident_bytes() -> int:
@@ -246,20 +156,22 @@ async def test_every_caller_learns_that_a_model_is_none(store: ModelStore, pool:
         await pool.infer(model, "public", floats(1))
 
 
-async def test_death_of_the_process_fails_what_is_in_flight_and_the_next_request_starts_another(
+async def test_death_of_the_process_fails_what_is_in_flight_and_what_waits_runs_on_the_next(
     store: ModelStore, pool: WorkerPool
 ) -> None:
     model = stored(store, counting_model())
     await pool.load(model, "public")
     (process_id,) = pool.process_ids
-    running = [asyncio.create_task(pool.infer(model, "public", count_to(FOREVER))) for _ in range(3)]
+    running = asyncio.create_task(pool.infer(model, "public", count_to(FOREVER)))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(pool.infer(model, "public", count_to(number))) for number in range(3)]
     await until_busy(process_id)
     os.kill(process_id, signal.SIGKILL)
     async with asyncio.timeout(SOON_S):
-        answers = await asyncio.gather(*running, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [ModelNotReadyError] * 3
-    (output,) = await pool.infer(model, "public", count_to(5))
-    assert output.data == 5
+        with pytest.raises(ModelNotReadyError) as raised:
+            await running
+        assert raised.value.retry_after_s == 1
+        assert [int(output.data) for (output,) in await asyncio.gather(*waiting)] == [0, 1, 2]
     assert pool.process_ids not in ((), (process_id,))
 
 
@@ -268,7 +180,7 @@ async def test_death_of_an_idle_process_is_not_noticed_by_users(store: ModelStor
     await pool.load(model, "public")
     (process_id,) = pool.process_ids
     os.kill(process_id, signal.SIGKILL)
-    await until(lambda: pool.process_ids == ())
+    await until(lambda: process_id not in pool.process_ids)
     assert await added(pool, model, 1) == [2]
 
 
@@ -284,30 +196,34 @@ async def test_one_models_death_is_not_the_others(store: ModelStore, pool: Worke
     assert await added(pool, other, 2) == [3]
 
 
-async def test_a_run_that_takes_too_long_ends_with_its_process(store: ModelStore) -> None:
-    pool = WorkerPool(store, run_timeout_s=0.5)
+async def test_a_run_that_takes_too_long_is_broken_off_and_the_process_goes_on(store: ModelStore) -> None:
+    pool = WorkerPool(store, PoolOptions(run_timeout_s=0.5))
     try:
         model = stored(store, counting_model())
+        await pool.load(model, "public")
+        before = pool.process_ids
         first = asyncio.create_task(pool.infer(model, "public", count_to(FOREVER)))
         await asyncio.sleep(0)
         second = asyncio.create_task(pool.infer(model, "public", count_to(1)))
-        answers = await asyncio.gather(first, second, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [DeadlineExceededError, ModelNotReadyError]
-        (output,) = await pool.infer(model, "public", count_to(3))
-        assert output.data == 3
-        await asyncio.sleep(0.7)
-        assert len(pool.process_ids) == 1  # an idle process has no deadline
+        (answer,) = await asyncio.gather(first, return_exceptions=True)
+        assert isinstance(answer, DeadlineExceededError)
+        (output,) = await second
+        assert output.data == 1
+        assert pool.process_ids == before
     finally:
         await pool.close()
 
 
-async def test_an_answer_above_the_limit_is_not_taken(store: ModelStore) -> None:
-    pool = WorkerPool(store, max_answer_bytes=1000)
+async def test_an_answer_above_the_limit_is_refused_with_words(store: ModelStore) -> None:
+    pool = WorkerPool(store, PoolOptions(max_answer_bytes=1000))
     try:
         model = stored(store, add_model())
         assert await added(pool, model, 1) == [2]
-        with pytest.raises(ModelNotReadyError):
+        before = pool.process_ids
+        with pytest.raises(TooLargeError, match="1000 bytes"):
             await added(pool, model, *range(251))
+        assert await added(pool, model, *range(250)) == [index + 1 for index in range(250)]
+        assert pool.process_ids == before
     finally:
         await pool.close()
 
@@ -410,41 +326,37 @@ async def test_a_process_sees_nothing_of_the_servers_environment_or_descriptors(
                 seen_by(process_id)
             return
         names, descriptors, working_directory = seen_by(process_id)
-    assert names <= {"LANG", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
-    assert sum("socket:" in link for link in descriptors) == 1
-    assert not any("memfd:" in link for link in descriptors)  # the model's files are closed once it is loaded
+    assert names <= {
+        "LANG",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONPATH",
+        "OPENBLAS_NUM_THREADS",
+        "ORT_DISABLE_TELEMETRY",
+    }
+    assert sum("socket:" in link for link in descriptors) == 2
+    # Those of the model are closed once it is loaded; a mapping keeps a descriptor of its own of each arena.
+    assert sorted(link for link in descriptors if "memfd:" in link) == [
+        "/memfd:answers (deleted)",
+        "/memfd:requests (deleted)",
+    ]
     assert working_directory == []
 
 
-def started_worker() -> tuple[subprocess.Popen[bytes], socket.socket, int]:
-    """A worker of our own, its socket, and a descriptor of a counting model."""
-    model = counting_model()
-    descriptor = os.memfd_create("model")
-    os.write(descriptor, model)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "blindai.server.worker", str(theirs.fileno())],
-            pass_fds=(theirs.fileno(), descriptor),
-        )
-    os.close(descriptor)
-    file = protocol.FileEntry(path="m.onnx", descriptor=descriptor, size=len(model))
-    load = protocol.Load(files=(file,), graph_optimization="all", provider="CPUExecutionProvider")
-    ours.sendall(protocol.encode_message(load))
-    return process, ours, descriptor
-
-
-def test_a_process_ends_when_its_socket_closes_even_in_a_run() -> None:
-    process, channel, _ = started_worker()
-    entries, buffers = protocol.pack_tensors(count_to(FOREVER))
-    with channel:
-        length = int.from_bytes(channel.recv(4, socket.MSG_WAITALL), "big")
-        assert isinstance(protocol.decode_from_worker(channel.recv(length, socket.MSG_WAITALL)), protocol.Loaded)
-        run = protocol.Run(id=1, tensors=entries, outputs=())
-        channel.sendall(b"".join([protocol.encode_message(run), *buffers]))
-        asyncio.run(until_busy(process.pid))
-        assert process.poll() is None
-    assert process.wait(SOON_S) == 0
+async def test_a_process_ends_when_the_server_is_gone_even_in_a_run(store: ModelStore, tmp_path: Path) -> None:
+    model = stored(store, counting_model())
+    limits = WorkerLimits(
+        threads=1, max_request_bytes=4096, max_answer_bytes=4096, max_address_space_bytes=2**40, rows_wanted=False
+    )
+    launched = launch_worker(store, model, str(tmp_path), limits)
+    worker = WorkerProcess(launched, max_answer_bytes=4096, on_finished=lambda *_: None, on_ended=lambda _: None)
+    await worker.load()
+    request = queued_request(count_to(FOREVER), (), ModelStatistics())
+    worker.run(Batch(requests=(request,), rows=1, size=request.size))
+    await until_busy(launched.process.pid)
+    assert launched.process.poll() is None
+    launched.control.shutdown(socket.SHUT_RDWR)  # as the end of the server's process would
+    assert await asyncio.to_thread(launched.process.wait, SOON_S) == 0
+    await worker.end()
 
 
 @pytest.mark.parametrize(
@@ -459,22 +371,30 @@ def test_uses_no_more_threads_than_it_may_run_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [b"", b"\xc1", b"\x80", protocol.encode_message(protocol.Loaded(inputs=(), outputs=()))]
+    "header",
+    [
+        b"",
+        b"\xc1",
+        b"\x80",
+        protocol.encode_header(protocol.Failed(code="", message="", hint="")),
+        protocol.encode_header(protocol.Result((), 0, 0, 0)) + b"\0",
+        b"\x95\x90\0\0\0\0",  # one member too many
+    ],
 )
 def test_a_header_that_cannot_be_read_is_a_value_error(header: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        protocol.decode_from_worker(header)
+        protocol.decode_header(header, protocol.Result)
 
 
 @pytest.mark.parametrize("shape", [(-2,), (0,) * 17])
 def test_a_worker_cannot_claim_a_shape_that_is_none(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="none"):
-        protocol.unpack_specs([protocol.SpecEntry(name="x", datatype="FP32", shape=shape)])
+        protocol.unpack_specs([protocol.SpecEntry("x", "FP32", shape)])
 
 
 def test_a_worker_can_only_blame_the_model_the_input_or_itself() -> None:
     def blame(error: Exception) -> BlindAIError:
-        return protocol.error_of(protocol.failure_of(1, error))
+        return protocol.error_of(protocol.failure_of(error))
 
     assert isinstance(blame(InvalidInputError("wrong")), InvalidInputError)
     assert isinstance(blame(InvalidModelError("wrong")), InvalidModelError)

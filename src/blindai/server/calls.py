@@ -82,4 +82,7 @@ def wire_error(error: Exception) -> tuple[int, WireError]:
 def error_reply(error: Exception) -> Reply:
     """The answer that a failure becomes."""
     status, wire = wire_error(error)
-    return Reply(status=status, headers=(("content-type", "application/json"),), body=(wire.encode(),))
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    if isinstance(error, InferenceError) and error.retry_after_s is not None:
+        headers += (("retry-after", str(error.retry_after_s)),)
+    return Reply(status=status, headers=headers, body=(wire.encode(),))

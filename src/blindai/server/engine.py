@@ -1,22 +1,24 @@
-"""Runs one model with ONNX Runtime; imported in a model's own process only (`worker`).
+"""Runs one model with ONNX Runtime; imported in a model's own process (`worker`), or by `engine_thread`.
 
 `model_guard` reads the model first. Requests are checked against the model's inputs before ONNX Runtime sees them, so
 that the messages are ours and say what the model expects; ONNX Runtime's own words may quote data, and go nowhere.
-Leaves out: batching, deadlines, the arena's limit.
+Leaves out: joining requests (`scheduler`), when a run is broken off (`worker`), the limit of its memory (the sandbox).
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto
+from onnx import helper as onnx_helper
 
 from blindai.bundle import SessionOptions
 from blindai.errors import InternalError, InvalidInputError, InvalidModelError
-from blindai.model_guard import check_model
+from blindai.model_guard import MIN_OPSET, check_model
 from blindai.oip.datatypes import MAX_RANK
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
 
@@ -48,6 +50,19 @@ _OPTIMIZATIONS = {
 }
 
 
+class RunSwitch:
+    """Breaks one run off, from another thread; belongs to that run only."""
+
+    __slots__ = ("options",)
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    def break_off(self) -> None:
+        """ONNX Runtime looks before each operator: one that never ends is not reached."""
+        self.options.terminate = True
+
+
 class Engine:
     """One loaded model.
 
@@ -58,20 +73,24 @@ class Engine:
     Attributes:
         inputs: what `run` expects, known after `load`.
         outputs: what it answers.
+        rows_independent: whether requests may be joined along their first axis without changing an answer.
     """
 
     def __init__(self, session: SessionOptions | None = None, *, threads: int = 1) -> None:
         self._options = session or SessionOptions()
         self._threads = threads
         self._session: Any = None
+        self._run: Any = None
+        self.rows_independent = False
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
 
-    def load(self, files: Mapping[str, bytes | memoryview]) -> None:
+    def load(self, files: Mapping[str, bytes | memoryview], *, rows_wanted: bool = False) -> None:
         """Check and load a bundle; the buffers may go afterwards.
 
         Args:
             files: content by flat name; exactly one name ends in `.onnx`.
+            rows_wanted: find out `rows_independent`, too; else it stays false.
 
         Raises:
             InvalidModelError: it must not or cannot be run.
@@ -80,30 +99,34 @@ class Engine:
         external = {path: data for path, data in files.items() if path != model_path}
         model = bytes(files[model_path])
         check_model(model, {path: len(data) for path, data in external.items()})
+        self.rows_independent = rows_wanted and _rows_are_independent(model)
         self._session = self._create_session(model, external)
+        self._run = self._session._sess.run  # noqa: SLF001  # `run` checks again what `check_inputs` has checked
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
 
-    def run(self, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
+    def run(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[str, ...], switch: RunSwitch | None = None
+    ) -> tuple[Tensor, ...]:
         """Predict.
 
         Args:
             inputs: one tensor for each input of the model, in any order.
             outputs: names of the wished outputs, in the order wished; empty means all.
+            switch: breaks the run off; this run's own.
 
         Raises:
             InvalidInputError: they do not fit the model; says what it expects.
-            InternalError: the model failed on them.
+            InternalError: the model failed on them, or the run was broken off.
         """
         check_inputs(inputs, self.inputs)
         wished = _wished_outputs(outputs, self.outputs)
         datatypes = {tensor.datatype for tensor in inputs} | {spec.datatype for spec in wished}
         predict = self._run_ort_values if Datatype.BF16 in datatypes else self._run_arrays
-        return predict(inputs, wished)
+        return predict(inputs, wished, switch.options if switch else None)
 
     def _create_session(self, model: bytes, external: Mapping[str, bytes | memoryview]) -> Any:
-        ort.disable_telemetry_events()
-        ort.set_default_logger_severity(_FATAL)
+        _prepare_runtime()
         options = self._session_options()
         if external:
             options.add_external_initializers_from_files_in_memory(
@@ -127,28 +150,62 @@ class Engine:
         options.graph_optimization_level = _OPTIMIZATIONS[self._options.graph_optimization]
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.add_session_config_entry("session.use_env_allocators", "1")
         # Never guess: a file in ONNX Runtime's own format would pass by the guard.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return options
 
-    def _run_arrays(self, inputs: Sequence[Tensor], wished: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
+    def _run_arrays(self, inputs: Sequence[Tensor], wished: Sequence[TensorSpec], options: Any) -> tuple[Tensor, ...]:
         feed = {tensor.name: _to_onnx(tensor) for tensor in inputs}
         try:
-            arrays = self._session.run([spec.name for spec in wished], feed)
+            arrays = self._run([spec.name for spec in wished], feed, options)
         except Exception:  # noqa: BLE001  # as above; the words may quote data
             raise _run_error() from None
         return tuple(_from_onnx(array, spec) for array, spec in zip(arrays, wished, strict=True))
 
-    def _run_ort_values(self, inputs: Sequence[Tensor], wished: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
+    def _run_ort_values(
+        self, inputs: Sequence[Tensor], wished: Sequence[TensorSpec], options: Any
+    ) -> tuple[Tensor, ...]:
         """The slower way, for BF16, which numpy lacks; strings cannot go it."""
         feed = {tensor.name: _to_ort_value(tensor) for tensor in inputs}
         try:
-            values = self._session.run_with_ort_values([spec.name for spec in wished], feed)
+            values = self._session.run_with_ort_values([spec.name for spec in wished], feed, options)
         except Exception:  # noqa: BLE001  # as above
             raise _run_error() from None
         return tuple(_from_ort_value(value, spec) for value, spec in zip(values, wished, strict=True))
+
+
+@functools.cache
+def _prepare_runtime() -> None:
+    """Once for a process: nothing is sent or logged, and memory grows by what is asked for, not by doubling."""
+    ort.disable_telemetry_events()
+    ort.set_default_logger_severity(_FATAL)
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+
+
+def warm_up() -> None:
+    """Make ONNX Runtime and numpy do once what they do lazily, on a model of our own, without starting a thread."""
+    engine = Engine()
+    node = onnx_helper.make_node("Identity", ["x"], ["y"])
+    x, y = (onnx_helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
+    graph = onnx_helper.make_graph([node], "warm_up", [x], [y])
+    model = onnx_helper.make_model(graph, opset_imports=[onnx_helper.make_opsetid("", MIN_OPSET)], ir_version=4)
+    engine.load({"m.onnx": model.SerializeToString()}, rows_wanted=True)
+    data = np.zeros(1, dtype=np.float32)
+    engine.run((Tensor(name="x", datatype=Datatype.FP32, shape=(1,), data=data),), (), RunSwitch())
+
+
+def _rows_are_independent(model: bytes) -> bool:
+    """The place for `row_independence`, of another branch: until then `auto` joins nothing.
+
+    `return rows_are_independent(onnx.load_from_string(model))`
+    """
+    del model
+    return False
 
 
 def check_inputs(inputs: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:

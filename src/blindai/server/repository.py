@@ -124,6 +124,7 @@ async def _registered(incoming: Upload, store: ModelStore, pool: WorkerPool, *, 
     if not load:
         return incoming.register()
     try:
+        await pool.load(candidate, share)  # also one that was unloaded
         inputs, _ = await pool.metadata(candidate, share)
         _check_default_shape(candidate.default_shape, inputs)
         return incoming.register()

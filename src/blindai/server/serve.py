@@ -36,7 +36,7 @@ from blindai.server.process_guard import forbid_dumps
 from blindai.server.run_folder import run_folder
 from blindai.server.sealed_door import SealedDoor
 from blindai.server.tls_identity import make_tls_identity
-from blindai.server.worker_pool import WorkerPool
+from blindai.server.worker_pool import PoolOptions, WorkerPool
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -88,12 +88,18 @@ def _store_limits(settings: Settings) -> StoreLimits:
 
 
 def _worker_pool(store: ModelStore, settings: Settings, directory: Path) -> WorkerPool:
-    return WorkerPool(
-        store,
+    options = PoolOptions(
         run_timeout_s=settings.run_timeout_s,
+        load_timeout_s=settings.load_timeout_s,
+        idle_worker_s=settings.idle_worker_s,
+        max_workers=settings.max_workers,
+        max_request_bytes=settings.max_body_bytes,
         max_answer_bytes=settings.max_body_bytes,
-        directory=directory,
+        max_worker_bytes=settings.max_worker_bytes,
+        isolation=settings.isolation,
+        batching=settings.batching,
     )
+    return WorkerPool(store, options, directory=directory)
 
 
 def _memory_bytes() -> int:

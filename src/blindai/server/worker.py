@@ -1,78 +1,210 @@
-"""A model's own process: `python -m blindai.server.worker FD`, started by `worker_pool` and by nobody else.
+"""A model's own process: `python -m blindai.server.worker` and four descriptors, started by `worker_launch` only.
+
+    doorbells · breaks of runs · requests (a read-only arena) · answers (an arena)
 
 It loads one model from inherited memory files, then answers requests one after the other until its socket closes.
+A second thread only waits for the server to break a run off, or to be gone.
 Everything it imports and opens before loading is trusted; the model is not.
-Leaves out: the sandbox (no file system, no network, no system calls beyond need) and batching.
+Leaves out: what joins requests to batches (the server does), and the sandbox.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import mmap
 import os
-import select
 import socket
 import sys
 import threading
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING
 
 from blindai.bundle import SessionOptions
-from blindai.server.engine import Engine
+from blindai.errors import TooLargeError
+from blindai.oip.datatypes import Datatype
+from blindai.oip.rest import MAX_BYTES_ELEMENTS
+from blindai.oip.tensors import encode_tensor
+from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
+from blindai.server.engine import Engine, RunSwitch, warm_up
 from blindai.server.process_guard import forbid_dumps
 from blindai.server.worker_protocol import (
-    LENGTH_BYTES,
-    LOAD_ID,
+    BREAK_OFF,
+    DOORBELL,
+    FAILED,
+    LOAD,
+    LOADED,
+    RESULT,
+    RUN,
     Load,
     Loaded,
+    OutputEntry,
     Result,
     Run,
-    decode_from_server,
-    encode_message,
+    decode_header,
+    encode_header,
     failure_of,
     pack_specs,
-    pack_tensors,
-    unpack_tensors,
+    read_inputs,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from blindai.server.worker_protocol import Buffer, FromServer
+    from blindai.oip.tensors import Tensor
 
-_MAX_BUFFERS = 512  # of one sendmsg; the system's IOV_MAX is 1024
+_clock = time.perf_counter_ns
 
 
 class _ServerGone(Exception):  # noqa: N818  # the ordinary end of a worker
     """The socket closed."""
 
 
-def main(descriptor: int) -> None:
-    """Serve one model on an inherited socket until it closes."""
+def main(doorbell: int, control: int, requests: int, answers: int) -> None:
+    """Serve one model on inherited descriptors until the server is gone."""
     forbid_dumps()
-    with socket.socket(fileno=descriptor) as channel, contextlib.suppress(_ServerGone, ConnectionError):
-        threading.Thread(target=_exit_when_closed, args=(descriptor,), daemon=True).start()
-        engine = _load(channel)
-        while engine is not None:
-            _answer(channel, engine)
+    worker = Worker(
+        channel=socket.socket(fileno=doorbell),
+        requests=Arena(requests, writable=False),
+        answers=Arena(answers, writable=True),
+    )
+    for descriptor in (requests, answers):
+        os.close(descriptor)  # the mappings stay
+    with contextlib.suppress(_ServerGone, ConnectionError):
+        load = worker.receive_load()
+        warm_up()
+        # The sandbox closes here: everything trusted is imported and warm, no thread but this one has been started, and
+        # the model has not been looked at: close_process(max_address_space_bytes=load.max_address_space_bytes)
+        threading.Thread(target=worker.watch, args=(socket.socket(fileno=control),), daemon=True).start()
+        if worker.load(load):
+            worker.serve()
 
 
-def _load(channel: socket.socket) -> Engine | None:
-    message, _ = _receive(channel)
-    if not isinstance(message, Load):
-        return None
-    session = SessionOptions(graph_optimization=message.graph_optimization, provider=message.provider)
-    engine = Engine(session, threads=available_cpus())
-    try:
-        with _mapped_files(message) as files:
-            engine.load(files)
-        answer = encode_message(Loaded(inputs=pack_specs(engine.inputs), outputs=pack_specs(engine.outputs)))
-    except Exception as error:  # noqa: BLE001  # whatever it was, the server is told and this process ends
-        _send(channel, [encode_message(failure_of(LOAD_ID, error))])
-        return None
-    _send(channel, [answer])
-    return engine
+class Worker:
+    """The process's state: its engine and the run that it works on.
+
+    Args:
+        channel: doorbells, both ways.
+        requests: what the server writes.
+        answers: what this process writes.
+    """
+
+    def __init__(self, *, channel: socket.socket, requests: Arena, answers: Arena) -> None:
+        self._channel = channel
+        self._requests = requests
+        self._answers = answers
+        self._engine = Engine()
+        self._max_answer_bytes = 0
+        self._current: tuple[int, RunSwitch] | None = None
+        self._broken_id = 0
+
+    def receive_load(self) -> Load:
+        """The server's first message."""
+        kind, length, _ = self._receive()
+        if kind != LOAD:
+            raise _ServerGone
+        return decode_header(self._requests.read_header(length), Load)
+
+    def load(self, message: Load) -> bool:
+        """Load the model and say so; or say why not, which is the end."""
+        session = SessionOptions(graph_optimization=message.graph_optimization, provider=message.provider)
+        self._engine = Engine(session, threads=message.threads)
+        self._max_answer_bytes = min(message.max_answer_bytes, self._answers.capacity)
+        try:
+            with _mapped_files(message) as files:
+                self._engine.load(files, rows_wanted=message.rows_wanted)
+            answer = encode_header(
+                Loaded(
+                    inputs=pack_specs(self._engine.inputs),
+                    outputs=pack_specs(self._engine.outputs),
+                    rows_independent=self._engine.rows_independent,
+                )
+            )
+        except Exception as error:  # noqa: BLE001  # whatever it was, the server is told and this process ends
+            self._send(FAILED, encode_header(failure_of(error)), 0)
+            return False
+        self._send(LOADED, answer, 0)
+        return True
+
+    def serve(self) -> None:
+        """Answer runs for ever."""
+        while True:
+            kind, length, run_id = self._receive()
+            if kind != RUN:
+                raise _ServerGone
+            try:
+                answer = self._run(decode_header(self._requests.read_header(length), Run), run_id)
+            except Exception as error:  # noqa: BLE001  # one request's failure is not the next one's
+                self._send(FAILED, encode_header(failure_of(error)), run_id)
+            else:
+                self._send(RESULT, answer, run_id)
+            finally:
+                self._current = None
+
+    def watch(self, control: socket.socket) -> None:
+        """In a thread: break runs off as told, and end at once when the server is gone, even in the middle of a run."""
+        while True:
+            message = control.recv(BREAK_OFF.size)
+            if len(message) != BREAK_OFF.size:
+                os._exit(0)
+            (self._broken_id,) = BREAK_OFF.unpack(message)  # first, since the run may only be starting
+            current = self._current
+            if current is not None and current[0] == self._broken_id:
+                current[1].break_off()  # each run has its own, so a late one breaks nothing
+
+    def _run(self, message: Run, run_id: int) -> bytes:
+        started = _clock()
+        switch = RunSwitch()
+        self._current = (run_id, switch)
+        if self._broken_id == run_id:
+            switch.break_off()
+        offsets, _ = place(entry.size for entry in message.tensors)
+        views = [
+            self._requests.view(offset, entry.size) for offset, entry in zip(offsets, message.tensors, strict=True)
+        ]
+        inputs = read_inputs(message.tensors, views)
+        ready = _clock()
+        outputs = self._engine.run(inputs, message.outputs, switch)
+        done = _clock()
+        entries = self._write(outputs)
+        return encode_header(Result(entries, ready - started, done - ready, _clock() - done))
+
+    def _write(self, outputs: Sequence[Tensor]) -> tuple[OutputEntry, ...]:
+        """Put the answer into its arena, once it is known to fit."""
+        texts = sum(output.data.size for output in outputs if output.datatype is Datatype.BYTES)
+        if texts > MAX_BYTES_ELEMENTS:
+            raise TooLargeError(
+                f"the model's outputs have {texts} BYTES elements, at most {MAX_BYTES_ELEMENTS} go back"
+            )
+        if (
+            sum(output.data.nbytes for output in outputs if output.datatype is not Datatype.BYTES)
+            > self._max_answer_bytes
+        ):
+            raise self._too_large()
+        buffers = [encode_tensor(output) for output in outputs]
+        sizes = [len(buffer) for buffer in buffers]
+        offsets, end = place(sizes)
+        if sum(sizes) > self._max_answer_bytes or end - MAX_HEADER_BYTES > self._answers.capacity:
+            raise self._too_large()
+        for offset, buffer in zip(offsets, buffers, strict=True):
+            self._answers.write(offset, buffer)
+        return tuple(OutputEntry(output.shape, size) for output, size in zip(outputs, sizes, strict=True))
+
+    def _too_large(self) -> TooLargeError:
+        return TooLargeError(
+            f"the model's outputs take more than the {self._max_answer_bytes} bytes of one answer",
+            hint="Ask for fewer outputs, or send fewer rows at a time.",
+        )
+
+    def _receive(self) -> tuple[int, int, int]:
+        doorbell = self._channel.recv(DOORBELL.size)
+        if len(doorbell) != DOORBELL.size:
+            raise _ServerGone
+        kind, length, run_id = DOORBELL.unpack(doorbell)
+        return kind, length, run_id
+
+    def _send(self, kind: int, header: bytes, run_id: int) -> None:
+        self._answers.write_header(header)
+        self._channel.send(DOORBELL.pack(kind, len(header), run_id))
 
 
 @contextlib.contextmanager
@@ -90,86 +222,5 @@ def _mapped_files(message: Load) -> Iterator[dict[str, bytes | memoryview]]:
         yield files
 
 
-def _answer(channel: socket.socket, engine: Engine) -> None:
-    message, buffers = _receive(channel)
-    if not isinstance(message, Run):
-        raise _ServerGone
-    try:
-        outputs = engine.run(unpack_tensors(message.tensors, buffers), message.outputs)
-        entries, data = pack_tensors(outputs)
-        answer: list[Buffer] = [encode_message(Result(id=message.id, tensors=entries)), *data]
-    except Exception as error:  # noqa: BLE001  # one request's failure is not the next one's
-        answer = [encode_message(failure_of(message.id, error))]
-    _send(channel, answer)
-
-
-def _receive(channel: socket.socket) -> tuple[FromServer, list[memoryview]]:
-    length = int.from_bytes(_read(channel, LENGTH_BYTES), "big")
-    message = decode_from_server(_read(channel, length))
-    sizes = [entry.size for entry in message.tensors] if isinstance(message, Run) else []
-    return message, [_read(channel, size) for size in sizes]
-
-
-def _read(channel: socket.socket, size: int) -> memoryview:
-    """Exactly `size` bytes, in memory of their own, so that they are aligned for any datatype."""
-    buffer = memoryview(bytearray(size))
-    filled = 0
-    while filled < size:
-        received = channel.recv_into(buffer[filled:])
-        if not received:
-            raise _ServerGone
-        filled += received
-    return buffer
-
-
-def _send(channel: socket.socket, buffers: Sequence[Buffer]) -> None:
-    views = [memoryview(buffer).cast("B") for buffer in buffers]
-    pending = [view for view in views if view.nbytes]
-    while pending:
-        sent = channel.sendmsg(pending[:_MAX_BUFFERS])
-        while pending and sent >= pending[0].nbytes:
-            sent -= pending.pop(0).nbytes
-        if sent:
-            pending[0] = pending[0][sent:]
-
-
-def _exit_when_closed(descriptor: int) -> None:
-    """End at once when the server is gone, even in the middle of a run."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLRDHUP)
-    poll.poll()
-    os._exit(0)
-
-
-def available_cpus() -> int:
-    """How many threads can really run: the affinity, cut to the control group's quota."""
-    affinity = len(os.sched_getaffinity(0))
-    return max(1, min(affinity, math.ceil(_cgroup_quota() or affinity)))
-
-
-def _cgroup_quota() -> float | None:
-    """The smallest quota of this process's control group (version 2) and those above it, in CPUs."""
-    quotas = []
-    try:
-        own = Path("/proc/self/cgroup").read_text("ascii").rpartition("0::")[2].strip()
-        group = Path("/sys/fs/cgroup") / own.lstrip("/")
-        for path in (group, *group.parents):
-            with contextlib.suppress(OSError):
-                quotas.append(parse_quota((path / "cpu.max").read_text("ascii")))
-    except (OSError, ValueError):
-        return None
-    return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def parse_quota(cpu_max: str) -> float | None:
-    """CPUs in a `cpu.max` file: `max 100000` is none, `150000 100000` is 1.5.
-
-    Raises:
-        ValueError: another form.
-    """
-    quota, period = cpu_max.split()
-    return None if quota == "max" else int(quota) / int(period)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*(int(argument) for argument in sys.argv[1:5]))

@@ -7,37 +7,83 @@ Leaves out: what is said to it afterwards (`worker_pool`), and the sandbox.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import blindai
 from blindai.errors import ModelNotReadyError
+from blindai.server.arena import create_arena, read_only
 from blindai.server.worker_protocol import FileEntry, Load
 
 if TYPE_CHECKING:
     from blindai.server.model_store import ModelStore, StoredModel
 
-Launched = tuple[subprocess.Popen[bytes], socket.socket, Load]
-
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
-def launch_worker(store: ModelStore, model: StoredModel, directory: str) -> Launched:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """What one process may use.
+
+    Attributes:
+        threads: of one operator.
+        max_request_bytes: of all raw inputs of one batch.
+        max_answer_bytes: of all raw outputs of one batch.
+        max_address_space_bytes: of the process; for the sandbox.
+        rows_wanted: whether the graph is asked if it keeps rows apart.
+    """
+
+    threads: int
+    max_request_bytes: int
+    max_answer_bytes: int
+    max_address_space_bytes: int
+    rows_wanted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """A process that was just started, and our ends of what joins us.
+
+    Attributes:
+        process: the process.
+        doorbell: socket for doorbells.
+        control: socket on which runs are broken off.
+        requests: memory file that we write.
+        answers: memory file that the process writes.
+        load: the message that tells it what it has inherited.
+    """
+
+    process: subprocess.Popen[bytes]
+    doorbell: socket.socket
+    control: socket.socket
+    requests: int
+    answers: int
+    load: Load
+
+    def close(self) -> None:
+        """Give up our ends, which ends the process."""
+        self.doorbell.close()
+        self.control.close()
+        os.close(self.requests)
+        os.close(self.answers)
+
+
+def launch_worker(store: ModelStore, model: StoredModel, directory: str, limits: WorkerLimits) -> Launched:
     """Decrypt a model and start its process; blocks, so it belongs in a thread.
 
     Args:
         store: where the model is read from.
         model: which.
         directory: an empty one, in which the process runs.
-
-    Returns:
-        The process, our end of its socket, and the message that tells it what it has inherited.
+        limits: what the process may use.
 
     Raises:
         ModelNotReadyError: no memory or no process to be had.
@@ -46,10 +92,13 @@ def launch_worker(store: ModelStore, model: StoredModel, directory: str) -> Laun
     """
     files = _memory_files(store, model)
     try:
-        process, channel = _spawn(files, directory)
+        return _spawn(files, directory, _load_message(model, files, limits), limits)
+    except OSError:
+        raise ModelNotReadyError(
+            "the server cannot start a process for the model", hint="Try again later.", retry_after_s=1
+        ) from None
     finally:
         _close_all(files)
-    return process, channel, _load_message(model, files)
 
 
 def _memory_files(store: ModelStore, model: StoredModel) -> dict[str, int]:
@@ -64,7 +113,9 @@ def _memory_files(store: ModelStore, model: StoredModel) -> dict[str, int]:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:
         _close_all(files)
-        raise ModelNotReadyError("the server has no memory left for the model", hint="Try again later.") from None
+        raise ModelNotReadyError(
+            "the server has no memory left for the model", hint="Try again later.", retry_after_s=1
+        ) from None
     except BaseException:
         _close_all(files)
         raise
@@ -83,40 +134,59 @@ def _close_all(files: dict[str, int]) -> None:
         os.close(descriptor)
 
 
-def _load_message(model: StoredModel, files: dict[str, int]) -> Load:
+def _load_message(model: StoredModel, files: dict[str, int], limits: WorkerLimits) -> Load:
     manifest = model.manifest
     return Load(
-        files=tuple(FileEntry(path=f.path, descriptor=files[f.path], size=f.size) for f in manifest.files),
+        files=tuple(FileEntry(f.path, files[f.path], f.size) for f in manifest.files),
         graph_optimization=manifest.session.graph_optimization,
         provider=manifest.session.provider,
+        threads=limits.threads,
+        max_answer_bytes=limits.max_answer_bytes,
+        max_address_space_bytes=limits.max_address_space_bytes,
+        rows_wanted=limits.rows_wanted,
     )
 
 
-def _spawn(files: dict[str, int], directory: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a worker that inherits its end of a socket and the model's files, under the same numbers."""
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603  # fixed arguments
-                [sys.executable, "-P", "-m", "blindai.server.worker", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), *files.values()),
-                env=_environment(),
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C at the server lets its requests finish
-                stderr=subprocess.DEVNULL,  # what a model makes a library print may be a user's data
-            )
-    except OSError:
-        ours.close()
-        raise ModelNotReadyError("the server cannot start a process for the model", hint="Try again later.") from None
-    ours.setblocking(False)  # noqa: FBT003  # the standard library's signature
-    return process, ours
+def _spawn(files: dict[str, int], directory: str, load: Load, limits: WorkerLimits) -> Launched:
+    """Start a worker that inherits its ends and the model's files, under the same numbers; it cannot write requests."""
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        (doorbell, its_doorbell), (control, its_control) = (_pair(ours, theirs) for _ in range(2))
+        requests, answers = (
+            _owned(ours, create_arena(name, size))
+            for name, size in (("requests", limits.max_request_bytes), ("answers", limits.max_answer_bytes))
+        )
+        inherited = (its_doorbell.fileno(), its_control.fileno(), _owned(theirs, read_only(requests)), answers)
+        process = subprocess.Popen(  # noqa: S603  # fixed arguments
+            [sys.executable, "-P", "-m", "blindai.server.worker", *(str(number) for number in inherited)],
+            pass_fds=(*inherited, *files.values()),
+            env=_environment(),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C at the server lets its requests finish
+            stderr=subprocess.DEVNULL,  # what a model makes a library print may be a user's data
+        )
+        ours.pop_all()
+    return Launched(process=process, doorbell=doorbell, control=control, requests=requests, answers=answers, load=load)
+
+
+def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Two ends on which messages keep their bounds; ours never blocks."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left.setblocking(False)  # noqa: FBT003  # the standard library's signature
+    return ours.enter_context(left), theirs.enter_context(right)
+
+
+def _owned(stack: contextlib.ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def _environment() -> dict[str, str]:
     """Nothing of the server's own environment: no `ORT_*`, no proxy, no secret."""
     environment = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    # So that importing starts no thread: the sandbox closes a process of one.
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
     root = Path(blindai.__file__).parents[1]
     if str(root) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         environment["PYTHONPATH"] = str(root)

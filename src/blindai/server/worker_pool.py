@@ -1,21 +1,33 @@
-"""The processes that run models: one for each model digest and share (a tenant, or a client), started on first need.
+"""The processes that run models: one or more for each model digest and share (a tenant, or a client).
 
-    model store → memory files → process (`worker_launch`, `worker`) ⇄ socket ⇄ `worker_process` ⇄ `WorkerPool.infer`
+    model store → memory files → process (`worker_launch`, `worker`) ⇄ arenas ⇄ `worker_process`
+    `WorkerPool.infer` → `scheduler` (queue, batches) → `instances` (starts, restarts) → that process
 
-When a process dies its requests fail with `ModelNotReadyError`, and the next request starts another.
-Leaves out: the sandbox, batching, queue limits, back-off, idle processes, and tenants.
+Started on first need, ended when nobody has used them for a while or somebody else needs their place.
+`isolation` says what shares a process; requests of different shares never run in one batch whatever it says.
+Leaves out: who may run what, and the sandbox.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import tempfile
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blindai.errors import BlindAIError, DeadlineExceededError, ModelNotReadyError
+from blindai.errors import BlindAIError, DeadlineExceededError, ModelNotReadyError, OverloadedError
+from blindai.oip.datatypes import Datatype
+from blindai.oip.tensors import encode_tensor
+from blindai.server.batching import check_batch
+from blindai.server.cpu_quota import available_cpus
+from blindai.server.instances import Instances
 from blindai.server.model_config import RunWish
-from blindai.server.worker_launch import launch_worker
+from blindai.server.request_queue import queued_request, signature_of
+from blindai.server.statistics import ModelStatistics
+from blindai.server.worker_launch import WorkerLimits, launch_worker
 from blindai.server.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -23,11 +35,65 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blindai.oip.tensors import Tensor, TensorSpec
+    from blindai.server.arena import Buffer
+    from blindai.server.model_config import QueuePolicy
     from blindai.server.model_store import ModelStore, StoredModel
+    from blindai.server.runner import Runner
     from blindai.server.worker_launch import Launched
 
 _NO_WISH = RunWish()
-MAX_ANSWER_BYTES = 1024 * 1024 * 1024
+_MIB = 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * _MIB
+
+
+class ModelState(enum.StrEnum):
+    """Of a model, as Triton's repository index calls it."""
+
+    READY = "READY"
+    LOADING = "LOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """How models are run.
+
+    Attributes:
+        run_timeout_s: longest run of a model; then it is broken off.
+        load_timeout_s: longest start of a process, loading included.
+        idle_worker_s: after which a process that nobody uses ends.
+        max_workers: processes at a time.
+        max_request_bytes: largest sum of a batch's inputs.
+        max_answer_bytes: largest sum of a batch's outputs.
+        max_worker_bytes: address space of one process.
+        isolation: what shares a process (`settings.Settings.isolation`).
+        batching: whether waiting requests may run as one batch.
+    """
+
+    run_timeout_s: float = 60.0
+    load_timeout_s: float = 300.0
+    idle_worker_s: float = 60.0
+    max_workers: int = 64
+    max_request_bytes: int = 256 * _MIB
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+    max_worker_bytes: int = 16 * 1024 * _MIB
+    isolation: str = "tenant"
+    batching: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class _Served:
+    """What is known of one model version.
+
+    Attributes:
+        statistics: its counts.
+        unloaded: whether somebody asked for that.
+        outcome: how it was last started: "" if well, `None` if never.
+    """
+
+    statistics: ModelStatistics = field(default_factory=ModelStatistics)
+    unloaded: bool = False
+    outcome: str | None = None
 
 
 class WorkerPool:
@@ -35,47 +101,51 @@ class WorkerPool:
 
     Args:
         store: where models are read from.
-        run_timeout_s: longest run of a model; its process ends with it.
-        load_timeout_s: longest start of a process, loading included.
-        max_answer_bytes: largest sum of a request's outputs.
+        options: how they are run.
         directory: where it makes the empty folder in which its processes run; the system's for such if `None`.
     """
 
     def __init__(
         self,
         store: ModelStore,
+        options: PoolOptions = PoolOptions(),
         *,
-        run_timeout_s: float = 60.0,
-        load_timeout_s: float = 300.0,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
         directory: Path | None = None,
     ) -> None:
         self._store = store
-        self._run_timeout_s = run_timeout_s
-        self._load_timeout_s = load_timeout_s
-        self._max_answer_bytes = max_answer_bytes
-        self._starts: dict[tuple[str, str], asyncio.Task[WorkerProcess]] = {}
+        self._options = options
+        self._cpus = available_cpus()
+        self._instances: dict[tuple[str, str], list[Instances]] = {}
+        self._served: dict[tuple[str, str, str], _Served] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._ending: dict[Instances, asyncio.Event] = {}
+        self._active = 0
+        self._drained: asyncio.Event | None = None
         self._empty_directory = tempfile.TemporaryDirectory(prefix="blindai-worker-", dir=directory)
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Of the processes that are up."""
-        return tuple(worker.process_id for worker in self._running())
+        """Of the processes that are ready."""
+        runners = (runner for instances in self._all() for runner in instances.runners)
+        return tuple(runner.process_id for runner in runners if runner.process_id is not None)
 
     async def load(self, model: StoredModel, share: str) -> None:
-        """Start the model's process if it is not up.
+        """Start the model's processes if they are not up; undoes `unload`.
 
         Raises:
             InvalidModelError: the model cannot be run.
-            ModelNotReadyError: its process died while it loaded.
+            ModelNotReadyError: its process died while it loaded, and when it may be tried again.
             DeadlineExceededError: it loads for too long.
+            OverloadedError: there are too many processes, all of them in use.
         """
-        await self._worker(model, share)
+        self._entry(model).unloaded = False
+        await self._find(model, share).ready()
 
     async def metadata(self, model: StoredModel, share: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """The model's inputs and outputs; loads it if need be, and raises what `load` does."""
-        worker = await self._worker(model, share)
-        return worker.inputs, worker.outputs
+        self._require_loaded(model)
+        runner = await self._find(model, share).ready()
+        return runner.inputs, runner.outputs
 
     async def infer(
         self,
@@ -98,89 +168,256 @@ class WorkerPool:
         Raises:
             InvalidInputError: they do not fit the model.
             InternalError: the model failed on them.
-            ModelNotReadyError: its process died.
+            TooLargeError: its outputs are larger than an answer may be.
+            OverloadedError: too many requests wait for it.
+            ModelNotReadyError: its process died, it is unloaded, or the request waited too long.
             DeadlineExceededError: it ran for too long.
         """
-        worker = await self._worker(model, share)
-        del wish
-        return await worker.infer(inputs, outputs)
+        served = self._require_loaded(model)
+        came_ns = time.monotonic_ns()
+        self._active += 1
+        try:
+            return await self._infer(model, share, (inputs, outputs), wish, served=served)
+        except BlindAIError:
+            served.statistics.fail.add(time.monotonic_ns() - came_ns)
+            raise
+        finally:
+            self._active -= 1
+            if self._drained is not None and not self._active:
+                self._drained.set()
+
+    def statistics(self, model: StoredModel) -> ModelStatistics:
+        """Counts of a model version, which go on counting."""
+        return self._entry(model).statistics
+
+    def state(self, model: StoredModel) -> tuple[ModelState, str]:
+        """Whether the model could run now, and if not, why.
+
+        A model whose idle processes ended is ready: the next request starts it again.
+        """
+        served = self._entry(model)
+        if served.unloaded:
+            return ModelState.UNAVAILABLE, "unloaded"
+        of_model = [instances for instances in self._all() if _key(model) in instances.names]
+        if any(instances.runners for instances in of_model):
+            return ModelState.READY, ""
+        if any(instances.is_starting for instances in of_model):
+            return ModelState.LOADING, ""
+        if served.outcome is None:
+            return ModelState.UNAVAILABLE, "not loaded yet"
+        return (ModelState.UNAVAILABLE, served.outcome) if served.outcome else (ModelState.READY, "")
+
+    async def unload(self, model: StoredModel) -> None:
+        """End the model's processes, and refuse requests until somebody loads it again."""
+        self._entry(model).unloaded = True
+        for instances in list(self._all()):
+            instances.names.discard(_key(model))
+            if not instances.names:
+                await self._close(instances)
 
     async def stop(self, model: StoredModel) -> None:
-        """End the model's processes, whatever they are doing; their memory comes back."""
-        for key in [key for key in self._starts if key[0] == model.digest]:
-            await _end(self._starts.pop(key))
+        """End the model's processes, whatever they are doing; their memory comes back, and its counts are forgotten."""
+        for instances in [instances for instances in self._all() if instances.model.digest == model.digest]:
+            await self._close(instances)
+        for key in [key for key in self._served if key[2] == model.digest]:
+            del self._served[key]
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests, and wait until the others have ended, or time has run out."""
+        self._drained = asyncio.Event()
+        if self._active:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._drained.wait()
 
     async def close(self) -> None:
         """End all processes."""
-        starts, self._starts = tuple(self._starts.values()), {}
-        for start in starts:
-            await _end(start)
+        for instances in list(self._all()):
+            await self._close(instances)
+        while self._closing:
+            await asyncio.wait(self._closing)
         self._empty_directory.cleanup()
 
-    def _running(self) -> Iterator[WorkerProcess]:
-        for start in self._starts.values():
-            if start.done() and not start.cancelled() and start.exception() is None and start.result().alive:
-                yield start.result()
+    async def _infer(
+        self,
+        model: StoredModel,
+        share: str,
+        asked: tuple[tuple[Tensor, ...], tuple[str, ...]],
+        wish: RunWish,
+        *,
+        served: _Served,
+    ) -> tuple[Tensor, ...]:
+        inputs, outputs = asked
+        config = model.config
+        if config.max_batch_size:
+            check_batch(inputs, config.max_batch_size)
+        has_text = Datatype.BYTES in [tensor.datatype for tensor in inputs]
+        buffers = await _encoded(inputs) if has_text else None
+        request = queued_request(inputs, outputs, served.statistics, buffers)
+        instances = self._find(model, share)
+        scheduler = instances.scheduler
+        if scheduler.rule.may_join:
+            request.signature, request.rows = signature_of(inputs, outputs, share)
+        if config.queue.priority_levels:
+            request.priority = _priority(wish, config.queue)
+        request.deadline_s = wish.deadline_s
+        if not instances.runners:
+            instances.ensure_started()
+        return await scheduler.infer(request, _queue_timeout_s(wish, config.queue))
 
-    async def _worker(self, model: StoredModel, share: str) -> WorkerProcess:
-        """The model's process, up and loaded; callers that come meanwhile wait for the same start."""
-        key = (model.digest, share)
-        start = self._starts.get(key)
-        if start is None or _is_over(start):
-            start = asyncio.create_task(self._start(model, before=start))
-            start.add_done_callback(lambda done: self._forget_failed(key, done))
-            self._starts[key] = start
+    def _require_loaded(self, model: StoredModel) -> _Served:
+        if self._drained is not None:
+            raise ModelNotReadyError("the server is being stopped", hint="Try another one, or later.", retry_after_s=1)
+        served = self._served.get(_key(model))
+        if served is None:
+            served = self._entry(model)
+        if served.unloaded:
+            raise ModelNotReadyError("the model is unloaded", hint="Load it first.")
+        return served
+
+    def _entry(self, model: StoredModel) -> _Served:
+        return self._served.setdefault(_key(model), _Served())
+
+    def _all(self) -> Iterator[Instances]:
+        for entries in self._instances.values():
+            yield from entries
+
+    def _find(self, model: StoredModel, share: str) -> Instances:
+        """The model's instances; equal files that are served otherwise are others."""
+        place = (model.digest, share if self._options.isolation == "tenant" else "")
+        for instances in self._instances.get(place, ()):
+            if instances.model.config is model.config or instances.model.config == model.config:
+                break
+        else:
+            instances = Instances(
+                model,
+                batching=self._options.batching,
+                run_timeout_s=self._options.run_timeout_s,
+                idle_s=self._options.idle_worker_s,
+                start_runner=self._start_runner,
+                on_outcome=self._note_outcome,
+                on_idle=self._close_soon,
+            )
+            self._instances.setdefault(place, []).append(instances)
+        key = _key(model)
+        if key not in instances.names:
+            instances.names.add(key)
+        return instances
+
+    def _note_outcome(self, instances: Instances, error: BlindAIError | None) -> None:
+        for key in instances.names:
+            if key in self._served:
+                self._served[key].outcome = "" if error is None else str(error)
+
+    def _close_soon(self, instances: Instances) -> None:
+        task = asyncio.get_running_loop().create_task(self._close(instances))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, instances: Instances) -> None:
+        for place, entries in list(self._instances.items()):
+            if instances in entries:
+                entries.remove(instances)
+                if not entries:
+                    del self._instances[place]
+        if instances in self._ending:
+            await self._ending[instances].wait()
+            return
+        self._ending[instances] = gone = asyncio.Event()  # its processes count until they are gone
         try:
-            return await asyncio.shield(start)
-        except asyncio.CancelledError:
-            if start.cancelled():
-                raise ModelNotReadyError("the model was stopped while it loaded", hint="Try again.") from None
-            raise
+            await instances.close()
+        finally:
+            del self._ending[instances]
+            gone.set()
 
-    def _forget_failed(self, key: tuple[str, str], start: asyncio.Task[WorkerProcess]) -> None:
-        """Every waiting request raises the failure; if none waits any more, asyncio need not complain of it."""
-        if (start.cancelled() or start.exception() is not None) and self._starts.get(key) is start:
-            del self._starts[key]
-
-    async def _start(self, model: StoredModel, *, before: asyncio.Task[WorkerProcess] | None) -> WorkerProcess:
-        """Start a process once the one before it is gone."""
-        if before is not None:
-            await _end(before)
-        process, channel, load = await self._launch(model)
-        worker = WorkerProcess(process, run_timeout_s=self._run_timeout_s, max_answer_bytes=self._max_answer_bytes)
+    async def _start_runner(self, instances: Instances) -> Runner:
+        await self._make_room(instances)
         try:
-            async with asyncio.timeout(self._load_timeout_s):
-                await worker.connect(channel, load)
+            async with asyncio.timeout(self._options.load_timeout_s):
+                return await self._loaded_runner(instances)
         except TimeoutError:
-            await worker.end()
-            raise DeadlineExceededError(f"the model was not loaded within {self._load_timeout_s:g} s") from None
+            raise DeadlineExceededError(f"the model was not loaded within {self._options.load_timeout_s:g} s") from None
+
+    async def _loaded_runner(self, instances: Instances) -> Runner:
+        model, options = instances.model, self._options
+        config = model.config
+        limits = WorkerLimits(
+            threads=config.intra_op_threads or max(1, self._cpus // max(1, config.instances)),
+            max_request_bytes=options.max_request_bytes,
+            max_answer_bytes=options.max_answer_bytes,
+            max_address_space_bytes=options.max_worker_bytes,
+            rows_wanted=options.batching and config.batching == "auto",
+        )
+        if options.isolation == "thread":
+            from blindai.server.engine_thread import EngineThread  # noqa: PLC0415  # else no ONNX Runtime in this process
+
+            thread = EngineThread(limits, on_finished=instances.finished, on_ended=instances.ended)
+            await thread.load(self._store, model)
+            return thread
+        launched = await self._launch(model, limits)
+        worker = WorkerProcess(
+            launched,
+            max_answer_bytes=options.max_answer_bytes,
+            on_finished=instances.finished,
+            on_ended=instances.ended,
+        )
+        try:
+            await worker.load()
         except BaseException:
             await worker.end()
             raise
         return worker
 
-    async def _launch(self, model: StoredModel) -> Launched:
+    async def _make_room(self, needy: Instances) -> None:
+        """End what has been unused longest, anybody's, until the processes are not too many."""
+        while sum(other.process_count for other in (*self._all(), *self._ending)) > self._options.max_workers:
+            unused = [other for other in self._all() if other is not needy and other.process_count and other.is_unused]
+            if unused:
+                await self._close(min(unused, key=lambda other: other.scheduler.last_used_s))
+            elif self._ending:
+                await next(iter(self._ending.values())).wait()
+            else:
+                raise OverloadedError(
+                    "as many models run as this server runs at a time, and all of them are in use",
+                    hint="Try again in a second.",
+                    retry_after_s=1,
+                )
+
+    async def _launch(self, model: StoredModel, limits: WorkerLimits) -> Launched:
         """Start the process in a thread; a thread cannot be stopped, so on the way out its result is undone."""
-        launch = asyncio.create_task(asyncio.to_thread(launch_worker, self._store, model, self._empty_directory.name))
+        launch = asyncio.create_task(
+            asyncio.to_thread(launch_worker, self._store, model, self._empty_directory.name, limits)
+        )
         try:
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
             with contextlib.suppress(BlindAIError):
-                process, channel, _ = await launch
-                channel.close()
-                process.kill()
-                await asyncio.to_thread(process.wait)
+                launched = await launch
+                launched.process.kill()
+                await asyncio.to_thread(launched.process.wait)
+                launched.close()
             raise
 
 
-def _is_over(start: asyncio.Task[WorkerProcess]) -> bool:
-    """Whether a start has failed, or its process has died since."""
-    return start.done() and (start.cancelled() or start.exception() is not None or not start.result().alive)
+def _key(model: StoredModel) -> tuple[str, str, str]:
+    return model.name, model.version, model.digest
 
 
-async def _end(start: asyncio.Task[WorkerProcess]) -> None:
-    """Stop a start, or the process that came of it."""
-    start.cancel()
-    await asyncio.wait([start])
-    if not start.cancelled() and start.exception() is None:
-        await start.result().end()
+async def _encoded(inputs: tuple[Tensor, ...]) -> tuple[Buffer, ...]:
+    """Text is put together in a thread, since the event loop is everybody's; numbers are sent from where they lie."""
+    return await asyncio.to_thread(lambda: tuple(map(encode_tensor, inputs)))
+
+
+def _priority(wish: RunWish, policy: QueuePolicy) -> int:
+    """From 0, first; as in Triton, one that is not among the levels is the default."""
+    levels = policy.priority_levels
+    wished = wish.priority if 1 <= wish.priority <= levels else policy.default_priority_level
+    return (wished if 1 <= wished <= levels else (levels + 1) // 2) - 1
+
+
+def _queue_timeout_s(wish: RunWish, policy: QueuePolicy) -> float | None:
+    """A request may only shorten its wait."""
+    timeout_us = policy.default_timeout_us
+    if policy.allow_timeout_override and wish.queue_timeout_us:
+        timeout_us = min(timeout_us, wish.queue_timeout_us) if timeout_us else wish.queue_timeout_us
+    return timeout_us / 1e6 if timeout_us else None

@@ -1,7 +1,9 @@
-"""One model's process as the server sees it: requests go out, answers come back and are parsed as hostile.
+"""One model's process as the server sees it: batches go out, answers come back and are parsed as hostile.
 
-A model may have taken its process over: sizes are compared before anything is read, and nonsense ends the process.
-Leaves out: when processes start and stop (`worker_pool`), and how they are started (`worker_launch`).
+Rows of joined requests are written one behind the other, so the process sees one request and knows nothing of batches.
+A model may have taken its process over: its headers and outputs are copied before they are looked at, sizes are
+compared before anything is copied, and nonsense ends the process.
+Leaves out: which batch, when, and for how long (`scheduler`); how processes are started (`worker_launch`).
 """
 
 from __future__ import annotations
@@ -10,210 +12,320 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from blindai.errors import BlindAIError, DeadlineExceededError, ModelNotReadyError
-from blindai.oip.datatypes import Datatype, element_count
-from blindai.oip.rest import MAX_BYTES_ELEMENTS
+import numpy as np
+
+from blindai.errors import BlindAIError, ModelNotReadyError, TooLargeError
+from blindai.oip.datatypes import Datatype
+from blindai.oip.tensors import Tensor, decode_tensor
+from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
 from blindai.server.log import LOG
+from blindai.server.request_queue import Outcome
+from blindai.server.statistics import RunTimes
 from blindai.server.worker_protocol import (
-    LENGTH_BYTES,
-    LOAD_ID,
-    MAX_HEADER_BYTES,
+    BREAK_OFF,
+    DOORBELL,
+    FAILED,
+    LOAD,
+    LOADED,
+    RESULT,
+    RUN,
     Failed,
     Loaded,
     Result,
     Run,
-    decode_from_worker,
-    encode_message,
+    TensorEntry,
+    check_outputs,
+    decode_header,
+    encode_header,
     error_of,
-    pack_tensors,
     unpack_specs,
-    unpack_tensors,
 )
 
 if TYPE_CHECKING:
-    import socket
-    import subprocess
+    from collections.abc import Callable
 
-    from blindai.oip.tensors import Tensor, TensorSpec
-    from blindai.server.worker_protocol import Buffer, FromWorker, Load, TensorEntry
+    from blindai.oip.datatypes import Array
+    from blindai.oip.tensors import TensorSpec
+    from blindai.server.arena import Buffer
+    from blindai.server.request_queue import Batch, QueuedRequest
+    from blindai.server.runner import Ended, Finished
+    from blindai.server.worker_launch import Launched
+    from blindai.server.worker_protocol import OutputEntry
 
-_STREAM_LIMIT = 1024 * 1024
+    Writer = Callable[[int, Buffer], None]
+
+_QUICK_BYTES = 1024 * 1024  # more than this is copied in a thread: the event loop is everybody's
+_LOAD_ID = 0
+_NOT_AS_THEY_LIE = (Datatype.BYTES, Datatype.BOOL)  # the bytes of a BOOL may be any
 
 
 class WorkerProcess:
-    """One process and the requests that wait for it; belongs to one event loop.
+    """One process and the batch that it runs (`runner.Runner`).
 
     Args:
-        process: just started.
-        run_timeout_s: longest run of a model; the process ends with it.
-        max_answer_bytes: largest sum of a request's outputs.
-
-    Attributes:
-        inputs: of the model, once it is loaded.
-        outputs: likewise.
-        alive: until the process has ended or must end.
+        launched: the process, just started; belongs to this object from now on.
+        max_answer_bytes: largest sum of a batch's outputs.
+        on_finished: called with each batch's outcome.
+        on_ended: called when the process ends by itself.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], *, run_timeout_s: float, max_answer_bytes: int) -> None:
+    def __init__(self, launched: Launched, *, max_answer_bytes: int, on_finished: Finished, on_ended: Ended) -> None:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
-        self.alive = True
-        self._process = process
-        self._run_timeout_s = run_timeout_s
+        self.rows_independent = False
+        self.process_id: int | None = launched.process.pid
+        self.batch: Batch | None = None
+        self.on_finished = on_finished
+        self.on_ended = on_ended
+        self._launched = launched
         self._max_answer_bytes = max_answer_bytes
-        self._waiting: dict[int, asyncio.Future[tuple[Tensor, ...]]] = {}
-        self._next_id = LOAD_ID + 1
-        self._deadline: asyncio.TimerHandle | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._reaping: asyncio.Task[int] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._requests = Arena(launched.requests, writable=True)
+        self._answers = Arena(launched.answers, writable=True)
+        self.max_batch_bytes = self._requests.capacity
+        self._loading: asyncio.Future[Loaded | BlindAIError] | None = None
+        self._run_id = _LOAD_ID
+        self._used = MAX_HEADER_BYTES, 0, MAX_HEADER_BYTES  # end of the tensors, header and end of the answer's
+        self._header_length = 0
+        self._wished: tuple[TensorSpec, ...] = ()
+        self._alive = True
+        self._copying: asyncio.Task[None] | None = None
+        self._reaping: asyncio.Task[None] | None = None
+        self._loop.add_reader(launched.doorbell.fileno(), self._on_doorbell)
 
-    @property
-    def process_id(self) -> int:
-        """The system's number of it."""
-        return self._process.pid
-
-    async def connect(self, channel: socket.socket, load: Load) -> None:
-        """Load the model, then start to read answers.
+    async def load(self) -> None:
+        """Load the model.
 
         Raises:
             InvalidModelError: the model cannot be run.
             ModelNotReadyError: the process died, or talks nonsense.
         """
+        self._loading = self._loop.create_future()
+        self._ring(LOAD, encode_header(self._launched.load), MAX_HEADER_BYTES)
+        loaded = await self._loading
+        if isinstance(loaded, BlindAIError):
+            raise loaded
         try:
-            reader, self._writer = await asyncio.open_unix_connection(sock=channel, limit=_STREAM_LIMIT)
-        except BaseException:
-            channel.close()
-            raise
-        try:
-            self._writer.write(encode_message(load))
-            message = await _read_message(reader)
-            if isinstance(message, Failed):
-                raise error_of(message)
-            if not isinstance(message, Loaded):
-                raise _died()
-            self.inputs, self.outputs = unpack_specs(message.inputs), unpack_specs(message.outputs)
-        except (OSError, EOFError, ValueError):
+            self.inputs, self.outputs = unpack_specs(loaded.inputs), unpack_specs(loaded.outputs)
+        except ValueError:
             raise _died() from None
-        self._reading = asyncio.create_task(self._read_answers(reader))
+        self.rows_independent = loaded.rows_independent
 
-    async def infer(self, inputs: tuple[Tensor, ...], outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
-        """Run the model, as `WorkerPool.infer`."""
-        entries, buffers = await _packed(inputs)
-        if not self.alive or self._writer is None:
-            raise _died()
-        request_id, self._next_id = self._next_id, self._next_id + 1
-        head = encode_message(Run(id=request_id, tensors=entries, outputs=outputs))
-        answer: asyncio.Future[tuple[Tensor, ...]] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = answer
-        if self._deadline is None:
-            self._watch()
-        self._writer.writelines([head, *buffers])
+    def run(self, batch: Batch) -> None:
+        """Start a batch; nothing may be running."""
+        self.batch = batch
+        self._run_id += 1
         try:
-            with contextlib.suppress(ConnectionError):  # the answer's failure says it better
-                await self._writer.drain()
-            return await answer
-        finally:
-            answer.cancel()  # the client may have gone away
+            sizes = _joined_sizes(batch)
+            offsets, end = place(sizes)
+            if end - MAX_HEADER_BYTES > self._requests.capacity:
+                raise TooLargeError("the inputs take more memory than a request to a model has")
+            header = encode_header(_run_message(batch.requests[0], batch.rows, sizes))
+        except BlindAIError as error:
+            self._loop.call_soon(self._finish, batch, Outcome(error=error))
+            return
+        self._wished = _wished(batch.requests[0].outputs, self.outputs)
+        self._used = end, 0, MAX_HEADER_BYTES
+        if batch.size <= _QUICK_BYTES:
+            self._write(batch, offsets, self._requests.write)
+            self._ring(RUN, header, end)
+        else:
+            self._copying = self._loop.create_task(self._run_large(batch, offsets, header, end))
+
+    def break_off(self) -> None:
+        """Tell the process to stop what it runs."""
+        with contextlib.suppress(OSError):
+            self._launched.control.send(BREAK_OFF.pack(self._run_id))
+
+    def kill(self) -> None:
+        """End the process at once; what it runs fails."""
+        self._fail_all()
 
     async def end(self) -> None:
         """Kill the process and wait until it is gone."""
+        self.on_ended = _nobody_told
         self._fail_all()
-        if self._reading is not None:
-            self._reading.cancel()
         await self._gone()
 
-    async def _read_answers(self, reader: asyncio.StreamReader) -> None:
-        """Hand each answer to its request until the process is gone or talks nonsense."""
-        with contextlib.suppress(OSError, EOFError, ValueError, BlindAIError):
-            while True:
-                message = await _read_message(reader)
-                if isinstance(message, Loaded) or message.id not in self._waiting:
-                    break
-                answer = error_of(message) if isinstance(message, Failed) else await self._read_tensors(reader, message)
-                if message.id in self._waiting:  # it may have run out of time while its tensors came
-                    _settle(self._waiting.pop(message.id), answer)
-                    self._watch()
-        self._fail_all()
-        status = await self._gone()
-        LOG.warning("a model's process ended, exit status %d", status)
+    async def _run_large(self, batch: Batch, offsets: list[int], header: bytes, end: int) -> None:
+        await asyncio.to_thread(self._write, batch, offsets, self._requests.write_large)
+        self._copying = None
+        if self._alive and batch.broken_off is not None:
+            self._finish(batch, Outcome(error=batch.broken_off))
+        elif self._alive:
+            self._ring(RUN, header, end)
 
-    async def _read_tensors(self, reader: asyncio.StreamReader, message: Result) -> tuple[Tensor, ...]:
-        sizes = [entry.size for entry in message.tensors]
-        if min(sizes, default=0) < 0 or sum(sizes) > self._max_answer_bytes:
-            raise ValueError("a worker's answer is too long")
-        buffers = [await reader.readexactly(size) for size in sizes]
-        texts = [entry for entry in message.tensors if entry.datatype == Datatype.BYTES.value]
-        if not texts:
-            return unpack_tensors(message.tensors, buffers)
-        if sum(element_count(entry.shape) for entry in texts) > MAX_BYTES_ELEMENTS:
-            raise ValueError("a worker's answer has too many BYTES elements")
-        return await asyncio.to_thread(unpack_tensors, message.tensors, buffers)
+    def _write(self, batch: Batch, offsets: list[int], write: Writer) -> None:
+        """Each input's rows, those of all requests one behind the other."""
+        for index, start in enumerate(offsets):
+            offset = start
+            for request in batch.requests:
+                buffer = request.buffers[index]
+                write(offset, buffer)
+                offset += len(buffer)
 
-    def _watch(self) -> None:
-        """Give the request that the process works on its time; it works on one, the oldest."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        if self._waiting:
-            loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(self._run_timeout_s, self._run_out_of_time)
+    def _ring(self, kind: int, header: bytes, end: int) -> None:
+        self._requests.write_header(header)
+        self._header_length = len(header)
+        self._used = end, 0, MAX_HEADER_BYTES
+        try:
+            self._launched.doorbell.send(DOORBELL.pack(kind, len(header), self._run_id))
+        except OSError:
+            self._loop.call_soon(self._fail_all)
 
-    def _run_out_of_time(self) -> None:
-        """Only the end of the process stops a run; what else waits may try again."""
-        oldest = next(iter(self._waiting))
-        _settle(
-            self._waiting.pop(oldest), DeadlineExceededError(f"the model ran longer than {self._run_timeout_s:g} s")
-        )
-        self._fail_all()
+    def _on_doorbell(self) -> None:
+        try:
+            message = self._launched.doorbell.recv(DOORBELL.size + 1)
+            if len(message) != DOORBELL.size:
+                raise ValueError("a worker's doorbell is none, or its socket was closed")  # noqa: TRY301
+            kind, length, run_id = DOORBELL.unpack(message)
+            if run_id != self._run_id or (self._loading is None and self.batch is None) or self._copying is not None:
+                raise ValueError("a worker answers what was not asked")  # noqa: TRY301
+            self._answer(kind, self._answers.read_header(length))
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, BlindAIError):
+            self._fail_all()
+
+    def _answer(self, kind: int, header: bytes) -> None:
+        self._used = self._used[0], len(header), MAX_HEADER_BYTES
+        if kind == RESULT and self.batch is not None:
+            self._read_result(self.batch, decode_header(header, Result))
+        elif kind == FAILED and self.batch is not None:
+            self._finish(self.batch, Outcome(error=error_of(decode_header(header, Failed))))
+        elif kind == FAILED and self._loading is not None:
+            self._end_loading(error_of(decode_header(header, Failed)))
+        elif kind == LOADED and self._loading is not None:
+            self._end_loading(decode_header(header, Loaded))
+        else:
+            raise ValueError("a worker's answer does not fit the question")
+
+    def _end_loading(self, result: Loaded | BlindAIError) -> None:
+        loading, self._loading = self._loading, None
+        self._erase()
+        if loading is not None and not loading.done():
+            loading.set_result(result)
+
+    def _read_result(self, batch: Batch, result: Result) -> None:
+        if len(self._wished) != len(batch.requests[0].outputs or self.outputs):
+            raise ValueError("a worker's answer has outputs that the model does not have")
+        check_outputs(result.outputs, self._wished, self._max_answer_bytes)
+        sizes = [entry.size for entry in result.outputs]
+        offsets, end = place(sizes)
+        if end - MAX_HEADER_BYTES > self._answers.capacity:
+            raise ValueError("a worker's answer passes its memory")
+        self._used = self._used[0], self._used[1], end
+        times = RunTimes(input_ns=result.input_ns, infer_ns=result.infer_ns, output_ns=result.output_ns)
+        is_quick = max(end - MAX_HEADER_BYTES, batch.size) <= _QUICK_BYTES
+        if is_quick and all(spec.datatype is not Datatype.BYTES for spec in self._wished):
+            self._finish(batch, Outcome(outputs=self._copied(result.outputs, offsets, self._wished), times=times))
+        else:
+            self._copying = self._loop.create_task(self._read_large(batch, result, offsets, times))
+
+    async def _read_large(self, batch: Batch, result: Result, offsets: list[int], times: RunTimes) -> None:
+        try:
+            outputs = await asyncio.to_thread(self._copied, result.outputs, offsets, self._wished)
+            await asyncio.to_thread(self._erase)
+        except (ValueError, BlindAIError):
+            self._copying = None
+            self._fail_all()
+            return
+        self._copying = None
+        if self.batch is batch:  # else the process has ended meanwhile
+            self._finish(batch, Outcome(outputs=outputs, times=times))
+
+    def _copied(
+        self, entries: tuple[OutputEntry, ...], offsets: list[int], specs: tuple[TensorSpec, ...]
+    ) -> tuple[Tensor, ...]:
+        """The outputs in memory of our own, which the process cannot change any more; sizes were compared before."""
+        outputs = []
+        for entry, offset, spec in zip(entries, offsets, specs, strict=True):
+            raw, datatype, shape = self._answers.copy(offset, entry.size), spec.datatype, entry.shape
+            if datatype in _NOT_AS_THEY_LIE:
+                outputs.append(decode_tensor(memoryview(raw), name=spec.name, datatype=datatype, shape=shape))
+            else:
+                data: Array = np.ndarray(shape, datatype.numpy, raw)
+                outputs.append(Tensor(name=spec.name, datatype=datatype, shape=shape, data=data))
+        return tuple(outputs)
+
+    def _erase(self) -> None:
+        """Nothing of a batch is left in shared memory when the next one comes."""
+        requests_end, answer_header, answers_end = self._used
+        self._requests.erase(self._header_length, requests_end)
+        self._answers.erase(answer_header, answers_end)
+        self._header_length, self._used = 0, (MAX_HEADER_BYTES, 0, MAX_HEADER_BYTES)
+
+    def _finish(self, batch: Batch, outcome: Outcome) -> None:
+        if self.batch is not batch:
+            return
+        self._erase()
+        self.batch = None
+        self.on_finished(self, batch, outcome)
 
     def _fail_all(self) -> None:
         """Nothing more comes from this process."""
-        if self.alive:
-            self.alive = False
-            self._process.kill()
-        waiting, self._waiting = tuple(self._waiting.values()), {}
-        for answer in waiting:
-            _settle(answer, _died())
-        self._watch()
+        if not self._alive:
+            return
+        self._alive = False
+        self._launched.process.kill()
+        self._loop.remove_reader(self._launched.doorbell.fileno())
+        if self._loading is not None and not self._loading.done():
+            self._loading.set_result(_died())
+        self._reaping = self._loop.create_task(self._reap(is_asked_for=self.on_ended is _nobody_told))
+        self.on_ended(self)
+        batch, self.batch = self.batch, None
+        if batch is not None:
+            self.on_finished(self, batch, Outcome(error=batch.broken_off or _died()))
 
-    async def _gone(self) -> int:
-        """The exit status, once the socket is closed and the process reaped; whoever waits may be cancelled."""
-        if self._reaping is None:
-            self._reaping = asyncio.create_task(self._reap())
-        return await asyncio.shield(self._reaping)
+    async def _gone(self) -> None:
+        """Until the process is reaped and the memory unmapped; whoever waits may be cancelled."""
+        if self._reaping is not None:
+            await asyncio.shield(self._reaping)
 
-    async def _reap(self) -> int:
-        if self._writer is not None:
-            self._writer.close()
-            with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
-        return await asyncio.to_thread(self._process.wait)
-
-
-async def _packed(tensors: tuple[Tensor, ...]) -> tuple[tuple[TensorEntry, ...], list[Buffer]]:
-    """Numbers are sent from where they lie; text is put together in a thread, since the event loop is everybody's."""
-    if any(tensor.datatype is Datatype.BYTES for tensor in tensors):
-        return await asyncio.to_thread(pack_tensors, tensors)
-    return pack_tensors(tensors)
-
-
-async def _read_message(reader: asyncio.StreamReader) -> FromWorker:
-    length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
-    if length > MAX_HEADER_BYTES:
-        raise ValueError("a worker's header is too long")
-    return decode_from_worker(await reader.readexactly(length))
+    async def _reap(self, *, is_asked_for: bool) -> None:
+        if self._copying is not None:
+            await asyncio.wait([self._copying])
+        status = await asyncio.to_thread(self._launched.process.wait)
+        self._requests.close()
+        self._answers.close()
+        self._launched.close()
+        if not is_asked_for:
+            LOG.warning("a model's process ended, exit status %d", status)
 
 
-def _settle(answer: asyncio.Future[tuple[Tensor, ...]], value: tuple[Tensor, ...] | BlindAIError) -> None:
-    """Answer a request, unless its client has gone away."""
-    if answer.done():
-        return
-    if isinstance(value, BlindAIError):
-        answer.set_exception(value)
-    else:
-        answer.set_result(value)
+def _joined_sizes(batch: Batch) -> list[int]:
+    if len(batch.requests) == 1:
+        return [len(buffer) for buffer in batch.requests[0].buffers]
+    return [
+        sum(len(request.buffers[index]) for request in batch.requests)
+        for index in range(len(batch.requests[0].buffers))
+    ]
+
+
+def _run_message(request: QueuedRequest, rows: int, sizes: list[int]) -> Run:
+    alone = rows == request.rows
+    return Run(
+        tuple(
+            TensorEntry(tensor.name, tensor.datatype.value, tensor.shape if alone else (rows, *tensor.shape[1:]), size)
+            for tensor, size in zip(request.inputs, sizes, strict=True)
+        ),
+        request.outputs,
+    )
+
+
+def _wished(names: tuple[str, ...], specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """What an answer must have; for names that the model lacks there can be none."""
+    if not names:
+        return specs
+    known = {spec.name: spec for spec in specs}
+    return tuple(known[name] for name in names if name in known)
+
+
+def _nobody_told(_runner: object) -> None:
+    """The end was asked for."""
 
 
 def _died() -> ModelNotReadyError:
-    return ModelNotReadyError("the model's process has ended", hint="Try again; the next request starts another.")
+    return ModelNotReadyError(
+        "the model's process has ended", hint="Try again; another one is being started.", retry_after_s=1
+    )

@@ -1,14 +1,16 @@
-"""What the server and a model's process say to each other over their socket.
+"""What the server and a model's process say to each other.
 
-A message is u32 big-endian length ‖ msgpack header ‖ the tensors' raw bytes, one after the other, sizes in the header.
-Requests carry an id, so that many can wait at once; id 0 is the loading of the model.
+A message is a doorbell on the socket (kind, header's length, id) and, in the sender's arena, a msgpack header and the
+tensors' raw bytes (`arena`). One message is under way in each direction at a time. On a second socket the server names
+a run to be broken off. An answer gives its outputs' shapes only: names and datatypes were said when the model loaded.
 The server believes nothing that comes back: a model may have taken over its process.
-Leaves out: how the bytes move (`worker` blocks on its socket, `worker_pool` is asyncio).
+Leaves out: how the bytes move (`worker` blocks on its socket, `worker_process` is asyncio).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -18,20 +20,24 @@ from blindai.errors import (
     InvalidInputError,
     InvalidModelError,
     ModelStoreError,
+    TooLargeError,
 )
-from blindai.oip.datatypes import MAX_RANK
-from blindai.oip.tensors import Datatype, Tensor, TensorSpec, decode_tensor, encode_tensor
+from blindai.oip.datatypes import MAX_RANK, element_count
+from blindai.oip.rest import MAX_BYTES_ELEMENTS
+from blindai.oip.tensors import Datatype, Tensor, TensorSpec, decode_tensor
+from blindai.server.arena import MAX_HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-LENGTH_BYTES = 4
-MAX_HEADER_BYTES = 1024 * 1024
-LOAD_ID = 0
+DOORBELL = struct.Struct("<IIQ")  # kind, bytes of the header, id
+BREAK_OFF = struct.Struct("<Q")  # id of the run
+LOAD, RUN, LOADED, RESULT, FAILED = range(1, 6)
 _MAX_TEXT = 2000
+_DATATYPES: dict[str, Datatype] = {member.value: member for member in Datatype}
 
 
-class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FileEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One file of the model, in an inherited descriptor."""
 
     path: str
@@ -39,8 +45,8 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     size: int
 
 
-class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One tensor; its `size` bytes follow the header."""
+class TensorEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """One input, of `size` raw bytes."""
 
     name: str
     datatype: str
@@ -48,7 +54,14 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     size: int
 
 
-class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OutputEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """One output, of `size` raw bytes."""
+
+    shape: tuple[int, ...]
+    size: int
+
+
+class SpecEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One input or output of the model."""
 
     name: str
@@ -56,111 +69,119 @@ class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     shape: tuple[int, ...]
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="load"):
-    """Server → worker, once and first."""
+class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """Server → worker, once and first.
+
+    `max_address_space_bytes` is for the sandbox, `rows_wanted` asks whether the graph keeps rows apart.
+    """
 
     files: tuple[FileEntry, ...]
     graph_optimization: str
     provider: str
+    threads: int
+    max_answer_bytes: int
+    max_address_space_bytes: int
+    rows_wanted: bool
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="run"):
+class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Server → worker."""
 
-    id: int
     tensors: tuple[TensorEntry, ...]
     outputs: tuple[str, ...]
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="loaded"):
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """Worker → server: the answer to `Load`."""
 
     inputs: tuple[SpecEntry, ...]
     outputs: tuple[SpecEntry, ...]
+    rows_independent: bool
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="result"):
-    """Worker → server: the answer to `Run`."""
+class Result(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Worker → server: the answer to `Run`; its outputs in the order wished, and what it took."""
 
-    id: int
-    tensors: tuple[TensorEntry, ...]
+    outputs: tuple[OutputEntry, ...]
+    input_ns: int
+    infer_ns: int
+    output_ns: int
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """Worker → server: why a model or a request failed, in words that hold nothing of it."""
 
-    id: int
     code: str
     message: str
     hint: str
 
 
-FromServer = Load | Run
-FromWorker = Loaded | Result | Failed
-Buffer = bytes | bytearray | memoryview
-
+_Message = TypeVar("_Message", Load, Run, Loaded, Result, Failed)
 _encoder = msgspec.msgpack.Encoder()
-_from_server: msgspec.msgpack.Decoder[FromServer] = msgspec.msgpack.Decoder(FromServer)
-_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_decoders: dict[type, msgspec.msgpack.Decoder[object]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Load, Run, Loaded, Result, Failed)
+}
 
 
-def encode_message(message: FromServer | FromWorker) -> bytes:
-    """Length and header; the tensors' bytes follow.
+def encode_header(message: Load | Run | Loaded | Result | Failed) -> bytes:
+    """The header of a message.
 
     Raises:
-        InvalidInputError: the header passes 1 MiB.
+        InvalidInputError: it passes 1 MiB.
     """
     header = _encoder.encode(message)
     if len(header) > MAX_HEADER_BYTES:
         raise InvalidInputError("the names and shapes of the tensors take more than 1 MiB")
-    return len(header).to_bytes(LENGTH_BYTES, "big") + header
+    return header
 
 
-def decode_from_server(header: Buffer) -> FromServer:
-    """Read a header in the worker."""
-    return _from_server.decode(header)
-
-
-def decode_from_worker(header: Buffer) -> FromWorker:
-    """Read a header in the server.
+def decode_header(header: bytes, kind: type[_Message]) -> _Message:
+    """The inverse of `encode_header`.
 
     Raises:
         ValueError: malformed.
     """
     try:
-        return _from_worker.decode(header)
+        message = _decoders[kind].decode(header)
     except msgspec.DecodeError:
-        raise ValueError("a worker's header cannot be read") from None
+        raise ValueError("a header in shared memory cannot be read") from None
+    assert isinstance(message, kind)  # noqa: S101  # what the decoder was made for
+    return message
 
 
-def pack_tensors(tensors: Iterable[Tensor]) -> tuple[tuple[TensorEntry, ...], list[Buffer]]:
-    """The header's entries and the bytes that follow it."""
-    entries, buffers = [], []
-    for tensor in tensors:
-        raw = memoryview(encode_tensor(tensor))
-        entries.append(
-            TensorEntry(name=tensor.name, datatype=tensor.datatype.value, shape=tensor.shape, size=raw.nbytes)
-        )
-        buffers.append(raw)
-    return tuple(entries), list[Buffer](buffers)
-
-
-def unpack_tensors(entries: Sequence[TensorEntry], buffers: Sequence[bytes | memoryview]) -> tuple[Tensor, ...]:
-    """The inverse of `pack_tensors`.
-
-    Raises:
-        ValueError: an unknown datatype.
-        InvalidInputError: the bytes do not fit the shape.
-    """
+def read_inputs(entries: Sequence[TensorEntry], buffers: Sequence[memoryview]) -> tuple[Tensor, ...]:
+    """In the worker: the inputs, as views of what the server wrote."""
     return tuple(
-        decode_tensor(raw, name=entry.name, datatype=_datatype(entry.datatype), shape=entry.shape)
+        decode_tensor(raw, name=entry.name, datatype=_DATATYPES[entry.datatype], shape=entry.shape)
         for entry, raw in zip(entries, buffers, strict=True)
     )
 
 
+def check_outputs(entries: Sequence[OutputEntry], specs: Sequence[TensorSpec], max_bytes: int) -> None:
+    """In the server, before anything is copied: whether a worker's answer may be what was asked for.
+
+    Raises:
+        ValueError: not the wished outputs, or too many bytes or BYTES elements.
+        InvalidInputError: a shape that is none.
+    """
+    if len(entries) != len(specs):
+        raise ValueError("a worker's answer has not the outputs that were asked for")
+    total = texts = 0
+    for entry, spec in zip(entries, specs, strict=True):
+        itemsize, count = spec.datatype.itemsize, element_count(entry.shape)
+        if entry.size < 0 or (itemsize is not None and entry.size != count * itemsize):
+            raise ValueError("an output in a worker's answer has not the size of its shape")
+        total += entry.size
+        texts += count if itemsize is None else 0
+    if total > max_bytes:
+        raise ValueError("a worker's answer is too long")
+    if texts > MAX_BYTES_ELEMENTS:
+        raise ValueError("a worker's answer has too many BYTES elements")
+
+
 def pack_specs(specs: Iterable[TensorSpec]) -> tuple[SpecEntry, ...]:
     """The entries that describe the model's inputs or outputs."""
-    return tuple(SpecEntry(name=spec.name, datatype=spec.datatype.value, shape=spec.shape) for spec in specs)
+    return tuple(SpecEntry(spec.name, spec.datatype.value, spec.shape) for spec in specs)
 
 
 def unpack_specs(entries: Iterable[SpecEntry]) -> tuple[TensorSpec, ...]:
@@ -173,26 +194,21 @@ def unpack_specs(entries: Iterable[SpecEntry]) -> tuple[TensorSpec, ...]:
     for entry in entries:
         if len(entry.shape) > MAX_RANK or any(axis < -1 for axis in entry.shape):
             raise ValueError("a shape of the model is none")
-        specs.append(TensorSpec(name=entry.name, datatype=_datatype(entry.datatype), shape=entry.shape))
+        if entry.datatype not in _DATATYPES:
+            raise ValueError("no datatype has this name")
+        specs.append(TensorSpec(name=entry.name, datatype=_DATATYPES[entry.datatype], shape=entry.shape))
     return tuple(specs)
 
 
-def _datatype(name: str) -> Datatype:
-    try:
-        return Datatype[name]
-    except KeyError:
-        raise ValueError("no datatype has this name") from None
-
-
-def failure_of(request_id: int, error: Exception) -> Failed:
+def failure_of(error: Exception) -> Failed:
     """What a worker says of an error; a foreign one is named by its class only."""
     if isinstance(error, (InferenceError, ModelStoreError)):
-        return Failed(id=request_id, code=error.code, message=str(error)[:_MAX_TEXT], hint=error.hint[:_MAX_TEXT])
-    return Failed(id=request_id, code=InternalError.code, message="the model's process failed on this request", hint="")
+        return Failed(code=error.code, message=str(error)[:_MAX_TEXT], hint=error.hint[:_MAX_TEXT])
+    return Failed(code=InternalError.code, message="the model's process failed on this request", hint="")
 
 
 def error_of(failed: Failed) -> InferenceError | ModelStoreError:
-    """The error that the server raises; a worker can only blame the model, the input or itself."""
-    allowed: tuple[type[InferenceError | ModelStoreError], ...] = (InvalidModelError, InvalidInputError)
+    """The error that the server raises; a worker can only blame the model, the input, a size or itself."""
+    allowed: tuple[type[InferenceError | ModelStoreError], ...] = (InvalidModelError, InvalidInputError, TooLargeError)
     kind = next((error for error in allowed if error.code == failed.code), InternalError)
     return kind(failed.message[:_MAX_TEXT], hint=failed.hint[:_MAX_TEXT])
