@@ -1,8 +1,9 @@
 """A model's own process: `python -m blindai.server.worker FD`, started by `worker_pool` and by nobody else.
 
 It loads one model from inherited memory files, then answers requests one after the other until its socket closes.
-Everything it imports and opens before loading is trusted; the model is not.
-Leaves out: the sandbox (no file system, no network, no system calls beyond need) and batching.
+Everything it imports and opens before loading is trusted; the model is not, so the process closes itself (`sandbox`)
+before it reads a byte of it.
+Leaves out: batching.
 """
 
 from __future__ import annotations
@@ -18,9 +19,15 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Read once, at import. A thread started by a library would stay outside the sandbox; and ONNX Runtime's telemetry, which
+# is on by default, starts one, writes an identifier into the home folder and looks for its maker's servers.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 from blindai.bundle import SessionOptions
 from blindai.server.engine import Engine
-from blindai.server.process_guard import forbid_dumps
+from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, close_process
+from blindai.server.warm_up import warm_up
 from blindai.server.worker_protocol import (
     LENGTH_BYTES,
     LOAD_ID,
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
 
     from blindai.server.worker_protocol import Buffer, FromServer
 
+_MAX_ADDRESS_SPACE_BYTES = 16 * 1024 * 1024 * 1024
 _MAX_BUFFERS = 512  # of one sendmsg; the system's IOV_MAX is 1024
 
 
@@ -50,20 +58,25 @@ class _ServerGone(Exception):  # noqa: N818  # the ordinary end of a worker
 
 def main(descriptor: int) -> None:
     """Serve one model on an inherited socket until it closes."""
-    forbid_dumps()
+    threads = available_cpus()
+    warm_up()
+    try:
+        close_process(max_address_space_bytes=_MAX_ADDRESS_SPACE_BYTES)
+    except SandboxMissingError:
+        sys.exit(EXIT_STATUS)
     with socket.socket(fileno=descriptor) as channel, contextlib.suppress(_ServerGone, ConnectionError):
         threading.Thread(target=_exit_when_closed, args=(descriptor,), daemon=True).start()
-        engine = _load(channel)
+        engine = _load(channel, threads)
         while engine is not None:
             _answer(channel, engine)
 
 
-def _load(channel: socket.socket) -> Engine | None:
+def _load(channel: socket.socket, threads: int) -> Engine | None:
     message, _ = _receive(channel)
     if not isinstance(message, Load):
         return None
     session = SessionOptions(graph_optimization=message.graph_optimization, provider=message.provider)
-    engine = Engine(session, threads=available_cpus())
+    engine = Engine(session, threads=threads)
     try:
         with _mapped_files(message) as files:
             engine.load(files)
