@@ -27,7 +27,7 @@ from blindai.server.process_guard import forbid_dumps
 from blindai.server.seccomp_filter import MACHINES, build_filter
 
 EXIT_STATUS = 78  # EX_CONFIG: of a process that could not close itself
-MAX_DESCRIPTORS = 64  # new ones cannot be made anyway, except by receiving them
+MAX_DESCRIPTORS = 512  # a model has up to 128 files, each twice while it is mapped; others can only be received
 SANDBOX_MISSING = "the kernel lacks what keeps a model's process closed: "
 
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
