@@ -20,17 +20,19 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# isort: off
 from blindai.server import worker  # first, as in the real process: it decides which threads libraries start
-
-import numpy as np
-from onnx import TensorProto, helper
-
 from blindai.oip.tensors import Datatype, Tensor
 from blindai.server.engine import Engine
 from blindai.server.sandbox import close_process
 from blindai.server.warm_up import warm_up
+
+import numpy as np
+from onnx import TensorProto, helper
+# isort: on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +50,7 @@ TRUE = b"/bin/true"
 # What the process may hold when it closes: a socket, a memory file with a program in it, a page of its own.
 CHANNEL, _OTHER_END = socket.socketpair()
 PROGRAM = os.memfd_create("program", 0)
-with open(TRUE, "rb") as _file:
-    os.write(PROGRAM, _file.read())
+os.write(PROGRAM, Path(os.fsdecode(TRUE)).read_bytes())
 PAGE = mmap.mmap(-1, SIZE)
 
 
@@ -86,7 +87,7 @@ def of_python(attempt: Callable[[], object]) -> str:
     try:
         attempt()
     except OSError as error:
-        return errno.errorcode[error.errno]
+        return errno.errorcode[error.errno or 0]
     return "done"
 
 
@@ -120,10 +121,10 @@ NO_PRIVILEGE_NEEDED: dict[str, Callable[[], str]] = {
     "open /proc/self/mem": lambda: of_python(lambda: os.open("/proc/self/mem", os.O_RDWR)),
     "open for writing": lambda: of_python(lambda: os.open("/dev/null", os.O_WRONLY | os.O_CREAT)),
     "openat2": lambda: raw((437, 437), AT_FDCWD, ctypes.c_char_p(b"/etc/passwd"), (ctypes.c_uint64 * 3)(), 24),
-    "stat": lambda: of_python(lambda: os.stat("/etc/passwd")),
+    "stat": lambda: of_python(lambda: Path("/etc/passwd").stat()),
     "statx": lambda: raw((332, 291), AT_FDCWD, ctypes.c_char_p(b"/etc/passwd"), 0, 0x7FF, BUFFER),
     "access": lambda: call("access", b"/etc/passwd", 0),
-    "readlink": lambda: of_python(lambda: os.readlink("/proc/self/exe")),
+    "readlink": lambda: of_python(lambda: Path("/proc/self/exe").readlink()),
     "chdir": lambda: of_python(lambda: os.chdir("/")),
     "truncate its memory file": lambda: of_python(lambda: os.ftruncate(PROGRAM, 10**6)),
     "memfd_create": lambda: of_python(lambda: os.memfd_create("x")),
@@ -232,7 +233,6 @@ def in_a_child(attempt: Callable[[], str]) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.set_inheritable(writing, False)
         try:
             os.write(writing, attempt().encode())
         finally:

@@ -57,7 +57,7 @@ def _parse(model: bytes) -> onnx.ModelProto:
 def _check_unknown_fields(proto: onnx.ModelProto) -> None:
     """ONNX Runtime brings its own protobuf classes, and may know a field that ours would pass over."""
     size = proto.ByteSize()
-    proto.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    proto.DiscardUnknownFields()
     if proto.ByteSize() != size:
         raise InvalidModelError(
             "the model holds fields that are not of ONNX's format", hint="Export again with a released version of onnx."

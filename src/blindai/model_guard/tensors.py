@@ -90,7 +90,7 @@ def _check_indices(sparse: SparseTensorProto) -> None:
 
 def _size_declared(tensor: TensorProto) -> int:
     """In bytes; in elements for text."""
-    count = math.prod(tensor.dims)
+    count: int = math.prod(tensor.dims)
     return count if tensor.data_type == _STRING else -(-count * _BITS[tensor.data_type] // 8)
 
 
@@ -135,6 +135,7 @@ def _check_external(tensor: TensorProto, file_sizes: Mapping[str, int]) -> None:
 
 
 def _number(text: str) -> int:
-    if not isinstance(text, str) or not _NUMBER.match(text):
+    check_name(text)
+    if not _NUMBER.match(text):
         raise InvalidModelError("the offset or length of external data is not a number", hint=_RE_EXPORT)
     return int(text)

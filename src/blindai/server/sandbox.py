@@ -113,7 +113,7 @@ def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False
 
 def _check_single_thread() -> None:
     """Landlock and capabilities belong to a thread, and whoever rules one thread rules the process."""
-    if len(os.listdir("/proc/self/task")) != 1:
+    if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise SandboxMissingError(
             "threads were started before a model's process was closed, and would stay open",
             hint="Set OPENBLAS_NUM_THREADS=1 and ORT_DISABLE_TELEMETRY=1 before the first import.",

@@ -22,7 +22,11 @@ def warm_up() -> None:
     """
     numbers = np.zeros(2, np.float32)
     _run("Identity", TensorProto.FLOAT, Tensor(name="x", datatype=Datatype.FP32, shape=(2,), data=numbers))
-    _run("Identity", TensorProto.BFLOAT16, Tensor(name="x", datatype=Datatype.BF16, shape=(2,), data=numbers.view("<u2")[:2]))
+    _run(
+        "Identity",
+        TensorProto.BFLOAT16,
+        Tensor(name="x", datatype=Datatype.BF16, shape=(2,), data=numbers.view("<u2")[:2]),
+    )
     try:
         text = np.array([b"a", b"b"], dtype=object)
         _run(

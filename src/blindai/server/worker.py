@@ -19,8 +19,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Read once, at import. A thread started by a library would stay outside the sandbox; and ONNX Runtime's telemetry, which
-# is on by default, starts one, writes an identifier into the home folder and looks for its maker's servers.
+# Read once, at import. A thread started by a library would stay outside the sandbox; and ONNX Runtime's telemetry,
+# which is on by default, starts one, writes an identifier into the home folder and looks for its maker's servers.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
