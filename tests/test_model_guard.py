@@ -61,9 +61,13 @@ def branch(nodes: list[onnx.NodeProto], initialisers: list[onnx.TensorProto] | N
     return helper.make_node("If", ["x"], ["y"], then_branch=graph, else_branch=graph)
 
 
-def nest(node: onnx.NodeProto) -> onnx.NodeProto:
+def nest_all(nodes: list[onnx.NodeProto]) -> onnx.NodeProto:
     """One branch only: with two the file doubles at every depth."""
-    return helper.make_node("If", ["x"], ["y"], then_branch=helper.make_graph([node], "branch", [], [value("z")]))
+    return helper.make_node("If", ["x"], ["y"], then_branch=helper.make_graph(nodes, "branch", [], [value("z")]))
+
+
+def nest(node: onnx.NodeProto) -> onnx.NodeProto:
+    return nest_all([node])
 
 
 def test_accepts_plain_models_and_weights_in_the_same_upload() -> None:
@@ -381,7 +385,7 @@ def test_bounds_the_number_of_nodes_wherever_they_are() -> None:
     unused.functions.append(helper.make_function("d", "f", ["x"], ["y"], many, [helper.make_opsetid("", 17)]))
     training = model(few)
     training.training_info.add().algorithm.node.extend(many)
-    for proto in (model([node] * (MAX_NODES + 1)), model([branch(many)]), unused, training):
+    for proto in (model([node] * (MAX_NODES + 1)), model([nest_all(many)]), unused, training):
         with pytest.raises(InvalidModelError, match="more than 200000 nodes"):
             check(proto)
 
@@ -505,8 +509,14 @@ def test_bounds_axes_and_refuses_sizes_below_zero() -> None:
             check(model(initialisers=[tensor]))
 
 
+def test_minus_one_is_an_axis_of_any_size_in_values_only() -> None:
+    proto = model()
+    proto.graph.input.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, [-1, 3]))
+    check(proto)
+
+
 @pytest.mark.parametrize("place", ["input", "output", "value_info"])
-@pytest.mark.parametrize(("shape", "words"), [([1] * 17, "more than 16 axes"), ([2, -1], "below zero")])
+@pytest.mark.parametrize(("shape", "words"), [([1] * 17, "more than 16 axes"), ([2, -2], "below zero")])
 def test_bounds_axes_of_values_too(place: str, shape: list[int], words: str) -> None:
     plain = helper.make_tensor_value_info("v", TensorProto.FLOAT, shape)
     types = (

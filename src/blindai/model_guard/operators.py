@@ -113,7 +113,8 @@ def check_value(value: onnx.ValueInfoProto) -> None:
     if which not in ("tensor_type", "sparse_tensor_type"):
         return
     axes = getattr(kind, which).shape.dim
-    check_shape([axis.dim_value for axis in axes])
+    # Some exporters write -1 for an axis of any size, and ONNX Runtime reads it so.
+    check_shape([0 if axis.dim_value == -1 else axis.dim_value for axis in axes])
     check_names(axis.dim_param for axis in axes)
 
 
@@ -128,5 +129,5 @@ def check_shape(axes: Iterable[int]) -> None:
         raise InvalidModelError(f"a tensor of the model has more than {MAX_RANK} axes")
     if any(axis < 0 for axis in axes):
         raise InvalidModelError(
-            "a size in the model is below zero", hint="Give a dynamic axis a name (dim_param) instead of -1."
+            "a size in the model is below zero", hint="Give an axis of any size a name (dim_param)."
         )
