@@ -4,6 +4,7 @@ It runs inside Triton's stub process, in an environment of its own; nothing of b
 """
 
 import os
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -18,7 +19,7 @@ class TritonPythonModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("BENCH_THREADS", "1"))
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
+        path = str(Path(args["model_repository"]) / args["model_version"] / "model.onnx")
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]

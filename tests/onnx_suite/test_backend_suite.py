@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +21,11 @@ from onnx_suite.backend_cases import BackendCase, backend_cases
 
 from blindai import AsyncClient
 from blindai.errors import InferenceError, ModelStoreError
-from blindai.oip.tensors import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from blindai.oip.tensors import Tensor
 
 pytestmark = pytest.mark.network
 
@@ -95,10 +97,8 @@ async def judge(client: AsyncClient, case: BackendCase, folder: Path, number: in
         return "guarded" if case.name in GUARDED else f"refused: {type(error).__name__}: {error} {error.hint}"
     finally:
         path.unlink()
-        try:
+        with contextlib.suppress(InferenceError):  # it never was there
             await client.delete_model(path.stem)
-        except InferenceError:
-            pass  # it never was there
     if expected is None:
         return "ran, and here it does not"
     right = all(same(found, value) for found, value in zip(result.outputs, expected, strict=True))
@@ -107,8 +107,7 @@ async def judge(client: AsyncClient, case: BackendCase, folder: Path, number: in
 
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is its own or shared."""
-    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def judge_all(server: RunningServer, folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from aiohttp import web
 from blindai.errors import BlindAIError, ForbiddenError, InvalidInputError
 from blindai.proxy.forward import LocalRequest, refusal
 from blindai.proxy.page import status_page
-from blindai.wire import compact_json
+from blindai.wire import Json, compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -99,7 +99,7 @@ async def _ready(forwarder: Forwarder) -> web.Response:
     try:
         await forwarder.verify()
     except BlindAIError as error:
-        members = {"ready": False, "error": f"the server is not verified: {error}"}
+        members: dict[str, Json] = {"ready": False, "error": f"the server is not verified: {error}"}
         return web.Response(status=503, body=compact_json(members), content_type="application/json")
     request = LocalRequest(method="GET", path="/v2/health/ready", headers=(), body=b"")
     return _response(await forwarder.forward(request))

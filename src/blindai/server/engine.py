@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto
-from onnx import helper as onnx_helper
 
 from blindai.bundle import SessionOptions
 from blindai.errors import InternalError, InvalidInputError, InvalidModelError
-from blindai.model_guard import MIN_OPSET, check_model
+from blindai.model_guard import check_model
 from blindai.oip.datatypes import MAX_RANK
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
 
@@ -185,18 +184,6 @@ def _prepare_runtime() -> None:
     ort.set_default_logger_severity(_FATAL)
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
-
-
-def warm_up() -> None:
-    """Make ONNX Runtime and numpy do once what they do lazily, on a model of our own, without starting a thread."""
-    engine = Engine()
-    node = onnx_helper.make_node("Identity", ["x"], ["y"])
-    x, y = (onnx_helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
-    graph = onnx_helper.make_graph([node], "warm_up", [x], [y])
-    model = onnx_helper.make_model(graph, opset_imports=[onnx_helper.make_opsetid("", MIN_OPSET)], ir_version=4)
-    engine.load({"m.onnx": model.SerializeToString()}, rows_wanted=True)
-    data = np.zeros(1, dtype=np.float32)
-    engine.run((Tensor(name="x", datatype=Datatype.FP32, shape=(1,), data=data),), (), RunSwitch())
 
 
 def _rows_are_independent(model: bytes) -> bool:

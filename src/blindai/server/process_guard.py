@@ -1,7 +1,7 @@
 """No core dumps, and no debugger of the same user: what is in this process's memory stays there.
 
 Keys and users' data would stand in a core file in clear. Linux only; elsewhere it warns.
-Leaves out: swap, which the host decides, and the worker's sandbox.
+Leaves out: swap, which the host decides, and what else a model's process forbids itself (`sandbox`).
 """
 
 from __future__ import annotations

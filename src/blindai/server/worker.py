@@ -4,8 +4,9 @@
 
 It loads one model from inherited memory files, then answers requests one after the other until its socket closes.
 A second thread only waits for the server to break a run off, or to be gone.
-Everything it imports and opens before loading is trusted; the model is not.
-Leaves out: what joins requests to batches (the server does), and the sandbox.
+Everything it imports and opens before loading is trusted; the model is not, so the process closes itself (`sandbox`)
+before it reads a byte of it.
+Leaves out: what joins requests to batches (the server does).
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+# Read once, at import. A thread started by a library would stay outside the sandbox; and ONNX Runtime's telemetry,
+# which is on by default, starts one, writes an identifier into the home folder and looks for its maker's servers.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 from blindai.bundle import SessionOptions
 from blindai.errors import TooLargeError
 from blindai.oip.datatypes import Datatype
 from blindai.oip.rest import MAX_BYTES_ELEMENTS
 from blindai.oip.tensors import encode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
-from blindai.server.engine import Engine, RunSwitch, warm_up
-from blindai.server.process_guard import forbid_dumps
+from blindai.server.engine import Engine, RunSwitch
+from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, close_process
+from blindai.server.warm_up import warm_up
 from blindai.server.worker_protocol import (
     BREAK_OFF,
     DOORBELL,
@@ -61,7 +68,6 @@ class _ServerGone(Exception):  # noqa: N818  # the ordinary end of a worker
 
 def main(doorbell: int, control: int, requests: int, answers: int) -> None:
     """Serve one model on inherited descriptors until the server is gone."""
-    forbid_dumps()
     worker = Worker(
         channel=socket.socket(fileno=doorbell),
         requests=Arena(requests, writable=False),
@@ -72,8 +78,10 @@ def main(doorbell: int, control: int, requests: int, answers: int) -> None:
     with contextlib.suppress(_ServerGone, ConnectionError):
         load = worker.receive_load()
         warm_up()
-        # The sandbox closes here: everything trusted is imported and warm, no thread but this one has been started, and
-        # the model has not been looked at: close_process(max_address_space_bytes=load.max_address_space_bytes)
+        try:
+            close_process(max_address_space_bytes=load.max_address_space_bytes)
+        except SandboxMissingError:
+            sys.exit(EXIT_STATUS)
         threading.Thread(target=worker.watch, args=(socket.socket(fileno=control),), daemon=True).start()
         if worker.load(load):
             worker.serve()
