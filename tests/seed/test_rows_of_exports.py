@@ -5,6 +5,7 @@ DistilBERT and BERT with and without a mask, and a small ResNet, with random wei
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def text(kind: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
     model = text_model(kind.partition(" ")[0])
 
-    class Logits(torch.nn.Module):
+    class Logits(torch.nn.Module):  # type: ignore[misc]  # torch says nothing of its types
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -60,7 +61,7 @@ def residual() -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
     torch.manual_seed(7)
 
-    class Block(nn.Module):
+    class Block(nn.Module):  # type: ignore[misc]  # as above
         def __init__(self, taken: int, given: int, stride: int) -> None:
             super().__init__()
             self.long = nn.Sequential(
@@ -80,7 +81,7 @@ def residual() -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 MODELS: dict[str, Callable[[], tuple[Any, dict[str, Any], dict[str, Any]]]] = {
     "resnet": residual,
-    **{kind: lambda kind=kind: text(kind) for kind in ("bert", "bert mask", "distilbert", "distilbert mask")},
+    **{kind: functools.partial(text, kind) for kind in ("bert", "bert mask", "distilbert", "distilbert mask")},
 }
 
 

@@ -89,9 +89,7 @@ MIXING: dict[str, onnx.ModelProto] = {
         constants={"starts": ints(0), "ends": ints(1), "axes": ints(0)},
     ),
     "a row looked up by number": graph([node("Gather", "x i", "y", axis=0)], X, constants={"i": ints(0)}),
-    "rows looked up by the request": graph(
-        [node("Gather", "x i", "y", axis=0)], {**X, "i": (INT64, ("n",))}
-    ),
+    "rows looked up by the request": graph([node("Gather", "x i", "y", axis=0)], {**X, "i": (INT64, ("n",))}),
     "elements looked up across rows": graph(
         [node("GatherElements", "x i", "y", axis=0)], {**X, "i": (INT64, ("n", 3))}
     ),
@@ -194,9 +192,7 @@ MIXING: dict[str, onnx.ModelProto] = {
     "dynamic quantisation": graph(
         [node("DynamicQuantizeLinear", "x", "q s z"), node("DequantizeLinear", "q s z", "y")], X
     ),
-    "squeezed by chance": graph(
-        [node("Squeeze", "x", "y")], {"x": (FLOAT, ("n", 1, 3))}
-    ),
+    "squeezed by chance": graph([node("Squeeze", "x", "y")], {"x": (FLOAT, ("n", 1, 3))}),
     "places of a pool": graph([node("MaxPool", "x", "p y", kernel_shape=[2, 2])], IMAGE, output_type=INT64),
     "mean variance normalisation": graph([node("MeanVarianceNormalization", "x", "y")], IMAGE),
     "normalised over the batch": graph([node("LpNormalization", "x", "y", axis=0)], X),
@@ -212,7 +208,7 @@ MIXING: dict[str, onnx.ModelProto] = {
     "dropout in training": graph(
         [node("Dropout", "x ratio training", "y")],
         X,
-        constants={"ratio": np.array(0.5, np.float32), "training": np.array(True)},
+        constants={"ratio": np.array(0.5, np.float32), "training": np.bool_(1)},
     ),
     "another model's row": graph(
         [node("Reshape", "x flat", "f"), node("Gather", "f i", "y", axis=0)],
@@ -243,7 +239,7 @@ def test_a_graph_that_mixes_rows_is_refused(name: str) -> None:
     assert judged.reason
 
 
-# Refused out of caution: the analysis follows the batch only where it is in front, and rows only where one comes of one.
+# Refused out of caution: the batch is followed only where it is in front, and an answer has one row for each that came.
 CAUTIOUS = {"rows that come as a second axis", "more rows than came"}
 
 
@@ -291,10 +287,8 @@ def test_reasons_name_operators_and_no_tensor() -> None:
 
 
 def test_subgraphs_and_functions_are_refused() -> None:
-    branch = helper.make_graph(
-        [node("Identity", "x", "b")], "b", [], [helper.make_tensor_value_info("b", FLOAT, None)]
-    )
-    model = graph([node("If", "c", "y", then_branch=branch, else_branch=branch)], X, constants={"c": np.array(True)})
+    branch = helper.make_graph([node("Identity", "x", "b")], "b", [], [helper.make_tensor_value_info("b", FLOAT, None)])
+    model = graph([node("If", "c", "y", then_branch=branch, else_branch=branch)], X, constants={"c": np.bool_(1)})
     assert not verdict(model).independent
     own = graph([node("Relu", "x", "y")], X)
     own.functions.add(name="Relu", domain="")
@@ -515,7 +509,9 @@ def trained() -> Callable[[str], onnx.ModelProto]:
             warnings.simplefilter("ignore")
             classifier.fit(data, labels)
             options = None if name == "regressor" else {"zipmap": False}
-            model = to_onnx(classifier, data[:1], options=options, target_opset={"": 18, "ai.onnx.ml": 3})
+            model: onnx.ModelProto = to_onnx(
+                classifier, data[:1], options=options, target_opset={"": 18, "ai.onnx.ml": 3}
+            )
         model.graph.input[0].name = "x" if model.graph.input[0].name == "X" else model.graph.input[0].name
         for one in model.graph.node:
             one.input[:] = ["x" if taken == "X" else taken for taken in one.input]

@@ -132,18 +132,22 @@ def _sliced(step: Step, shape: Shape) -> Shape:
             raise RowsMixedError
         axes = tuple(range(count))
     for place, axis in enumerate(axes):
-        start, end, stride = (None if bound is None else bound[place] for bound in bounds)
+        at = [None if bound is None else bound[place] for bound in bounds]
         counted = step.place(axis, len(shape))
-        whole = start == 0 and end is not None and end >= _TO_THE_END and (stride or 1) == 1
-        if whole:
+        if _takes_all(*at):
             continue
         if shape[counted].varies:
             raise RowsMixedError
-        shape = replaced(shape, counted, _cut_size(step, shape[counted].literal, start, end, stride))
+        shape = replaced(shape, counted, _cut_size(step, shape[counted].literal, at))
     return shape
 
 
-def _cut_size(step: Step, total: int | None, start: int | None, end: int | None, stride: int | None) -> Size:
+def _takes_all(start: int | None, end: int | None, stride: int | None) -> bool:
+    return start == 0 and end is not None and end >= _TO_THE_END and (stride or 1) == 1
+
+
+def _cut_size(step: Step, total: int | None, bounds: list[int | None]) -> Size:
+    start, end, stride = bounds
     if total is None or start is None or end is None or stride == 0:
         return step.symbols.fresh()
     return Size(len(range(total)[start : end : stride or 1]))

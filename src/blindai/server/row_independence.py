@@ -115,10 +115,8 @@ class _Walk:
     def _follow(self, node: onnx.NodeProto) -> None:
         inputs = [self._values.get(name, mixed()) if name else None for name in node.input]
         domain = _domain(node.domain)
-        rule = _RULES.get((domain, node.op_type))
+        rule = _RULES.get((domain, node.op_type), _no_rule)
         try:
-            if rule is None:
-                raise RowsMixedError
             results = rule(
                 Step(
                     operator=node.op_type,
@@ -192,6 +190,10 @@ def _constant(tensor: onnx.TensorProto) -> Value:
 def _attribute(attribute: onnx.AttributeProto) -> Any:
     """A number, text, list or tensor; a graph is no concern of any rule."""
     return onnx.helper.get_attribute_value(attribute)
+
+
+def _no_rule(_step: Step) -> Value:
+    raise RowsMixedError
 
 
 def _constant_node(step: Step) -> Value:

@@ -32,7 +32,7 @@ def matmul(step: Step) -> Value:
     if rank == 2 and left.rows and right.shared and len(left.shape) == rank:  # noqa: PLR2004  # a matrix
         return joined(_product_shape(step, left.shape, right.shape))
     for side in (left, right):
-        vector = side.shared and len(side.shape) == 1
+        vector = side.shared and side.rank == 1
         if not vector and not (stays_off_the_batch(side, rank) or (side.rows and len(side.rows) == rank)):
             raise RowsMixedError
     batches = {side.rows[0] for side in (left, right) if side.rows}
@@ -44,9 +44,9 @@ def matmul(step: Step) -> Value:
 def _factors(step: Step) -> tuple[Value, Value]:
     if step.operator == "QLinearMatMul":
         step.require_shared(1, 2, 4, 5, 6, 7)
-        fixed, second = (1, 2, 4, 5, 6, 7), 3
+        second, fixed = 3, [1, 2, 4, 5, 6, 7]
     else:
-        fixed, second = (2, 3), 1
+        second, fixed = 1, [2, 3]
     left, right = step.needed(0), step.needed(second)
     for place in fixed:
         value = step.input(place)
@@ -66,7 +66,12 @@ def gemm(step: Step) -> Value:
         return shared()
     rows, weights = step.rows(0, ranks=_TABLE), step.needed(1)
     addend = step.input(2)
-    if step.attributes.get("transA", 0) or not weights.shared or weights.shape is None or len(weights.shape) not in _TABLE:
+    if (
+        step.attributes.get("transA", 0)
+        or not weights.shared
+        or weights.shape is None
+        or len(weights.shape) not in _TABLE
+    ):
         raise RowsMixedError
     if addend is not None and not stays_off_the_batch(addend, 2) and not _same_rows(addend, rows):
         raise RowsMixedError
@@ -117,7 +122,7 @@ def _windows(step: Step, sizes: Shape, kernel: list[int | None]) -> Shape:
     )
 
 
-def _window_count(step: Step, size: int | None, window: int | None, stride: int, dilation: int, padding: int) -> Size:  # noqa: PLR0913, PLR0917  # the formula's
+def _window_count(step: Step, size: int | None, window: int | None, stride: int, dilation: int, padding: int) -> Size:  # noqa: PLR0917  # the formula's
     if size is None or window is None or stride < 1:
         return step.symbols.fresh()
     return Size(max((size + padding - dilation * (window - 1) - 1) // stride + 1, 0))

@@ -154,9 +154,7 @@ def flatten(step: Step) -> Value:
     rank = len(value.shape)
     axis = int(step.attributes.get("axis", 1))
     axis = axis + rank if axis < 0 else axis
-    return _laid_out(
-        value, (step.symbols.product(value.shape[:axis]), step.symbols.product(value.shape[axis:]))
-    )
+    return _laid_out(value, (step.symbols.product(value.shape[:axis]), step.symbols.product(value.shape[axis:])))
 
 
 def squeeze(step: Step) -> Value:

@@ -7,13 +7,14 @@ Leaves out: what becomes of rows (row_rules.py, row_layers.py), which these rule
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blindai.server.row_values import BATCH, ONE, Shape, Size, Value, mixed, shared, whole_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blindai.server.row_steps import Step
 
 _MAX_ELEMENTS = 64

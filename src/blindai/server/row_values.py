@@ -46,7 +46,11 @@ class Size:
     @property
     def linear(self) -> bool:
         """Whether it is the number of rows times something that does not depend on it."""
-        return not self.signed and self.factor > 0 and [symbol for symbol in self.symbols if symbol.startswith(_BATCH)] == [_BATCH]
+        return (
+            not self.signed
+            and self.factor > 0
+            and [symbol for symbol in self.symbols if symbol.startswith(_BATCH)] == [_BATCH]
+        )
 
 
 BATCH = Size(1, (_BATCH,))
