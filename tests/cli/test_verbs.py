@@ -20,7 +20,7 @@ pytestmark = pytest.mark.network
 
 WARNING = "SIMULATION, NOT SECURE"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-VERBS = ("serve", "demo", "attest", "upload", "infer", "models", "delete", "verify")
+VERBS = ("serve", "demo", "attest", "upload", "infer", "models", "delete", "verify", "optimize")
 DOUBLED = [[2, 4, 6], [8, 10, 13]]
 
 

@@ -10,6 +10,7 @@ import typer
 import blindai
 from blindai.cli import client_verbs, proxy_verb, server_verbs, verify_verb
 from blindai.cli.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
+from blindai.cli.optimize import optimize
 from blindai.cli.screen import error_members, file_error, print_error, print_json, use_any_encoding
 from blindai.errors import BlindAIError
 
@@ -33,6 +34,7 @@ app.command("models")(client_verbs.models)
 app.command("delete")(client_verbs.delete)
 app.command("verify")(verify_verb.verify)
 app.command("proxy")(proxy_verb.proxy)
+app.command("optimize")(optimize)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the flag
