@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_FUNCTION_DEPTH", "MAX_NODES", "MAX_OPSET", "MAX_SUBGRAPH_DEPTH", "MIN_OPSET", "check_model"]
 
 
-def check_model(model: bytes, file_sizes: Mapping[str, int]) -> None:
-    """Refuse a model that must not reach ONNX Runtime.
+def check_model(model: bytes, file_sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """Refuse a model that must not reach ONNX Runtime; one that may is returned as it was parsed.
 
     Args:
         model: the `.onnx` file.
@@ -40,6 +40,7 @@ def check_model(model: bytes, file_sizes: Mapping[str, int]) -> None:
     proto = _parse(model)
     _check_inputs(proto.graph)
     Walk(proto, file_sizes).check()
+    return proto
 
 
 def _parse(model: bytes) -> onnx.ModelProto:
