@@ -20,6 +20,7 @@ from blindai.errors import InternalError, InvalidInputError, InvalidModelError
 from blindai.model_guard import check_model
 from blindai.oip.datatypes import MAX_RANK
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
+from blindai.server.row_independence import judge_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,8 +98,8 @@ class Engine:
         model_path = next(path for path in files if path.endswith(".onnx"))
         external = {path: data for path, data in files.items() if path != model_path}
         model = bytes(files[model_path])
-        check_model(model, {path: len(data) for path, data in external.items()})
-        self.rows_independent = rows_wanted and _rows_are_independent(model)
+        graph = check_model(model, {path: len(data) for path, data in external.items()})
+        self.rows_independent = rows_wanted and judge_rows(graph).independent
         self._session = self._create_session(model, external)
         self._run = self._session._sess.run  # noqa: SLF001  # `run` checks again what `check_inputs` has checked
         self.inputs = _specs(self._session.get_inputs())
@@ -184,15 +185,6 @@ def _prepare_runtime() -> None:
     ort.set_default_logger_severity(_FATAL)
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
-
-
-def _rows_are_independent(model: bytes) -> bool:
-    """The place for `row_independence`, of another branch: until then `auto` joins nothing.
-
-    `return rows_are_independent(onnx.load_from_string(model))`
-    """
-    del model
-    return False
 
 
 def check_inputs(inputs: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
