@@ -28,7 +28,8 @@ from blindai.bundle import UploadHeader
 from blindai.oip.tensors import Datatype, Tensor
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
-from blindai.server.worker_pool import PoolOptions, WorkerPool
+from blindai.server.runner_start import PoolOptions
+from blindai.server.worker_pool import WorkerPool
 
 WINDOWS, WINDOW_S = 60, 0.05  # the best window is the machine's quietest
 SECONDS = 1.0
