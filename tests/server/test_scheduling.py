@@ -36,8 +36,9 @@ from blindai.server.calls import error_reply
 from blindai.server.model_config import QueuePolicy, RunWish, ServingConfig
 from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, RequestQueue, queued_request, signature_of
+from blindai.server.runner_start import PoolOptions
 from blindai.server.statistics import ModelStatistics
-from blindai.server.worker_pool import ModelState, PoolOptions, WorkerPool
+from blindai.server.worker_pool import ModelState, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -43,9 +43,10 @@ from blindai.server import worker_protocol as protocol
 from blindai.server.cpu_quota import available_cpus, parse_quota
 from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, queued_request
+from blindai.server.runner_start import PoolOptions
 from blindai.server.statistics import ModelStatistics
 from blindai.server.worker_launch import WorkerLimits, launch_worker
-from blindai.server.worker_pool import PoolOptions, WorkerPool
+from blindai.server.worker_pool import WorkerPool
 from blindai.server.worker_process import WorkerProcess
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from blindai.errors import BlindAIError, InvalidModelError, ModelNotReadyError, 
 from blindai.server.backoff import Backoff
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
-from blindai.server.worker_pool import ModelState, PoolOptions, WorkerPool
+from blindai.server.runner_start import PoolOptions
+from blindai.server.worker_pool import ModelState, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

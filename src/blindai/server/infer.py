@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _QUICK_BODY_BYTES = 1024 * 1024
 _QUICK_HEADER_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 16 * 1024 * 1024  # parsing holds the interpreter's lock, and so everybody up
+MAX_JSON_TENSOR_BYTES = 4 * _MAX_JSON_BYTES  # "1," may become eight bytes
 _JSON_COST = 16  # times its size: what Python's numbers and lists take in memory
 # A header without a backslash spells its strings as they are: without these it has neither text nor JSON data.
 _SLOW_WORDS = re.compile(rb'\\|BYTES|"data"')

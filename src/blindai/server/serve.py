@@ -29,14 +29,15 @@ from blindai.server.attestation_door import AttestationDoor
 from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
 from blindai.server.http_protocol import HttpLimits, bounded_protocol
-from blindai.server.infer import ENGINE
+from blindai.server.infer import ENGINE, MAX_JSON_TENSOR_BYTES
 from blindai.server.log import LOG, configure_logging
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
 from blindai.server.run_folder import run_folder
+from blindai.server.runner_start import PoolOptions
 from blindai.server.sealed_door import SealedDoor
 from blindai.server.tls_identity import make_tls_identity
-from blindai.server.worker_pool import PoolOptions, WorkerPool
+from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -93,7 +94,7 @@ def _worker_pool(store: ModelStore, settings: Settings, directory: Path) -> Work
         load_timeout_s=settings.load_timeout_s,
         idle_worker_s=settings.idle_worker_s,
         max_workers=settings.max_workers,
-        max_request_bytes=settings.max_body_bytes,
+        max_request_bytes=max(settings.max_body_bytes, MAX_JSON_TENSOR_BYTES),
         max_answer_bytes=settings.max_body_bytes,
         max_worker_bytes=settings.max_worker_bytes,
         isolation=settings.isolation,

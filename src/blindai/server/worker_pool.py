@@ -1,7 +1,7 @@
 """The processes that run models: one or more for each model digest and share (a tenant, or a client).
 
     model store → memory files → process (`worker_launch`, `worker`) ⇄ arenas ⇄ `worker_process`
-    `WorkerPool.infer` → `scheduler` (queue, batches) → `instances` (starts, restarts) → that process
+    `WorkerPool.infer` → `scheduler` (queue, batches) → that process; `instances` and `runner_start` start it
 
 Started on first need, ended when nobody has used them for a while or somebody else needs their place.
 `isolation` says what shares a process; requests of different shares never run in one batch whatever it says.
@@ -18,17 +18,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blindai.errors import BlindAIError, DeadlineExceededError, ModelNotReadyError, OverloadedError
+from blindai.errors import BlindAIError, ModelNotReadyError, OverloadedError
 from blindai.oip.datatypes import Datatype
 from blindai.oip.tensors import encode_tensor
 from blindai.server.batching import check_batch
-from blindai.server.cpu_quota import available_cpus
 from blindai.server.instances import Instances
 from blindai.server.model_config import RunWish
 from blindai.server.request_queue import queued_request, signature_of
+from blindai.server.runner_start import PoolOptions, RunnerStarter
 from blindai.server.statistics import ModelStatistics
-from blindai.server.worker_launch import WorkerLimits, launch_worker
-from blindai.server.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +37,9 @@ if TYPE_CHECKING:
     from blindai.server.model_config import QueuePolicy
     from blindai.server.model_store import ModelStore, StoredModel
     from blindai.server.runner import Runner
-    from blindai.server.worker_launch import Launched
 
 _NO_WISH = RunWish()
-_MIB = 1024 * 1024
-MAX_ANSWER_BYTES = 1024 * _MIB
+_DEFAULTS = PoolOptions()
 
 
 class ModelState(enum.StrEnum):
@@ -52,33 +48,6 @@ class ModelState(enum.StrEnum):
     READY = "READY"
     LOADING = "LOADING"
     UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolOptions:
-    """How models are run.
-
-    Attributes:
-        run_timeout_s: longest run of a model; then it is broken off.
-        load_timeout_s: longest start of a process, loading included.
-        idle_worker_s: after which a process that nobody uses ends.
-        max_workers: processes at a time.
-        max_request_bytes: largest sum of a batch's inputs.
-        max_answer_bytes: largest sum of a batch's outputs.
-        max_worker_bytes: address space of one process.
-        isolation: what shares a process (`settings.Settings.isolation`).
-        batching: whether waiting requests may run as one batch.
-    """
-
-    run_timeout_s: float = 60.0
-    load_timeout_s: float = 300.0
-    idle_worker_s: float = 60.0
-    max_workers: int = 64
-    max_request_bytes: int = 256 * _MIB
-    max_answer_bytes: int = MAX_ANSWER_BYTES
-    max_worker_bytes: int = 16 * 1024 * _MIB
-    isolation: str = "tenant"
-    batching: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,13 +77,11 @@ class WorkerPool:
     def __init__(
         self,
         store: ModelStore,
-        options: PoolOptions = PoolOptions(),
+        options: PoolOptions = _DEFAULTS,
         *,
         directory: Path | None = None,
     ) -> None:
-        self._store = store
         self._options = options
-        self._cpus = available_cpus()
         self._instances: dict[tuple[str, str], list[Instances]] = {}
         self._served: dict[tuple[str, str, str], _Served] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -122,6 +89,7 @@ class WorkerPool:
         self._active = 0
         self._drained: asyncio.Event | None = None
         self._empty_directory = tempfile.TemporaryDirectory(prefix="blindai-worker-", dir=directory)
+        self._starter = RunnerStarter(store, options, self._empty_directory.name)
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -332,41 +300,7 @@ class WorkerPool:
 
     async def _start_runner(self, instances: Instances) -> Runner:
         await self._make_room(instances)
-        try:
-            async with asyncio.timeout(self._options.load_timeout_s):
-                return await self._loaded_runner(instances)
-        except TimeoutError:
-            raise DeadlineExceededError(f"the model was not loaded within {self._options.load_timeout_s:g} s") from None
-
-    async def _loaded_runner(self, instances: Instances) -> Runner:
-        model, options = instances.model, self._options
-        config = model.config
-        limits = WorkerLimits(
-            threads=config.intra_op_threads or max(1, self._cpus // max(1, config.instances)),
-            max_request_bytes=options.max_request_bytes,
-            max_answer_bytes=options.max_answer_bytes,
-            max_address_space_bytes=options.max_worker_bytes,
-            rows_wanted=options.batching and config.batching == "auto",
-        )
-        if options.isolation == "thread":
-            from blindai.server.engine_thread import EngineThread  # noqa: PLC0415  # else no ONNX Runtime in this process
-
-            thread = EngineThread(limits, on_finished=instances.finished, on_ended=instances.ended)
-            await thread.load(self._store, model)
-            return thread
-        launched = await self._launch(model, limits)
-        worker = WorkerProcess(
-            launched,
-            max_answer_bytes=options.max_answer_bytes,
-            on_finished=instances.finished,
-            on_ended=instances.ended,
-        )
-        try:
-            await worker.load()
-        except BaseException:
-            await worker.end()
-            raise
-        return worker
+        return await self._starter.start(instances)
 
     async def _make_room(self, needy: Instances) -> None:
         """End what has been unused longest, anybody's, until the processes are not too many."""
@@ -382,21 +316,6 @@ class WorkerPool:
                     hint="Try again in a second.",
                     retry_after_s=1,
                 )
-
-    async def _launch(self, model: StoredModel, limits: WorkerLimits) -> Launched:
-        """Start the process in a thread; a thread cannot be stopped, so on the way out its result is undone."""
-        launch = asyncio.create_task(
-            asyncio.to_thread(launch_worker, self._store, model, self._empty_directory.name, limits)
-        )
-        try:
-            return await asyncio.shield(launch)
-        except asyncio.CancelledError:
-            with contextlib.suppress(BlindAIError):
-                launched = await launch
-                launched.process.kill()
-                await asyncio.to_thread(launched.process.wait)
-                launched.close()
-            raise
 
 
 def _key(model: StoredModel) -> tuple[str, str, str]:
