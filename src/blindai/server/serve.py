@@ -1,7 +1,8 @@
 """Start and stop: from settings to a listening server.
 
 Draws the instance, makes the keys and the TLS certificate in memory, opens the store, and runs uvicorn.
-Prints `ready https://HOST:PORT` on stdout once requests are answered; everything else goes to stderr.
+Prints `ready https://HOST:PORT` on stdout once requests are answered, and `grpc HOST:PORT` if that door is open;
+everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from blindai.attester.simulation import SimulationAttester, measure_software
 from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
+from blindai.server.access import open_principal
 from blindai.server.app import App
 from blindai.server.attestation_door import AttestationDoor
 from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
+from blindai.server.grpc_door import GrpcDoor
 from blindai.server.http_protocol import HttpLimits, bounded_protocol
 from blindai.server.infer import ENGINE
 from blindai.server.log import LOG, configure_logging
@@ -111,8 +114,19 @@ def serve(settings: Settings) -> None:
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
         app = create_app(settings, attester=attester, directory=directory)
         listener = _listen(settings)
-        config = _http_config(app, settings, make_tls_identity(settings.host))
-        _AnnouncingServer(config, f"https://{_shown(listener)}").run(sockets=[listener])
+        tls = make_tls_identity(settings.host)
+        config = _http_config(app, settings, tls)
+        server = _AnnouncingServer(config, f"https://{_shown(listener)}", _grpc_door(app, settings, tls))
+        server.run(sockets=[listener])
+
+
+def _grpc_door(app: App, settings: Settings, tls: TlsIdentity) -> GrpcDoor | None:
+    """Closed where only sealed messages may come in."""
+    if settings.require_sealed:
+        return None
+    return GrpcDoor(
+        service=app.sealed.service, tls=tls, authenticate=lambda _: open_principal(""), is_ready=lambda: True
+    )
 
 
 def _unwind(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -141,13 +155,17 @@ def _http_config(app: App, settings: Settings, tls: TlsIdentity) -> uvicorn.Conf
 class _AnnouncingServer(uvicorn.Server):
     """Says on stdout when requests are answered, so that scripts need not poll."""
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, grpc_door: GrpcDoor | None) -> None:
         super().__init__(config)
         self._url = url
+        self._grpc_door = grpc_door
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        grpc_address = await self._grpc_door.start() if self._grpc_door else ""
         await super().startup(sockets)
         sys.stdout.write(f"ready {self._url}\n")
+        if grpc_address:
+            sys.stdout.write(f"grpc {grpc_address}\n")
         sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -158,6 +176,8 @@ class _AnnouncingServer(uvicorn.Server):
             )
             if idle:
                 connection.transport.abort()
+        if self._grpc_door:
+            await self._grpc_door.stop(GRACEFUL_S)
         await super().shutdown(sockets)
 
 

@@ -109,6 +109,11 @@ class Settings:
     max_workers: int = 64
     max_worker_bytes: int = 16 * 1024 * 1024 * 1024
 
+    @property
+    def grpc_listen_port(self) -> int:
+        """The port of the gRPC door; a free one where the HTTPS port is a free one and nothing else was said."""
+        return 0 if self.port == 0 and self.grpc_port == DEFAULT_GRPC_PORT else self.grpc_port
+
     def check(self) -> None:
         """Refuse what cannot be served.
 

@@ -28,6 +28,8 @@ _FILE = Path(__file__).with_name("protocol.pb")
 class Message(Protocol):
     """A protobuf message: its fields are attributes, which only the schema knows."""
 
+    def __init__(self, **fields: Any) -> None: ...
+
     def SerializeToString(self) -> bytes:  # noqa: N802  # protobuf's name
         """The wire form."""
 
@@ -96,22 +98,27 @@ def decode(kind: type[_Message], raw: bytes) -> _Message:
 
 
 def to_json_object(message: Message) -> dict[str, Any]:
-    """The members of a message as protobuf's JSON form has them, names as in the schema; absent ones at their default."""
+    """A message in protobuf's JSON form, names as in the schema; absent fields at their default."""
     found: dict[str, Any] = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     return found
 
 
-def from_json_object(members: object, kind: type[_Message]) -> _Message:
+def from_json_object(members: object, kind: type[_Message], *, pass_over_unknown: bool = False) -> _Message:
     """The reverse of `to_json_object`; 64-bit integers may be text or numbers, members that we do not know are refused.
+
+    Args:
+        members: of the JSON object.
+        kind: of message.
+        pass_over_unknown: for answers of servers newer than we are.
 
     Raises:
         InvalidInputError: the members are not those of such a message.
     """
     message = kind()
     try:
-        json_format.ParseDict(members, message, descriptor_pool=_POOL)
+        json_format.ParseDict(members, message, ignore_unknown_fields=pass_over_unknown, descriptor_pool=_POOL)
     except (json_format.ParseError, TypeError, ValueError):
         raise InvalidInputError("the JSON members are not those of the expected message") from None
     return message
