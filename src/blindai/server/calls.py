@@ -29,7 +29,6 @@ class Call:
     path: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: AsyncIterator[memoryview] = field(repr=False)
-    deadline_s: float | None = None  # on the event loop's clock, when whoever asks will have gone
 
     def header(self, name: str) -> str | None:
         """The value of a header (lower-case name), or None."""

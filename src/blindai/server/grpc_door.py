@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -85,7 +86,7 @@ class GrpcDoor:
 
     # ---- What the handlers ask (`oip.grpc.handlers.Door`)
 
-    def admit(self, authorization: str | None) -> Callable[[RestRequest, float | None], Awaitable[RestAnswer]]:
+    def admit(self, authorization: str | None) -> Callable[[RestRequest], Awaitable[RestAnswer]]:
         """The principal's way to `dispatch`.
 
         Raises:
@@ -96,19 +97,15 @@ class GrpcDoor:
         except BlindAIError as error:
             raise _failure(error) from None
 
-        async def answer(request: RestRequest, deadline_s: float | None) -> RestAnswer:
-            return await self._answer(principal, request, deadline_s)
+        return partial(self._answer, principal)
 
-        return answer
-
-    async def _answer(self, principal: Principal, request: RestRequest, deadline_s: float | None) -> RestAnswer:
+    async def _answer(self, principal: Principal, request: RestRequest) -> RestAnswer:
         call = Call(
             principal=principal,
             method=request.method,
             path=request.path,
             headers=request.headers,
             body=_pieces(request.body),
-            deadline_s=deadline_s,
         )
         reply = await dispatch(self.service, call)
         return RestAnswer(status=reply.status, headers=reply.headers, body=tuple(map(memoryview, reply.body)))

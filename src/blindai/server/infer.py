@@ -24,7 +24,6 @@ from blindai.oip.rest import (
 )
 from blindai.receipts import ModelIdentity
 from blindai.server.calls import Call, Reply
-from blindai.server.model_config import RunWish
 
 if TYPE_CHECKING:
     from blindai.oip.rest import Buffer
@@ -63,8 +62,7 @@ async def infer(
     header_length = _header_length(call)
     body = await call.read_body(max_body_bytes, share)
     request = await _decode(body, header_length, share)
-    wish = RunWish(deadline_s=call.deadline_s)
-    outputs = await pool.infer(model, call.principal.share, request.inputs, request.outputs, wish=wish)
+    outputs = await pool.infer(model, call.principal.share, request.inputs, request.outputs)
     response = InferResponse(model_name=model.name, model_version=model.version, id=request.id, outputs=outputs)
     buffers, answer_header_length = await _encode(response)
     return Reply(

@@ -28,6 +28,7 @@ from blindai.oip.grpc.translate import (
     stream_response,
     to_rest,
     unsupported,
+    with_deadline,
 )
 from blindai.oip.grpc.weight import memory_of
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractContextManager
 
-    Answerer = Callable[[RestRequest, float | None], Awaitable[RestAnswer]]
+    Answerer = Callable[[RestRequest], Awaitable[RestAnswer]]
 
 STREAM_IN_FLIGHT = 16
 _IN_A_THREAD_BYTES = 256 * 1024  # smaller messages are opened faster than handed over
@@ -56,8 +57,6 @@ class Door(Protocol):
 
     def admit(self, authorization: str | None) -> Answerer:
         """Who asks, by the `authorization` metadata: what answers this principal's requests.
-
-        The answerer gets a request and when its caller will have gone, on the event loop's clock.
 
         Raises:
             RpcError: nobody known.
@@ -116,7 +115,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
     async def _unary(self, rpc: str, answer: Answerer, raw: bytes, context: Any) -> bytes:
         try:
-            return _encoded(await self._answered(rpc, answer, raw, _deadline_s(context)))
+            return _encoded(await self._answered(rpc, answer, raw, context))
         except RpcError as error:
             failure = error
         except Exception as error:  # noqa: BLE001  # grpc would log its traceback, which can hold values
@@ -124,7 +123,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
         await _abort(failure, context)
         raise failure  # not reached: abort raises
 
-    async def _answered(self, rpc: str, answer: Answerer, raw: bytes, deadline_s: float | None) -> Message:
+    async def _answered(self, rpc: str, answer: Answerer, raw: bytes, context: Any) -> Message:
         """Any RPC but streams.
 
         Raises:
@@ -135,7 +134,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
                 request = await asyncio.to_thread(_opened, rpc, raw)
             else:
                 request = _opened(rpc, raw)
-            return from_rest(rpc, await answer(request, deadline_s))
+            return from_rest(rpc, await answer(with_deadline(request, context.time_remaining())))
 
     def _mistake(self, error: Exception) -> RpcError:
         self._door.failed(error)
@@ -146,7 +145,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
     async def _stream(self, answer: Answerer, requests: AsyncIterator[bytes], context: Any) -> None:
         """One answer for each request, in order; a failure is an answer too, or ends the stream if so wished."""
         strict = _metadata(context.invocation_metadata(), _GRPC_ERROR_WISH) == "true"
-        one = partial(self._stream_answer, answer, _deadline_s(context), strict=strict)
+        one = partial(self._stream_answer, answer, context, strict=strict)
         waiting: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_IN_FLIGHT)
         running: set[asyncio.Task[Any]] = set()
         feeder = asyncio.create_task(_feed(requests, one, waiting, running))
@@ -165,9 +164,9 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
         if failure is not None:
             await _abort(failure, context)
 
-    async def _stream_answer(self, answer: Answerer, deadline_s: float | None, raw: bytes, *, strict: bool) -> bytes:
+    async def _stream_answer(self, answer: Answerer, context: Any, raw: bytes, *, strict: bool) -> bytes:
         try:
-            response = stream_response(await self._answered("ModelInfer", answer, raw, deadline_s))
+            response = stream_response(await self._answered("ModelInfer", answer, raw, context))
             return response.SerializeToString()
         except RpcError as error:
             failure = error
@@ -256,11 +255,6 @@ def _request_id(raw: bytes) -> str:
 
 def _metadata(metadata: Any, name: str) -> str | None:
     return next((value for key, value in metadata or () if key == name and isinstance(value, str)), None)
-
-
-def _deadline_s(context: Any) -> float | None:
-    left: float | None = context.time_remaining()
-    return None if left is None else asyncio.get_running_loop().time() + left
 
 
 async def _abort(failure: RpcError, context: Any) -> None:

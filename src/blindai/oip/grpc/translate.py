@@ -10,7 +10,7 @@ Leaves out: grpc itself, deadlines and streams.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _JSON = (("content-type", "application/json"),)
+DEADLINE_HEADER = "blindai-deadline-ms"
+_MAX_DEADLINE_MS = 10**10 - 1
 _NOT_READY = (400, 404, 503)
 
 
@@ -61,6 +63,14 @@ def to_rest(rpc: str, message: Message) -> RestRequest:
     if rpc not in _TRANSLATIONS:
         raise unsupported(rpc)
     return _TRANSLATIONS[rpc][0](message)
+
+
+def with_deadline(request: RestRequest, left_s: float | None) -> RestRequest:
+    """The request, and in how many seconds its caller will have gone; `None` for never."""
+    if left_s is None:
+        return request
+    left_ms = min(max(int(left_s * 1000), 0), _MAX_DEADLINE_MS)
+    return replace(request, headers=(*request.headers, (DEADLINE_HEADER, str(left_ms))))
 
 
 def from_rest(rpc: str, answer: RestAnswer) -> Message:
@@ -132,8 +142,9 @@ def _infer(message: Message) -> RestRequest:
 
 def _index(message: Message) -> RestRequest:
     _require_one_repository(message)
-    body = msgspec.json.encode({"ready": True} if message.ready else {})
-    return RestRequest(method="POST", path="/v2/repository/index", headers=_JSON, body=(body,))
+    if not message.ready:
+        return RestRequest(method="POST", path="/v2/repository/index")
+    return RestRequest(method="POST", path="/v2/repository/index", headers=_JSON, body=(b'{"ready":true}',))
 
 
 def _load(message: Message) -> RestRequest:
@@ -147,9 +158,10 @@ def _unload(message: Message) -> RestRequest:
 def _change(message: Message, verb: str) -> RestRequest:
     _require_one_repository(message)
     parameters = {name: _repository_parameter(value) for name, value in message.parameters.items()}
-    body = msgspec.json.encode({"parameters": parameters} if parameters else {})
     path = f"/v2/repository/models/{_quoted(message.model_name)}/{verb}"
-    return RestRequest(method="POST", path=path, headers=_JSON, body=(body,))
+    if not parameters:
+        return RestRequest(method="POST", path=path)
+    return RestRequest(method="POST", path=path, headers=_JSON, body=(msgspec.json.encode({"parameters": parameters}),))
 
 
 def _repository_parameter(value: Any) -> bool | int | str:
