@@ -217,13 +217,13 @@ def _require_success(answer: RestAnswer) -> None:
         raise failure_of(answer.status, answer.body)
 
 
-def _json_response(kind: type[Message], member: str = "") -> Callable[[RestAnswer], Message]:
+def _json_response(kind: type[Message], member: str = "", form: type[Any] = dict) -> Callable[[RestAnswer], Message]:
     """For answers whose JSON has the message's names; or that are the value of its one member."""
 
     def respond(answer: RestAnswer) -> Message:
         _require_success(answer)
         try:
-            found = msgspec.json.decode(b"".join(answer.body))
+            found = msgspec.json.decode(b"".join(answer.body), type=form)
             return from_json_object({member: found} if member else found, kind, pass_over_unknown=True)
         except (ValueError, InvalidInputError):
             raise RpcError(Code.INTERNAL, "the server's answer is not in the protocol's form") from None
@@ -253,7 +253,7 @@ _TRANSLATIONS: dict[str, tuple[Callable[[Message], RestRequest], Callable[[RestA
     "ModelConfig": (_model_config, _json_response(_of("ModelConfig"), "config")),
     "ModelStatistics": (_model_statistics, _json_response(_of("ModelStatistics"))),
     "ModelInfer": (_infer, _infer_response),
-    "RepositoryIndex": (_index, _json_response(_of("RepositoryIndex"), "models")),
+    "RepositoryIndex": (_index, _json_response(_of("RepositoryIndex"), "models", list)),
     "RepositoryModelLoad": (_load, _empty_response(_of("RepositoryModelLoad"))),
     "RepositoryModelUnload": (_unload, _empty_response(_of("RepositoryModelUnload"))),
 }
