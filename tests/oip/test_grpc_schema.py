@@ -1,4 +1,4 @@
-"""The compiled schema is that of the .proto files, reads configurations as they are written, and clashes with nobody."""
+"""The compiled schema is that of the .proto files, reads configurations as written, and clashes with nobody."""
 
 from __future__ import annotations
 
