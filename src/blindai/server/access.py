@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from blindai.errors import ForbiddenError
+
 OPEN_TENANT = "public"
 
 
@@ -17,6 +19,12 @@ class Role(enum.StrEnum):
     INFER = "infer"
     UPLOAD = "upload"
     ADMIN = "admin"
+
+
+# What suffices for a route: one of these roles. An admin may do everything in its tenant.
+ANY_ROLE = frozenset(Role)
+TO_INFER = frozenset({Role.INFER, Role.ADMIN})
+TO_UPLOAD = frozenset({Role.UPLOAD, Role.ADMIN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +40,18 @@ class Principal:
     tenant: str
     roles: frozenset[Role]
     share: str = field(repr=False)
+
+    def require(self, sufficient: frozenset[Role]) -> None:
+        """Refuse a principal that has none of these roles.
+
+        Raises:
+            ForbiddenError: so it is.
+        """
+        if self.roles.isdisjoint(sufficient):
+            raise ForbiddenError(
+                "the credential does not allow this",
+                hint=f"it takes the role {' or '.join(role.value for role in Role if role in sufficient)}",
+            )
 
 
 def open_principal(client_token: str) -> Principal:

@@ -177,6 +177,19 @@ class Catalogue:
         self.end(place)
         return model, candidate.file_ids if known else ()
 
+    def reconfigure(self, model: StoredModel, config: ServingConfig) -> StoredModel:
+        """Serve a registered model otherwise; its files, version and place in the order stay.
+
+        Raises:
+            ModelNotFoundError: it is gone, or another model by now.
+        """
+        record = self._records.get((model.name, model.version))
+        if record is None or record.model.digest != model.digest:
+            raise not_found()
+        changed = replace(record.model, config=config)
+        self._records[model.name, model.version] = replace(record, model=changed)
+        return changed
+
     def remove(self, models: tuple[StoredModel, ...]) -> list[Record]:
         """Forget models; what is answered says which files were theirs."""
         return [self._records.pop((model.name, model.version)) for model in models]

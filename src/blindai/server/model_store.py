@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from blindai.bundle import MODEL_NAME, BundleFile, ModelManifest, SessionOptions, UploadHeader, digest_text
 from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError
 from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, StoreLimits, not_found
+from blindai.server.model_config import ServingConfig
 from blindai.server.sealed_file import KEY_BYTES, SealedFileWriter, disk_error, read_sealed_file
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _FILE_ID_BYTES = 32
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _NO_LIMITS = StoreLimits()
+_AS_IT_IS = ServingConfig()
 
 
 class ModelStore:
@@ -63,8 +65,13 @@ class ModelStore:
         except OSError as problem:
             raise disk_error(problem) from problem
 
-    def begin_upload(self, name: str, header: UploadHeader) -> Upload:
+    def begin_upload(self, name: str, header: UploadHeader, *, config: ServingConfig = _AS_IT_IS) -> Upload:
         """Start to take in a model: the sizes that the header claims count from now on, but take no disk yet.
+
+        Args:
+            name: of the model.
+            header: its files.
+            config: how it will be served.
 
         Raises:
             InvalidInputError: the name is not one.
@@ -75,7 +82,7 @@ class ModelStore:
             raise InvalidInputError("a model's name has 1 to 128 letters, digits, '.', '_' or '-'")
         with self._lock:
             place = self._catalogue.begin(name, header)
-        return Upload(self, name, header, place)
+        return Upload(self, name, header, place, config=config)
 
     def models(self) -> tuple[StoredModel, ...]:
         """All models, the one uploaded last at the end."""
@@ -107,6 +114,15 @@ class ModelStore:
         for record in records:
             self._remove_files(record.file_ids)
         return models
+
+    def reconfigure(self, model: StoredModel, config: ServingConfig) -> StoredModel:
+        """Serve a model otherwise from now on.
+
+        Raises:
+            ModelNotFoundError: it is gone.
+        """
+        with self._lock:
+            return self._catalogue.reconfigure(model, config)
 
     def holds(self, digest: str) -> bool:
         """Whether a model with this digest is here, under any name, or on its way in."""
@@ -181,8 +197,9 @@ class ModelStore:
 class Upload:
     """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
 
-    def __init__(self, store: ModelStore, name: str, header: UploadHeader, place: Place) -> None:
+    def __init__(self, store: ModelStore, name: str, header: UploadHeader, place: Place, *, config: ServingConfig) -> None:
         self._store = store
+        self._config = config
         self._name = name
         self._header = header
         self._place = place
@@ -231,6 +248,7 @@ class Upload:
             manifest=manifest,
             digest=digest_text(manifest.digest),
             default_shape=self._header.default_shape,
+            config=self._config,
         )
         record = Record(model=model, file_ids=tuple(file_id for _, file_id in files))
         with self._store._lock:  # noqa: SLF001  # one room of two classes, here and below
