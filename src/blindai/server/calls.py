@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blindai.channel.heads import WireError
-from blindai.errors import BlindAIError, InferenceError, InternalError, ModelStoreError, TooLargeError
+from blindai.errors import BlindAIError, InferenceError, InternalError, ModelStoreError, OverloadedError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,4 +82,7 @@ def wire_error(error: Exception) -> tuple[int, WireError]:
 def error_reply(error: Exception) -> Reply:
     """The answer that a failure becomes."""
     status, wire = wire_error(error)
-    return Reply(status=status, headers=(("content-type", "application/json"),), body=(wire.encode(),))
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    if status == OverloadedError.status:
+        headers += (("retry-after", "1"),)
+    return Reply(status=status, headers=headers, body=(wire.encode(),))

@@ -28,7 +28,8 @@ from blindai.server.calls import Call, Reply
 if TYPE_CHECKING:
     from blindai.oip.rest import Buffer
     from blindai.server.budget import Share
-    from blindai.server.model_store import ModelStore, StoredModel
+    from blindai.server.model_store import StoredModel
+    from blindai.server.tenant_models import TenantModels
     from blindai.server.worker_pool import WorkerPool
 
 _QUICK_BODY_BYTES = 1024 * 1024
@@ -46,7 +47,7 @@ async def infer(
     *,
     reference: str,
     version: str | None,
-    store: ModelStore,
+    store: TenantModels,
     pool: WorkerPool,
     max_body_bytes: int,
     share: Share,
