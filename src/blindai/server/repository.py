@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from blindai.bundle import UploadHeader
     from blindai.oip.tensors import TensorSpec
     from blindai.server.access import Principal
-    from blindai.server.model_store import ModelStore, StoredModel, Upload
+    from blindai.server.model_store import StoredModel, Upload
     from blindai.server.settings import Settings
+    from blindai.server.tenant_models import TenantModels
     from blindai.server.worker_pool import WorkerPool
 
 PLATFORM = "onnxruntime_onnx"
 _JSON = (("content-type", "application/json"),)
 
 
-async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, settings: Settings) -> Reply:
+async def upload(call: Call, *, name: str, store: TenantModels, pool: WorkerPool, settings: Settings) -> Reply:
     """Take a model bundle: u32 length, header (JSON), then each file's bytes (docs/spec/bundle.md).
 
     Raises:
@@ -56,14 +57,14 @@ async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, 
 
 
 async def metadata(
-    principal: Principal, *, reference: str, version: str | None, store: ModelStore, pool: WorkerPool
+    principal: Principal, *, reference: str, version: str | None, store: TenantModels, pool: WorkerPool
 ) -> Reply:
     """A model's inputs and outputs (OIP §3.2.4), read from the model itself; loads it if need be."""
     model = store.resolve(reference, version)
     inputs, outputs = await pool.metadata(model, principal.share)
     described = ModelMetadata(
         name=model.name,
-        versions=tuple(other.version for other in store.models() if other.name == model.name),
+        versions=store.versions(model),
         platform=PLATFORM,
         inputs=inputs,
         outputs=outputs,
@@ -74,9 +75,8 @@ async def metadata(
     return Reply(headers=_JSON, body=(encode_metadata(described),))
 
 
-def index(store: ModelStore) -> Reply:
-    """Every model and version, the one uploaded last at the end."""
-    models = sorted(store.models(), key=lambda model: model.sequence)
+def index(store: TenantModels) -> Reply:
+    """Every model and version that the caller may see; of its own, the one uploaded last at the end."""
     listed = [
         {
             "name": model.name,
@@ -84,12 +84,12 @@ def index(store: ModelStore) -> Reply:
             "digest": model.digest,
             "bytes": sum(file.size for file in model.manifest.files),
         }
-        for model in models
+        for model in store.models()
     ]
     return Reply(headers=_JSON, body=(compact_json({"models": listed}),))
 
 
-async def delete(*, reference: str, version: str | None, store: ModelStore, pool: WorkerPool) -> Reply:
+async def delete(*, reference: str, version: str | None, store: TenantModels, pool: WorkerPool) -> Reply:
     """Forget a version, or all versions of a name; their processes end."""
     deleted = store.delete(reference, version)
     for model in deleted:
@@ -118,7 +118,9 @@ def _check_size(header: UploadHeader, settings: Settings) -> None:
         raise TooLargeError(f"a model has at most {settings.max_model_bytes} bytes here, this one has {size}")
 
 
-async def _registered(incoming: Upload, store: ModelStore, pool: WorkerPool, *, share: str, load: bool) -> StoredModel:
+async def _registered(
+    incoming: Upload, store: TenantModels, pool: WorkerPool, *, share: str, load: bool
+) -> StoredModel:
     """The uploaded model, once it has loaded; one that cannot run is refused now, and disturbs no equal one."""
     candidate = incoming.complete()
     if not load:
@@ -149,7 +151,7 @@ def _check_default_shape(shape: tuple[int, ...] | None, inputs: tuple[TensorSpec
         )
 
 
-async def _stop_unused(model: StoredModel, store: ModelStore, pool: WorkerPool) -> None:
+async def _stop_unused(model: StoredModel, store: TenantModels, pool: WorkerPool) -> None:
     """End a model's process, unless an equal model is here or on its way in."""
     if not store.holds(model.digest):
         await pool.stop(model)

@@ -6,6 +6,7 @@ Prints `ready https://HOST:PORT` on stdout once requests are answered; everythin
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import signal
@@ -24,8 +25,10 @@ from blindai.attester.simulation import SimulationAttester, measure_software
 from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
+from blindai.server.access_file import read_access_file
 from blindai.server.app import App
 from blindai.server.attestation_door import AttestationDoor
+from blindai.server.authentication import Access
 from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
 from blindai.server.http_protocol import HttpLimits, bounded_protocol
@@ -33,8 +36,10 @@ from blindai.server.infer import ENGINE
 from blindai.server.log import LOG, configure_logging
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
+from blindai.server.quotas import RunSlots
 from blindai.server.run_folder import run_folder
 from blindai.server.sealed_door import SealedDoor
+from blindai.server.sharing import Sharing
 from blindai.server.tls_identity import make_tls_identity
 from blindai.server.worker_pool import WorkerPool
 
@@ -60,6 +65,7 @@ SYSTEM_CLOCK = Clock(wall=time.time, boot=_boot_s)
 def create_app(settings: Settings, *, attester: Attester, directory: Path, clock: Clock = SYSTEM_CLOCK) -> App:
     """Wire the whole server: the one place where its parts meet."""
     engine, _, version = ENGINE.partition(" ")
+    settings, access = _open_access(settings, clock)
     identity = Identity(
         service=settings.service,
         instance=os.urandom(INSTANCE_BYTES),
@@ -68,17 +74,29 @@ def create_app(settings: Settings, *, attester: Attester, directory: Path, clock
         simulated=attester.tee == "simulation",
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
-    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings))
+    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
     service = Service(
         settings=settings,
         store=store,
         pool=_worker_pool(store, settings, directory),
         bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
+        access=access,
+        sharing=Sharing(),
+        runs=RunSlots(access.quota),
     )
     return App(
         attestation=AttestationDoor(keys=keys, attester=attester),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
     )
+
+
+def _open_access(settings: Settings, clock: Clock) -> tuple[Settings, Access]:
+    """Who may come in; and the settings with the access file's hash for its path, so that evidence vouches for it."""
+    if settings.access is None:
+        return settings, Access(None, service=settings.service, wall=clock.wall)
+    file = read_access_file(Path(settings.access))
+    pinned = dataclasses.replace(settings, access=file.pin)
+    return pinned, Access(file, service=settings.service, wall=clock.wall)
 
 
 def _store_limits(settings: Settings) -> StoreLimits:
