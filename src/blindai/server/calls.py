@@ -12,7 +12,7 @@ from blindai.channel.heads import WireError
 from blindai.errors import BlindAIError, InferenceError, InternalError, ModelStoreError, TooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from blindai.channel.frames import Buffer
     from blindai.receipts import ModelIdentity
@@ -20,15 +20,27 @@ if TYPE_CHECKING:
     from blindai.server.budget import Share
 
 
+def _nobody_leaves() -> None:
+    """For doors that cancel by themselves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request, opened and authenticated up to its head; the body comes as it arrives."""
+    """One request, opened and authenticated up to its head; the body comes as it arrives.
+
+    Attributes:
+        door: which it came through, for metrics.
+        let_leave_cancel: called by a handler that may be cancelled from then on, since only work would be lost; then
+            a client that leaves cancels it.
+    """
 
     principal: Principal
     method: str
     path: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: AsyncIterator[memoryview] = field(repr=False)
+    door: str = "sealed"
+    let_leave_cancel: Callable[[], None] = field(repr=False, default=_nobody_leaves)
 
     def header(self, name: str) -> str | None:
         """The value of a header (lower-case name), or None."""

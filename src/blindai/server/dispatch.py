@@ -7,16 +7,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import blindai
 from blindai.bundle import MODEL_NAME
-from blindai.errors import ChannelError, InferenceError, ModelNotFoundError, ModelStoreError
+from blindai.errors import ChannelError, InferenceError, InternalError, ModelNotFoundError, ModelStoreError
 from blindai.server import repository
 from blindai.server.calls import Call, Reply, error_reply
 from blindai.server.infer import infer
 from blindai.server.log import LOG
+from blindai.server.metrics import Metrics
 from blindai.wire import compact_json
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Service:
     store: ModelStore
     pool: WorkerPool
     bodies: BodyBudget
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 async def dispatch(service: Service, call: Call) -> Reply:
@@ -46,16 +49,25 @@ async def dispatch(service: Service, call: Call) -> Reply:
     Raises:
         ChannelError: the request itself broke while it was read; only its door can answer that.
     """
+    begun_s = time.monotonic()
+    reply = await _run(service, call)
+    service.metrics.answered(call.door, reply.status, time.monotonic() - begun_s)
+    return reply
+
+
+async def _run(service: Service, call: Call) -> Reply:
     try:
         handler, match = _find(call)
         return await handler(service, call, match)
     except (InferenceError, ModelStoreError) as error:
         LOG.info("request refused: %s", error.code)
+        service.metrics.failed(error.code)
         return error_reply(error)
     except ChannelError:
         raise
     except Exception as error:  # noqa: BLE001  # the last line of defence: nobody's data may reach the log or the peer
         LOG.error("request failed: %s", type(error).__name__)  # a traceback can hold values
+        service.metrics.failed(InternalError.code)
         return error_reply(error)
 
 
@@ -72,6 +84,7 @@ async def _server_metadata(service: Service, call: Call, _match: re.Match[str]) 
 
 
 async def _infer(service: Service, call: Call, match: re.Match[str]) -> Reply:
+    call.let_leave_cancel()
     with service.bodies.share() as share:
         return await infer(
             call,
