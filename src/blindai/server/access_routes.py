@@ -16,24 +16,23 @@ from blindai.server.sharing import EVERYBODY, Share
 from blindai.wire import bounded_list, compact_json, printable, require_members, strict_json, whole_number
 
 if TYPE_CHECKING:
-    import re
-
     from blindai.server.authentication import ListedKey
     from blindai.server.dispatch import Service
     from blindai.server.revocations import Revocation
+    from blindai.server.routes import Target
 
 _MAX_BODY_BYTES = 64 * 1024
 _JSON = (("content-type", "application/json"),)
 
 
-async def list_keys(service: Service, call: Call, _match: re.Match[str]) -> Reply:
+async def list_keys(service: Service, call: Call, _target: Target) -> Reply:
     """The tenant's keys: ids, roles and days, never a secret."""
     service.access.require_managed()
     await call.read_no_body()
     return _reply({"keys": [_key_members(listed) for listed in service.access.keys(call.principal.tenant)]})
 
 
-async def create_key(service: Service, call: Call, _match: re.Match[str]) -> Reply:
+async def create_key(service: Service, call: Call, _target: Target) -> Reply:
     """A new key of the tenant; its text is in this answer and nowhere else."""
     service.access.require_managed()
     members = await _read(service, call, frozenset({"roles"}), frozenset({"not_after"}))
@@ -50,15 +49,15 @@ async def create_key(service: Service, call: Call, _match: re.Match[str]) -> Rep
     return _reply({"id": key.id, "key": text, "roles": role_names(key.roles), "not_after": not_after_s})
 
 
-async def revoke_key(service: Service, call: Call, match: re.Match[str]) -> Reply:
+async def revoke_key(service: Service, call: Call, target: Target) -> Reply:
     """Revoke one of the tenant's keys."""
     service.access.require_managed()
     await call.read_no_body()
-    service.access.revoke_key(call.principal.tenant, match["id"])
-    return _reply({"revoked": match["id"]})
+    service.access.revoke_key(call.principal.tenant, target.id)
+    return _reply({"revoked": target.id})
 
 
-async def list_revocations(service: Service, call: Call, _match: re.Match[str]) -> Reply:
+async def list_revocations(service: Service, call: Call, _target: Target) -> Reply:
     """The tenant's revocations of tokens."""
     service.access.require_managed()
     await call.read_no_body()
@@ -66,7 +65,7 @@ async def list_revocations(service: Service, call: Call, _match: re.Match[str]) 
     return _reply({"revocations": [_revocation_members(entry) for entry in entries]})
 
 
-async def revoke_tokens(service: Service, call: Call, _match: re.Match[str]) -> Reply:
+async def revoke_tokens(service: Service, call: Call, _target: Target) -> Reply:
     """Revoke tokens of the tenant's issuers: exactly one of `jti`, `sub` and `issued_before`."""
     service.access.require_managed()
     members = await _read(service, call, frozenset(), frozenset(RevokedBy))
@@ -79,33 +78,33 @@ async def revoke_tokens(service: Service, call: Call, _match: re.Match[str]) -> 
     return _reply(_revocation_members(service.access.revocations.add(call.principal.tenant, by, value)))
 
 
-async def lift_revocation(service: Service, call: Call, match: re.Match[str]) -> Reply:
+async def lift_revocation(service: Service, call: Call, target: Target) -> Reply:
     """Take a revocation back."""
     service.access.require_managed()
     await call.read_no_body()
-    service.access.revocations.lift(call.principal.tenant, match["id"])
-    return _reply({"lifted": match["id"]})
+    service.access.revocations.lift(call.principal.tenant, target.id)
+    return _reply({"lifted": target.id})
 
 
-async def read_sharing(service: Service, call: Call, match: re.Match[str]) -> Reply:
+async def read_sharing(service: Service, call: Call, target: Target) -> Reply:
     """With whom a model of the tenant is shared."""
     service.access.require_managed()
     await call.read_no_body()
-    return _reply(_share_members(service.sharing.of(call.principal.tenant, _own_name(service, call, match))))
+    return _reply(_share_members(service.sharing.of(call.principal.tenant, _own_name(service, call, target))))
 
 
-async def decide_sharing(service: Service, call: Call, match: re.Match[str]) -> Reply:
+async def decide_sharing(service: Service, call: Call, target: Target) -> Reply:
     """Say anew with whom a model of the tenant is shared; who is not named any more is shut out at once."""
     service.access.require_managed()
     members = await _read(service, call, frozenset({"run", "visible"}))
     share = Share(run=_tenants(members["run"]), visible=_tenants(members["visible"]))
-    service.sharing.decide(call.principal.tenant, _own_name(service, call, match), share)
+    service.sharing.decide(call.principal.tenant, _own_name(service, call, target), share)
     return _reply(_share_members(share))
 
 
-def _own_name(service: Service, call: Call, match: re.Match[str]) -> str:
+def _own_name(service: Service, call: Call, target: Target) -> str:
     """The name in the path, if the caller's tenant has a model of that name."""
-    return service.models_of(call.principal).resolve_own(match["name"]).name
+    return service.models_of(call.principal).resolve_own(target.model).name
 
 
 def _tenants(value: object) -> frozenset[str]:

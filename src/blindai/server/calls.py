@@ -23,7 +23,7 @@ from blindai.server.content_encoding import ENCODINGS, inflated
 from blindai.wire import compact_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from blindai.channel.frames import Buffer
     from blindai.receipts import ModelIdentity
@@ -40,6 +40,10 @@ _HEADERS: dict[type[Exception], tuple[tuple[str, str], ...]] = {
 }
 
 
+def _nobody_leaves() -> None:
+    """For doors that cancel by themselves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request, opened and authenticated up to its head; the body comes as it arrives.
@@ -50,6 +54,9 @@ class Call:
         path: as it stands in the request, percent-encoded, without a query.
         headers: lower-case names and values.
         body: its pieces.
+        door: which it came through, for metrics.
+        let_leave_cancel: called by a handler that may be cancelled from then on, since only work would be lost; then
+            a client that leaves cancels it.
     """
 
     principal: Principal
@@ -57,6 +64,8 @@ class Call:
     path: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: AsyncIterator[memoryview] = field(repr=False)
+    door: str = "sealed"
+    let_leave_cancel: Callable[[], None] = field(repr=False, default=_nobody_leaves)
 
     def header(self, name: str) -> str | None:
         """The value of a header (lower-case name), or None."""

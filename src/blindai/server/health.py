@@ -1,67 +1,55 @@
-"""Whether the server lives and is ready, and what it is (OIP, health and server metadata).
-
-Answers have JSON bodies, which KServe's client parses. Nothing here says anything of anybody's models.
-"""
+"""Whether the server lives, and whether it takes requests; both listeners say so alike (OIP §3.2.1)."""
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import blindai
-from blindai.errors import NotSupportedError
-from blindai.server.calls import JSON, Reply, json_reply
+from blindai.server.http_request import JSON, NO_STORE
 
 if TYPE_CHECKING:
-    from blindai.server.calls import Call
-    from blindai.server.dispatch import Service
-    from blindai.server.routes import Target
+    from collections.abc import Iterator
 
-# Each works as its page says: https://github.com/triton-inference-server/server/tree/main/docs/protocol
-EXTENSIONS = (
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository",
-    "parameters",
-    "schedule_policy",
-    "statistics",
-)
+    from blindai.server.http_request import HttpRequest
+
+LIVE_PATH = "/v2/health/live"
+READY_PATH = "/v2/health/ready"
 
 
-async def live(_service: Service, call: Call, _target: Target) -> Reply:
-    """It answers."""
-    await call.read_no_body()
-    return Reply(headers=JSON, body=(b'{"live":true}',))
+@dataclass(slots=True, kw_only=True)
+class Health:
+    """Belongs to one event loop.
 
-
-async def ready(service: Service, call: Call, _target: Target) -> Reply:
-    """Whether every model that is to be served has loaded."""
-    await call.read_no_body()
-    if service.states.all_loaded:
-        return Reply(headers=JSON, body=(b'{"ready":true}',))
-    return Reply(status=503, headers=JSON, body=(b'{"ready":false,"error":"models are still loading"}',))
-
-
-async def server_metadata(service: Service, call: Call, _target: Target) -> Reply:
-    """Name, version and extensions; `service` is ours."""
-    await call.read_no_body()
-    return json_reply(
-        {
-            "name": "blindai",
-            "version": blindai.__version__,
-            "extensions": EXTENSIONS,
-            "service": service.settings.service,
-        }
-    )
-
-
-async def left_out(_service: Service, _call: Call, _target: Target) -> Reply:
-    """What Triton has and a confidential server must not (docs/spec/oip.md).
-
-    Raises:
-        NotSupportedError: always.
+    Attributes:
+        is_draining: the server ends; it stays not ready.
+        loading: how many start-up tasks are not done.
     """
-    raise NotSupportedError(
-        "shared memory, tracing and log settings are not served over the network",
-        hint="tensors come in the request; nothing else may be read or written by a client",
-    )
+
+    is_draining: bool = False
+    loading: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a load balancer should send requests here."""
+        return not self.is_draining and not self.loading
+
+    @contextlib.contextmanager
+    def not_ready(self) -> Iterator[None]:
+        """While models load at start."""
+        self.loading += 1
+        try:
+            yield
+        finally:
+            self.loading -= 1
+
+    async def answer(self, request: HttpRequest) -> bool:
+        """Answer a GET for one of the two paths; False if it is for neither."""
+        if request.path == LIVE_PATH:
+            await request.answer(200, b'{"live":true}', headers=(JSON, NO_STORE))
+        elif request.path == READY_PATH:
+            status, body = (200, b'{"ready":true}') if self.is_ready else (503, b'{"ready":false}')
+            await request.answer(status, body, headers=(JSON, NO_STORE))
+        else:
+            return False
+        return True

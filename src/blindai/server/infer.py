@@ -53,10 +53,11 @@ async def infer(service: Service, call: Call, target: Target) -> Reply:
         InferenceError: what is wrong with the request, or what became of the model's process.
         UnsealError: the stored model does not open.
     """
+    call.let_leave_cancel()
     model = find_model(service, call.principal, target)
     begun = time.monotonic_ns()
     try:
-        with service.bodies.share() as share:
+        with service.runs.run(call.principal.tenant), service.bodies.share() as share:
             return await _infer(service, call, model, share=share, begun=begun)
     except BaseException:
         service.statistics.failed(model, time.monotonic_ns() - begun)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blindai.errors import InvalidInputError
+from blindai.errors import InvalidInputError, InvalidModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blindai.oip.tensors import Tensor, TensorSpec
     from blindai.server.catalogue import StoredModel
+    from blindai.server.model_config import ServingConfig
 
 ANY = -1
 _SHOWN_NAME = 64
@@ -57,6 +58,29 @@ def check_outputs(model: StoredModel, names: Sequence[str], specs: Sequence[Tens
             raise InvalidInputError(f"output '{name}' already exists in request")
 
 
+def check_declaration(config: ServingConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Hold a configuration against the loaded model: it may be narrower, never wider.
+
+    Raises:
+        InvalidModelError: it is not about this model.
+    """
+    for side, declared, found in (("input", config.inputs, inputs), ("output", config.outputs, outputs)):
+        own = {spec.name: spec for spec in found}
+        for spec in declared:
+            known = own.get(spec.name)
+            if known is None or known.datatype is not spec.datatype or not _matches(spec.shape, known.shape):
+                raise InvalidModelError(
+                    f"the model has no {side} '{spec.name}' with this data_type and these dims", hint=listed(found)
+                )
+    if config.inputs and len(config.inputs) != len(inputs):
+        raise InvalidModelError("the configuration does not name every input of the model", hint=listed(inputs))
+    if config.max_batch_size and not all(spec.shape and spec.shape[0] == ANY for spec in (*inputs, *outputs)):
+        raise InvalidModelError(
+            "for the model to support batching the first axis of every input and output must be open (-1)",
+            hint="export with a dynamic first axis, or set max_batch_size to 0",
+        )
+
+
 def listed(specs: Sequence[TensorSpec]) -> str:
     """A sentence that tells a model's inputs or outputs."""
     described = [f"{spec.name} {spec.datatype.value} {list(spec.shape)}" for spec in specs[:_SHOWN_NAMES]]
@@ -90,7 +114,7 @@ def _paired(model: StoredModel, tensors: Sequence[Tensor], specs: Sequence[Tenso
 def _matches(shape: tuple[int, ...], pattern: tuple[int, ...]) -> bool:
     if len(shape) != len(pattern):
         return False
-    for size, wanted in zip(shape, pattern, strict=True):  # a generator in all() costs thrice as much
+    for size, wanted in zip(shape, pattern, strict=True):  # noqa: SIM110  # a generator in all() costs thrice as much
         if wanted not in (ANY, size):
             return False
     return True
@@ -112,9 +136,7 @@ def _check_rows(model: StoredModel, tensors: Sequence[Tensor]) -> None:
     rows = tensors[0].shape[0] if tensors[0].shape else 0
     for tensor in tensors:
         if (tensor.shape[0] if tensor.shape else 0) != rows:
-            raise InvalidInputError(
-                f"input '{tensor.name}' batch size does not match other inputs for '{model.name}'"
-            )
+            raise InvalidInputError(f"input '{tensor.name}' batch size does not match other inputs for '{model.name}'")
     if rows > model.config.max_batch_size:
         raise InvalidInputError(
             f"inference request batch-size must be <= {model.config.max_batch_size} for '{model.name}'"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from blindai.errors import ModelNotFoundError
 from blindai.server.catalogue import LAST
+from blindai.server.routes import Target
 
 if TYPE_CHECKING:
     from blindai.server.access import Principal
     from blindai.server.catalogue import StoredModel
     from blindai.server.dispatch import Service
-    from blindai.server.routes import Target
 
 _SHOWN = 128
 _HINT = "Upload it, or list the models that are there."
@@ -26,24 +26,25 @@ def find_model(service: Service, principal: Principal, target: Target) -> Stored
 
     Raises:
         ModelNotFoundError: no such model or version, or it is unloaded.
+        ForbiddenError: its owner shows it, and does not let this tenant run it.
     """
     model = resolve(service, principal, target)
     if service.states.is_served(model):
         return model
-    others = () if target.version else versions_of(service, principal, model.name)
-    for other in reversed(others):
-        if service.states.is_served(other):
-            return other
+    if not target.version:
+        for version in reversed(service.models_of(principal).versions(model)):
+            other = resolve(service, principal, Target(model=model.name, version=version))
+            if service.states.is_served(other):
+                return other
     raise ModelNotFoundError(
-        f"Request for unknown model: '{model.name}' has no available versions", hint="it was unloaded; load it"
+        f"Request for unknown model: '{model.name}' has no available versions", hint="It was unloaded; load it."
     )
 
 
 def resolve(service: Service, principal: Principal, target: Target) -> StoredModel:
     """As `find_model`, unloaded models included."""
-    del principal  # one tenant sees all models
     try:
-        return service.store.resolve(target.model, target.version)
+        return service.models_of(principal).resolve(target.model, target.version or None)
     except ModelNotFoundError:
         if target.model == LAST:
             raise
@@ -51,12 +52,10 @@ def resolve(service: Service, principal: Principal, target: Target) -> StoredMod
     raise ModelNotFoundError(f"Request for unknown model: '{target.model[:_SHOWN]}'{version} is not found", hint=_HINT)
 
 
-def visible_models(service: Service, principal: Principal) -> tuple[StoredModel, ...]:
-    """Every model, the one uploaded last at the end."""
-    del principal  # as above
-    return service.store.models()
-
-
-def versions_of(service: Service, principal: Principal, name: str) -> tuple[StoredModel, ...]:
-    """Every version of a name, the one uploaded last at the end; perhaps none."""
-    return tuple(model for model in visible_models(service, principal) if model.name == name)
+def versions_of(service: Service, principal: Principal, model: StoredModel) -> tuple[StoredModel, ...]:
+    """Every version of a model's name that is served, in the order of their upload."""
+    found = (
+        resolve(service, principal, Target(model=model.name, version=version))
+        for version in service.models_of(principal).versions(model)
+    )
+    return tuple(other for other in found if service.states.is_served(other))

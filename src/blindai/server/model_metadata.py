@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from blindai.oip.metadata import ModelMetadata, encode_metadata
 from blindai.server.calls import JSON, Reply, json_reply
 from blindai.server.model_config_json import write_config
-from blindai.server.model_lookup import find_model, versions_of, visible_models
+from blindai.server.model_lookup import find_model, versions_of
 
 if TYPE_CHECKING:
     from blindai.oip.tensors import TensorSpec
@@ -37,10 +37,9 @@ async def metadata(service: Service, call: Call, target: Target) -> Reply:
     await call.read_no_body()
     model = find_model(service, call.principal, target)
     inputs, outputs = await model_specs(service, call.principal, model)
-    versions = versions_of(service, call.principal, model.name)
     described = ModelMetadata(
         name=model.name,
-        versions=tuple(other.version for other in versions if service.states.is_served(other)),
+        versions=tuple(other.version for other in versions_of(service, call.principal, model)),
         platform=PLATFORM,
         inputs=inputs,
         outputs=outputs,
@@ -69,5 +68,5 @@ async def config(service: Service, call: Call, target: Target) -> Reply:
 async def names(service: Service, call: Call, _target: Target) -> Reply:
     """The names of the models that are served (KServe)."""
     await call.read_no_body()
-    served = (model.name for model in visible_models(service, call.principal) if service.states.is_served(model))
+    served = (model.name for model in service.models_of(call.principal).models() if service.states.is_served(model))
     return json_reply({"models": list(dict.fromkeys(served))})

@@ -44,11 +44,6 @@ class ModelStates:
             return LOADING, ""
         return (READY, "") if self.is_served(model) else (UNAVAILABLE, UNLOADED)
 
-    @property
-    def all_loaded(self) -> bool:
-        """Whether nothing that is to be served is still loading; what was unloaded on purpose does not count."""
-        return not self.loading
-
     @contextlib.contextmanager
     def load(self, model: StoredModel) -> Iterator[None]:
         """While a model loads; it is served afterwards, and stays what it was if that fails."""

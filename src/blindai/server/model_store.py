@@ -208,7 +208,9 @@ class ModelStore:
 class Upload:
     """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
 
-    def __init__(self, store: ModelStore, name: str, header: UploadHeader, place: Place, *, config: ServingConfig) -> None:
+    def __init__(
+        self, store: ModelStore, name: str, header: UploadHeader, place: Place, *, config: ServingConfig
+    ) -> None:
         self._store = store
         self._config = config
         self._name = name

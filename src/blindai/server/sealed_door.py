@@ -69,9 +69,20 @@ class SealedDoor:
     random: Callable[[int], bytes] = field(repr=False)
 
     async def answer(
-        self, *, route: str, received: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]]
+        self,
+        *,
+        route: str,
+        received: AsyncIterator[bytes],
+        write: Callable[[bytes], Awaitable[None]],
+        let_leave_cancel: Callable[[], None],
     ) -> bytes:
-        """Answer one sealed request; `write` gets a long sealed answer piece by piece, all but the end returned here.
+        """Answer one sealed request.
+
+        Args:
+            route: the outer hint, which the keys are bound to.
+            received: the sealed bytes as they arrive.
+            write: gets a long sealed answer piece by piece, all but the end, which is returned here.
+            let_leave_cancel: see `Call`.
 
         Raises:
             OuterError: nothing may be answered but a status.
@@ -89,7 +100,7 @@ class SealedDoor:
             )
         else:
             raise OuterError(400)
-        return await _Answering(door=self, opened=opened, write=write).run()
+        return await _Answering(door=self, opened=opened, write=write, let_leave_cancel=let_leave_cancel).run()
 
     async def _open_one_shot(self, header: bytes, route: str, message: _Incoming) -> _Opened:
         """§3: a request sealed to one of our HPKE keys."""
@@ -217,6 +228,7 @@ class _Answering:
     door: SealedDoor
     opened: _Opened
     write: Callable[[bytes], Awaitable[None]] = field(repr=False)
+    let_leave_cancel: Callable[[], None] = field(repr=False)
 
     async def run(self) -> bytes:
         head, principal = self.opened.reader.head, self.opened.principal
@@ -231,6 +243,7 @@ class _Answering:
             path=head.path,
             headers=(*_without_credential(head), ("content-type", head.content_type)),
             body=body,
+            let_leave_cancel=self.let_leave_cancel,
         )
         try:
             reply = await dispatch(self.door.service, call)
@@ -306,6 +319,7 @@ class _Answering:
         """A sealed answer to a request that was not run, or not to its end."""
         LOG.info("sealed request refused: %s", error.code)
         status, wire = wire_error(error)
+        self.door.service.metrics.failed(wire.code)
         if isinstance(error, ReplayedMessageError):
             status = 409
         writer = AnswerWriter(self.opened.exchange, self.door.random)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blindai.server.calls import json_reply
-from blindai.server.model_lookup import find_model, versions_of, visible_models
+from blindai.server.model_lookup import find_model, versions_of
 
 if TYPE_CHECKING:
     from blindai.server.calls import Call, Reply
@@ -25,14 +25,14 @@ async def model_statistics(service: Service, call: Call, target: Target) -> Repl
     """Of one version, or of all versions of a name."""
     await call.read_no_body()
     model = find_model(service, call.principal, target)
-    models = (model,) if target.version else versions_of(service, call.principal, model.name)
+    models = (model,) if target.version else versions_of(service, call.principal, model)
     return _reply(service, models)
 
 
 async def all_statistics(service: Service, call: Call, _target: Target) -> Reply:
     """Of every model."""
     await call.read_no_body()
-    return _reply(service, visible_models(service, call.principal))
+    return _reply(service, service.models_of(call.principal).models())
 
 
 def _reply(service: Service, models: tuple[StoredModel, ...]) -> Reply:
