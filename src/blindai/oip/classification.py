@@ -7,6 +7,7 @@ Leaves out: where labels come from (`server.model_config`).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,10 +43,11 @@ def classify(tensor: Tensor, classes: int, *, batched: bool, labels: Sequence[st
             f"classification is for outputs of at most {MAX_ELEMENTS} elements; {described(tensor.name)} has more"
         )
     values = tensor.as_numpy()
-    count = tensor.shape[0] if batched and tensor.shape else 1
-    rows = values.reshape(count, values.size // count if count else 0)
+    rows_first = batched and bool(tensor.shape)
+    count = tensor.shape[0] if rows_first else 1
+    rows = values.reshape(count, math.prod(tensor.shape[1:] if rows_first else tensor.shape))
     kept = min(classes, rows.shape[1])
-    shape = (count, kept) if batched and tensor.shape else (kept,)
+    shape = (count, kept) if rows_first else (kept,)
     data = np.empty(count * kept, dtype=object)
     data[:] = [_class_text(row, index, labels) for row in rows for index in _largest(row, kept)]
     return Tensor(name=tensor.name, datatype=Datatype.BYTES, shape=shape, data=data.reshape(shape))
