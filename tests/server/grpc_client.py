@@ -55,9 +55,8 @@ def grpc_server(folder: Path, *options: str) -> Iterator[GrpcServer]:
     with log.open("wb") as stderr, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline().decode().split() for _ in range(2)]
-            assert [line[:1] for line in lines] == [["ready"], ["grpc"]], log.read_text()
-            yield GrpcServer(url=lines[0][1], address=lines[1][1], log=log, process=process)
+            told = dict(process.stdout.readline().decode().split() for _ in ("ready", "metrics", "grpc"))
+            yield GrpcServer(url=told["ready"], address=told["grpc"], log=log, process=process)
         finally:
             process.terminate()
             try:

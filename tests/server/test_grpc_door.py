@@ -7,6 +7,7 @@ import os
 import signal
 import ssl
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -31,7 +32,6 @@ from blindai.oip.grpc.failures import Code, RpcError
 from blindai.oip.grpc.schema import SERVICE, message_type
 from blindai.server.access import open_principal
 from blindai.server.budget import BodyBudget
-from blindai.server.dispatch import Service
 from blindai.server.grpc_door import GrpcDoor
 from blindai.server.serve import _grpc_door, create_app
 from blindai.server.settings import Settings
@@ -224,7 +224,7 @@ def test_an_end_lets_watchers_know(tmp_path: Path) -> None:
 
 def door(**changes: Any) -> GrpcDoor:
     settings = Settings(simulation=True, port=0, **changes)
-    service = Service(settings=settings, store=None, pool=None, bodies=BodyBudget(max_bytes=1000))  # type: ignore[arg-type]
+    service: Any = SimpleNamespace(settings=settings, bodies=BodyBudget(max_bytes=1000))  # no call gets further
     tls = make_tls_identity("127.0.0.1")
     return GrpcDoor(service=service, tls=tls, authenticate=lambda _: open_principal(""), is_ready=lambda: True)
 
@@ -278,7 +278,7 @@ async def test_no_door_where_only_sealed_messages_may_come_in(tmp_path: Path) ->
     tls = make_tls_identity("127.0.0.1")
     for require_sealed in (False, True):
         settings = Settings(simulation=True, require_sealed=require_sealed)
-        app = create_app(settings, attester=attester, directory=tmp_path / str(require_sealed))
+        app = create_app(settings, attester=attester, directory=tmp_path / str(require_sealed), tls=tls)
         assert (_grpc_door(app, settings, tls) is None) == require_sealed
         await app.sealed.service.pool.close()
         app.sealed.service.store.close()

@@ -8,6 +8,7 @@ Leaves out: what RPCs mean (`oip.grpc`), and what is done with a call (`dispatch
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from blindai.server.tls_identity import TlsIdentity
 
 _MAX_MESSAGE_BYTES = 2**31 - 1
+_REPOSITORY = "/v2/repository/"
 _MAX_STREAMS = 128  # RPCs of one connection at a time
 
 
@@ -106,8 +108,12 @@ class GrpcDoor:
             path=request.path,
             headers=request.headers,
             body=_pieces(request.body),
+            door="grpc",
         )
-        reply = await dispatch(self.service, call)
+        if request.path.startswith(_REPOSITORY):  # a client that leaves does not leave a change half done
+            reply = await asyncio.shield(asyncio.ensure_future(dispatch(self.service, call)))
+        else:
+            reply = await dispatch(self.service, call)
         return RestAnswer(status=reply.status, headers=reply.headers, body=tuple(map(memoryview, reply.body)))
 
     @contextlib.contextmanager
