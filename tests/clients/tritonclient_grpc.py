@@ -56,7 +56,7 @@ def sync_client(address: str, certificate: str) -> None:
     compressed = client.infer("simple", inputs, compression_algorithm="gzip")
     np.testing.assert_array_equal(compressed.as_numpy("OUTPUT0"), left + right)
     told("infer with gzip")
-    text = np.array([[b"\xff\x00", b"", b"a"]], dtype=object)
+    text = np.array([["é\0".encode(), b"", b"a"]], dtype=object)
     entry = triton.InferInput("INPUT0", [1, 3], "BYTES")
     entry.set_data_from_numpy(text)
     np.testing.assert_array_equal(client.infer("id_bytes", [entry]).as_numpy("OUTPUT0"), text)
