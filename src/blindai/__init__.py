@@ -17,6 +17,7 @@ __version__ = "1.0.0a1"
 __all__ = ["AsyncClient", "Client", "Policy", "__version__", "connect"]
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from blindai.attestation.policy import Policy
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from blindai.client.sync_client import Client
 
 
-def connect(
+def connect(  # noqa: PLR0913  # a choice each, by keyword
     url: str,
     *,
     policy: str | Path | Policy | None = None,
@@ -34,6 +35,8 @@ def connect(
     sessions: bool = True,
     padding: bool = True,
     timeout_s: float = 120.0,
+    api_key: str | None = None,
+    token: str | Callable[[], str] | None = None,
 ) -> Client:
     """Verify the server at `url` and open a `Client` to it; the arguments and errors are those of `Client`."""
     from blindai.client.sync_client import Client  # noqa: PLC0415  # see the module's docstring
@@ -47,6 +50,8 @@ def connect(
         sessions=sessions,
         padding=padding,
         timeout_s=timeout_s,
+        api_key=api_key,
+        token=token,
     )
 
 

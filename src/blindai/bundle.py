@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 MODEL_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 FILE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}\Z")
 MAX_FILES = 128

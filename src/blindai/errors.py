@@ -24,8 +24,9 @@ Every error carries a message (what was expected, what was found; never a secret
     ├── InvalidReceiptError
     ├── InferenceError                   the server's answer; `.status` is its HTTP status
     │   ├── InvalidInputError 400 · UnauthenticatedError 401 · ForbiddenError 403 · ModelNotFoundError 404
-    │   ├── ModelChangedError 412 · TooLargeError 413 · OverloadedError 429
-    │   └── InternalError 500 · ModelNotReadyError 503 · DeadlineExceededError 504
+    │   ├── MethodNotAllowedError 405 · ModelChangedError 412 · TooLargeError 413
+    │   ├── UnsupportedEncodingError 415 · OverloadedError 429 · InternalError 500
+    │   └── NotSupportedError 501 · ModelNotReadyError 503 · DeadlineExceededError 504
     └── ModelStoreError                  `.status` is its HTTP status
         ├── InvalidModelError 422 · ModelDigestMismatchError 409
         └── UnsealError 500 · NotAuthorizedError 403
@@ -219,6 +220,13 @@ class ModelNotFoundError(InferenceError):
     status = 404
 
 
+class MethodNotAllowedError(InferenceError):
+    """The path is served under other methods."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
 class ModelChangedError(InferenceError):
     """The model behind the name is no longer the one whose metadata the client holds (`If-Match`)."""
 
@@ -233,6 +241,13 @@ class TooLargeError(InferenceError):
     status = 413
 
 
+class UnsupportedEncodingError(InferenceError):
+    """A body is compressed in a way that the server does not undo."""
+
+    code = "unsupported_encoding"
+    status = 415
+
+
 class OverloadedError(InferenceError):
     """Too many requests wait; try again later."""
 
@@ -245,6 +260,13 @@ class InternalError(InferenceError):
 
     code = "internal"
     status = 500
+
+
+class NotSupportedError(InferenceError):
+    """Other servers have this, and this one leaves it out on purpose."""
+
+    code = "not_supported"
+    status = 501
 
 
 class ModelNotReadyError(InferenceError):

@@ -20,7 +20,8 @@ from blindai.bundle import UploadHeader
 from blindai.errors import DeadlineExceededError, InternalError, InvalidModelError, ModelNotReadyError
 from blindai.oip.tensors import Datatype, Tensor
 from blindai.server.model_store import ModelStore
-from blindai.server.worker_pool import PoolOptions, WorkerPool
+from blindai.server.runner_start import PoolOptions
+from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence

@@ -102,10 +102,12 @@ def test_a_sweep_erases_a_fresh_hpke_key_that_nobody_asks_for() -> None:
 
 
 def test_the_receipt_key_and_sessions_outlive_the_fresh_hpke_key() -> None:
-    time, table = FakeTime(), SessionTable()
+    time, table = FakeTime(), SessionTable[str]()
     ring = key_ring(time)
     held = ring.fresh(ROOT)
-    session = table.open(SessionSecret(prk=bytes(32), session_id=bytes(16)), key=held, principal="p", now_s=time.boot_s)
+    session = table.open(
+        SessionSecret(prk=bytes(32), session_id=bytes(16)), key=held, principal="p", counted_as="p", now_s=time.boot_s
+    )
     time.pass_s(200)
     ring.sweep()
     found = table.find(bytes(16), time.boot_s)
@@ -115,12 +117,14 @@ def test_the_receipt_key_and_sessions_outlive_the_fresh_hpke_key() -> None:
 
 
 def test_a_fresh_keyset_and_its_sessions_end_after_15_minutes() -> None:
-    time, table = FakeTime(), SessionTable()
+    time, table = FakeTime(), SessionTable[str]()
     ring = key_ring(time)
     held = ring.fresh(ROOT)
     assert held.keyset.not_after == WALL_S + 900
     time.pass_s(100)
-    session = table.open(SessionSecret(prk=bytes(32), session_id=bytes(16)), key=held, principal="p", now_s=time.boot_s)
+    session = table.open(
+        SessionSecret(prk=bytes(32), session_id=bytes(16)), key=held, principal="p", counted_as="p", now_s=time.boot_s
+    )
     assert session.ends_s == BOOT_S + 900  # and not 15 minutes after its opening
     time.pass_s(800)
     ring.sweep()

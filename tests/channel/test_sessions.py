@@ -127,16 +127,16 @@ def test_600_shuffled_numbers_each_run_once(seed: int) -> None:
 # The server's table
 
 
-def open_one(table: SessionTable, number: int, now_s: float, *, principal: str = "p") -> ServerSession:
-    return table.open(secret(number), key=KEY, principal=principal, now_s=now_s)
+def open_one(table: SessionTable[str], number: int, now_s: float, *, principal: str = "p") -> ServerSession[str]:
+    return table.open(secret(number), key=KEY, principal=principal, counted_as=principal, now_s=now_s)
 
 
-def living(table: SessionTable, now_s: float, count: int = 20) -> list[int]:
+def living(table: SessionTable[str], now_s: float, count: int = 20) -> list[int]:
     return [number for number in range(count) if table.find(secret(number).session_id, now_s)]
 
 
 def test_an_unknown_session_is_not_found() -> None:
-    table = SessionTable()
+    table = SessionTable[str]()
     open_one(table, 1, BOOT_S)
     assert table.find(secret(2).session_id, BOOT_S) is None
     assert table.find(b"", BOOT_S) is None
@@ -144,14 +144,14 @@ def test_an_unknown_session_is_not_found() -> None:
 
 def test_an_idle_session_ends_after_five_minutes() -> None:
     for idle_s, found in ((IDLE_S - 0.001, True), (IDLE_S, False)):
-        table = SessionTable()
+        table = SessionTable[str]()
         open_one(table, 0, BOOT_S)
         assert (table.find(secret().session_id, BOOT_S + idle_s) is not None) is found
         assert len(table) == found
 
 
 def test_a_used_session_ends_after_fifteen_minutes() -> None:
-    table = SessionTable()
+    table = SessionTable[str]()
     session = open_one(table, 0, BOOT_S)
     for now_s in range(0, LIFETIME_S, 200):
         assert table.find(secret().session_id, BOOT_S + now_s) is session
@@ -161,16 +161,16 @@ def test_a_used_session_ends_after_fifteen_minutes() -> None:
 
 
 def test_a_session_ends_with_its_keyset() -> None:
-    table = SessionTable()
+    table = SessionTable[str]()
     key = replace(KEY, ends_s=BOOT_S + 60)
-    session = table.open(secret(), key=key, principal="p", now_s=BOOT_S)
+    session = table.open(secret(), key=key, principal="p", counted_as="p", now_s=BOOT_S)
     assert session.ends_s == BOOT_S + 60
     assert table.find(secret().session_id, BOOT_S + 59) is session
     assert table.find(secret().session_id, BOOT_S + 60) is None
 
 
 def test_an_ended_session_does_not_come_back() -> None:
-    table = SessionTable()
+    table = SessionTable[str]()
     session = open_one(table, 0, BOOT_S)
     assert table.find(secret().session_id, BOOT_S + IDLE_S) is None
     table.touch(session, BOOT_S + IDLE_S)
@@ -179,7 +179,7 @@ def test_an_ended_session_does_not_come_back() -> None:
 
 
 def test_the_idlest_session_of_a_principal_makes_room() -> None:
-    table = SessionTable(max_sessions=100, max_per_principal=3)
+    table = SessionTable[str](max_sessions=100, max_per_principal=3)
     sessions = [open_one(table, number, BOOT_S + number) for number in range(3)]
     table.touch(sessions[0], BOOT_S + 10)
     open_one(table, 3, BOOT_S + 11)
@@ -187,7 +187,7 @@ def test_the_idlest_session_of_a_principal_makes_room() -> None:
 
 
 def test_a_principal_at_its_bound_evicts_none_of_others() -> None:
-    table = SessionTable(max_sessions=100, max_per_principal=2)
+    table = SessionTable[str](max_sessions=100, max_per_principal=2)
     open_one(table, 0, BOOT_S, principal="quiet")
     for number in range(1, 10):
         open_one(table, number, BOOT_S + number, principal="busy")
@@ -195,7 +195,7 @@ def test_a_principal_at_its_bound_evicts_none_of_others() -> None:
 
 
 def test_the_idlest_session_of_all_makes_room() -> None:
-    table = SessionTable(max_sessions=3, max_per_principal=2)
+    table = SessionTable[str](max_sessions=3, max_per_principal=2)
     first = open_one(table, 0, BOOT_S, principal="0")
     for number in (1, 2):
         open_one(table, number, BOOT_S + number, principal=str(number))
@@ -207,7 +207,7 @@ def test_the_idlest_session_of_all_makes_room() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["open", "touch", "wait"])), max_size=60))
 def test_bounds_hold_whatever_happens(steps: list[tuple[int, str]]) -> None:
-    table, now_s, sessions = SessionTable(max_sessions=5, max_per_principal=2), BOOT_S, list[ServerSession]()
+    table, now_s, sessions = SessionTable[str](max_sessions=5, max_per_principal=2), BOOT_S, list[ServerSession[str]]()
     for principal, step in steps:
         now_s += 100 if step == "wait" else 1
         if step == "open":
@@ -225,7 +225,7 @@ def test_bounds_hold_whatever_happens(steps: list[tuple[int, str]]) -> None:
 
 
 def test_a_sweep_drops_exactly_the_ended() -> None:
-    table = SessionTable()
+    table = SessionTable[str]()
     open_one(table, 0, BOOT_S)
     open_one(table, 1, BOOT_S + 100)
     table.sweep(BOOT_S + IDLE_S)
@@ -239,7 +239,7 @@ def test_a_sweep_drops_exactly_the_ended() -> None:
 @pytest.mark.parametrize("elapsed_s", [0, 10, 600])
 @pytest.mark.parametrize(("late_ms", "accepted"), [(0, True), (120_000, True), (120_001, False)])
 def test_client_and_server_may_differ_by_120_seconds(elapsed_s: int, late_ms: int, *, accepted: bool) -> None:
-    session = open_one(SessionTable(), 0, BOOT_S)
+    session = open_one(SessionTable[str](), 0, BOOT_S)
     for at_ms in (elapsed_s * 1000 - late_ms, elapsed_s * 1000 + late_ms):
         if accepted:
             session.check_time(at_ms, BOOT_S + elapsed_s)
@@ -249,7 +249,7 @@ def test_client_and_server_may_differ_by_120_seconds(elapsed_s: int, late_ms: in
 
 
 def test_a_request_held_back_by_the_path_is_refused() -> None:
-    session = open_one(SessionTable(), 0, BOOT_S)
+    session = open_one(SessionTable[str](), 0, BOOT_S)
     client = ClientSession(secret(), GRANT, opened_s=9.0)
     at_ms = client.at_ms(19.0)
     assert at_ms == 10_000
@@ -260,7 +260,7 @@ def test_a_request_held_back_by_the_path_is_refused() -> None:
 
 def test_a_request_in_a_session_must_say_when() -> None:
     with pytest.raises(SealedMessageError):
-        open_one(SessionTable(), 0, BOOT_S).check_time(None, BOOT_S)
+        open_one(SessionTable[str](), 0, BOOT_S).check_time(None, BOOT_S)
 
 
 def test_the_clients_time_never_runs_before_the_opening() -> None:
@@ -310,9 +310,9 @@ def test_the_client_grants_no_session_more_than_the_specified_life() -> None:
 @given(st.integers(0, 3000), st.integers(0, 3000), st.lists(st.integers(0, 400), max_size=12))
 def test_a_usable_session_still_lives_at_the_server(lifetime_s: int, idle_s: int, waits: list[int]) -> None:
     granted = SessionGrant(lifetime_s=min(lifetime_s, LIFETIME_S), idle_s=IDLE_S)
-    table = SessionTable()
+    table = SessionTable[str]()
     key = replace(KEY, ends_s=BOOT_S + granted.lifetime_s)
-    session = table.open(secret(), key=key, principal="p", now_s=BOOT_S)
+    session = table.open(secret(), key=key, principal="p", counted_as="p", now_s=BOOT_S)
     mine = ClientSession(secret(), replace(granted, idle_s=min(idle_s, IDLE_S)), opened_s=0.0)
     now_s = 0.0
     for wait_s in waits:
@@ -383,8 +383,8 @@ def test_threads_never_get_the_same_number() -> None:
 
 
 def test_sessions_do_not_show_their_secrets_or_principal_when_printed() -> None:
-    session = SessionTable().open(
-        SessionSecret(prk=b"\xaa" * 32, session_id=bytes(16)), key=KEY, principal="alice", now_s=0
+    session = SessionTable[str]().open(
+        SessionSecret(prk=b"\xaa" * 32, session_id=bytes(16)), key=KEY, principal="alice", counted_as="alice", now_s=0
     )
     assert "alice" not in repr(session)
     assert "\\xaa" not in repr(session) + repr(session.secret)

@@ -17,6 +17,7 @@ from blindai.errors import InvalidInputError
 from blindai.oip.rest import (
     InferRequest,
     InferResponse,
+    OutputForm,
     decode_infer_request,
     decode_infer_response,
     decode_metadata,
@@ -89,6 +90,7 @@ def test_requests_round_trip(
     )
     buffers, header_length = encode_infer_request(request)
     found = decode_infer_request(b"".join(buffers), header_length)
+    assert found.binary
     assert content(found.inputs) == content(request.inputs)
     assert (found.id, found.outputs, found.parameters) == (request.id, request.outputs, request.parameters)
 
@@ -109,7 +111,7 @@ def test_request_is_written_as_the_protocol_says() -> None:
     body = b"".join(buffers)
     header = (
         b'{"inputs":[{"name":"a","datatype":"INT16","shape":[1,2],"parameters":{"binary_data_size":4}}],'
-        b'"outputs":[{"name":"b"}]}'
+        b'"outputs":[{"name":"b"}],"parameters":{"binary_data_output":true}}'
     )
     assert body == header.ljust(header_length) + b"\1\0\2\0"
     assert 0 <= header_length - len(header) < 8
@@ -138,7 +140,25 @@ def test_parameters_of_other_servers_are_passed_over() -> None:
     )
     request = decode_infer_request(body, length)
     assert request.outputs == ("y",)
-    assert dict(request.parameters) == {"timeout": 5, "binary_data_output": True, "ratio": 0.5}
+    assert (request.binary, request.forms) == (True, (OutputForm(binary=True),))
+    assert dict(request.parameters) == {"timeout": 5, "ratio": 0.5}
+
+
+def test_unknown_members_of_a_request_are_ignored_and_cost_nothing() -> None:
+    assert decode_infer_request(b'{"inputs":[],"surprise":{"any":["thing"]}}', None).inputs == ()
+    with pytest.raises(InvalidInputError, match=r"nesting depth exceeds maximum allowed limit \(100\)"):
+        decode_infer_request(b'{"inputs":[],"surprise":' + b"[" * 101 + b"]" * 101 + b"}", None)
+    with pytest.raises(InvalidInputError, match="nesting depth"):
+        decode_infer_request(b'{"a":' * 250_000, None)
+    assert decode_infer_request(b'{"inputs":[],"surprise":"' + b"[" * 1000 + b'"}', None).inputs == ()
+
+
+def test_forms_of_outputs_round_trip() -> None:
+    forms = (OutputForm(binary=True), OutputForm(binary=False, classes=3))
+    request = InferRequest(inputs=(), outputs=("a", "b"), forms=forms, binary=False)
+    buffers, header_length = encode_infer_request(request)
+    found = decode_infer_request(b"".join(buffers), header_length)
+    assert (found.outputs, found.forms, found.binary) == (("a", "b"), forms, False)
 
 
 def test_no_inputs_and_no_outputs_are_allowed() -> None:
@@ -154,9 +174,9 @@ def test_no_inputs_and_no_outputs_are_allowed() -> None:
     [
         (8, 4, "8 bytes declared, 4 left"),
         (8, 0, "8 bytes declared, 0 left"),
-        (8, 9, "1 bytes after the last tensor"),
-        (4, 4, r"takes 8 bytes \(2 elements\), found 4"),
-        (12, 12, r"takes 8 bytes \(2 elements\), found 12"),
+        (8, 9, "unexpected additional input data: 1 bytes after the last tensor"),
+        (4, 4, r"Expected 8, got 4 \(2 elements"),
+        (12, 12, r"Expected 8, got 12 \(2 elements"),
         (2**80, 8, "declared, 8 left"),
         (-8, 8, "Expected int >= 0"),
         ("8", 8, "got str"),
@@ -199,13 +219,15 @@ def test_huge_claims_cost_nothing() -> None:
         {"inputs": {}},
         {"inputs": [1]},
         {"inputs": [], "id": 5},
-        {"inputs": [], "surprise": 1},
         {"inputs": [], "parameters": {"x": {}}},
         {"inputs": [], "parameters": None},
         {"inputs": [], "outputs": ["y"]},
         {"inputs": [], "outputs": [{}]},
         {"inputs": [], "outputs": [{"name": "y", "surprise": 1}]},
-        {"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": 2}}]},
+        {"inputs": [], "outputs": [{"name": "y", "parameters": {"classification": -1}}]},
+        {"inputs": [], "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},
+        {"inputs": [], "parameters": {"binary_data_output": "yes"}},
+        {"inputs": [], "parameters": {"triton_enable_empty_final_response": True}},
         {"inputs": [], "outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
         {"inputs": [entry(parameters={})]},
         {"inputs": [entry(parameters={"shared_memory_region": "r"})]},
@@ -241,8 +263,8 @@ def test_malformed_json_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        json.dumps({"inputs": [], SECRET: 1}),
-        json.dumps({"inputs": [], f"x - at `$.{SECRET}": 1}),
+        json.dumps({"inputs": [entry(**{SECRET: 1})]}),
+        json.dumps({"inputs": [entry(**{f"x - at `$.{SECRET}": 1})]}),
         json.dumps({"inputs": [entry(datatype=SECRET)]}),
         json.dumps({"inputs": [], "parameters": {SECRET: {SECRET: SECRET}}}),
         json.dumps({"inputs": [], "outputs": [{"name": SECRET, "parameters": {"classification": SECRET}}]}),

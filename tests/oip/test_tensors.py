@@ -100,7 +100,7 @@ def test_any_bool_byte_but_zero_is_true() -> None:
 
 @pytest.mark.parametrize("size", [0, 15, 17, 32])
 def test_decoder_names_expected_and_found_bytes(size: int) -> None:
-    with pytest.raises(InvalidInputError, match=rf"takes 16 bytes \(2 elements\), found {size}"):
+    with pytest.raises(InvalidInputError, match=rf"Expected 16, got {size} \(2 elements of INT64\)"):
         decode_tensor(bytes(size), name="x", datatype=Datatype.INT64, shape=(2,))
 
 

@@ -137,7 +137,7 @@ async def test_a_sweep_that_fails_is_not_the_last(
     monkeypatch.setattr(app_module, "SWEEP_EVERY_S", 0.01)
     sweeps: list[float] = []
 
-    class FailingTable(SessionTable):
+    class FailingTable(SessionTable[Any]):
         def sweep(self, now_s: float) -> None:
             sweeps.append(now_s)
             raise RuntimeError("secret words")

@@ -138,6 +138,10 @@ class KeyRing:
             current = self._epoch = self._make("epoch", b"", lifetime_s=self._epoch_s, hpke_s=self._epoch_s)
         return current
 
+    def epoch_age_s(self) -> float:
+        """Seconds since the epoch key that is published now was made; 0 if none was needed yet."""
+        return 0.0 if self._epoch is None else self._clock.boot() - self._epoch.made_s
+
     def fresh(self, challenge: bytes) -> HeldKey:
         """A key that did not exist before `challenge`, the root of a batch of nonces, was known."""
         return self._make("fresh", challenge, lifetime_s=MAX_FRESH_S, hpke_s=FRESH_HPKE_S)

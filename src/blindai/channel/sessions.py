@@ -6,10 +6,11 @@ Time is an argument, in seconds of a clock that only moves forward. Leaves out: 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from blindai.errors import ReplayedMessageError, SealedMessageError
 
@@ -26,6 +27,8 @@ MAX_CLOCK_DIFFERENCE_MS = 120_000
 MAX_SESSIONS = 32_768
 MAX_SESSIONS_PER_PRINCIPAL = 64
 _RENEW_BEFORE_S = 20.0
+
+P = TypeVar("P")
 
 
 class ReplayWindow:
@@ -65,12 +68,18 @@ class ReplayWindow:
 
 
 @dataclass(slots=True, kw_only=True)
-class ServerSession:
-    """The server's half of one session."""
+class ServerSession(Generic[P]):
+    """The server's half of one session.
+
+    Attributes:
+        principal: whose it is, as the server knows them; only its server looks into it.
+        counted_as: the name under which the principal's sessions are counted.
+    """
 
     secret: SessionSecret = field(repr=False)
     key: HeldKey = field(repr=False)
-    principal: str = field(repr=False)
+    principal: P = field(repr=False)
+    counted_as: str = field(repr=False)
     opened_s: float
     used_s: float
     ends_s: float
@@ -89,7 +98,7 @@ class ServerSession:
             raise ReplayedMessageError("the request was made too long ago, or too far ahead, in its session")
 
 
-class SessionTable:
+class SessionTable(Generic[P]):
     """The server's sessions, bounded in number; the idlest make room."""
 
     def __init__(
@@ -97,58 +106,70 @@ class SessionTable:
     ) -> None:
         self._max_sessions = max_sessions
         self._max_per_principal = max_per_principal
-        self._sessions: OrderedDict[bytes, ServerSession] = OrderedDict()  # idlest first
+        self._sessions: OrderedDict[bytes, ServerSession[P]] = OrderedDict()  # idlest first
         self._by_principal: dict[str, OrderedDict[bytes, None]] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, secret: SessionSecret, *, key: HeldKey, principal: str, now_s: float) -> ServerSession:
-        """Add a session, evicting the idlest beyond the bounds."""
-        of_principal = self._by_principal.setdefault(principal, OrderedDict())
+    def open(
+        self,
+        secret: SessionSecret,
+        *,
+        key: HeldKey,
+        principal: P,
+        counted_as: str,
+        now_s: float,
+        seconds_left: float = math.inf,
+    ) -> ServerSession[P]:
+        """Add a session, evicting the idlest beyond the bounds; it ends when `seconds_left` of its principal have."""
+        of_principal = self._by_principal.setdefault(counted_as, OrderedDict())
         if len(of_principal) >= self._max_per_principal:
-            self._drop(next(iter(of_principal)))
+            self.drop(self._sessions[next(iter(of_principal))])
         while len(self._sessions) >= self._max_sessions:
-            self._drop(next(iter(self._sessions)))
+            self.drop(next(iter(self._sessions.values())))
         session = ServerSession(
             secret=secret,
             key=key,
             principal=principal,
+            counted_as=counted_as,
             opened_s=now_s,
             used_s=now_s,
-            ends_s=min(now_s + LIFETIME_S, key.ends_s),
+            ends_s=min(now_s + min(LIFETIME_S, seconds_left), key.ends_s),
         )
         self._sessions[secret.session_id] = session
-        self._by_principal.setdefault(principal, OrderedDict())[secret.session_id] = None
+        self._by_principal.setdefault(counted_as, OrderedDict())[secret.session_id] = None
         return session
 
-    def find(self, session_id: bytes, now_s: float) -> ServerSession | None:
+    def find(self, session_id: bytes, now_s: float) -> ServerSession[P] | None:
         """The living session of that id, or None; an ended one is dropped here."""
         session = self._sessions.get(session_id)
         if session and (now_s >= session.ends_s or now_s - session.used_s >= IDLE_S):
-            self._drop(session_id)
+            self.drop(session)
             return None
         return session
 
-    def touch(self, session: ServerSession, now_s: float) -> None:
+    def touch(self, session: ServerSession[P], now_s: float) -> None:
         """Note that a request of the session authenticated."""
         session_id = session.secret.session_id
         session.used_s = now_s
         if session_id in self._sessions:
             self._sessions.move_to_end(session_id)
-            self._by_principal[session.principal].move_to_end(session_id)
+            self._by_principal[session.counted_as].move_to_end(session_id)
 
     def sweep(self, now_s: float) -> None:
         """Drop every ended session."""
         for session_id in list(self._sessions):
             self.find(session_id, now_s)
 
-    def _drop(self, session_id: bytes) -> None:
-        session = self._sessions.pop(session_id)
-        of_principal = self._by_principal[session.principal]
-        del of_principal[session_id]
+    def drop(self, session: ServerSession[P]) -> None:
+        """End a session now, if it has not ended yet."""
+        if self._sessions.pop(session.secret.session_id, None) is None:
+            return
+        of_principal = self._by_principal[session.counted_as]
+        del of_principal[session.secret.session_id]
         if not of_principal:
-            del self._by_principal[session.principal]
+            del self._by_principal[session.counted_as]
 
 
 class ClientSession:

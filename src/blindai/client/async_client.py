@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from blindai.client import flows
 from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
+from blindai.client.credential import credential_source
 from blindai.client.http_async import AsyncTransport
 from blindai.client.options import make_connection, model_files, progress_of, without_keys
 from blindai.client.raw_flow import send_raw
@@ -17,7 +18,7 @@ from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -37,7 +38,7 @@ class AsyncClient:
     Enter it with `async with`, or call `connect` first: that attests the server.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a choice each, by keyword
         self,
         url: str,
         *,
@@ -48,6 +49,8 @@ class AsyncClient:
         sessions: bool = True,
         padding: bool = True,
         timeout_s: float = 120.0,
+        api_key: str | None = None,
+        token: str | Callable[[], str] | None = None,
     ) -> None:
         self._connection = make_connection(
             policy,
@@ -57,6 +60,7 @@ class AsyncClient:
             sessions=sessions,
             padding=padding,
             timeout_s=timeout_s,
+            credential=credential_source(api_key, token),
         )
         self._transport = AsyncTransport(parse_server_url(url))
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)

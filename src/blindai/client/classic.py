@@ -136,6 +136,8 @@ class BlindAiClient:
         simulation: bool = False,  # noqa: FBT001, FBT002  # the 0.3 signature
         untrusted_port: int = 50052,  # noqa: ARG002  # attestation and data share one port now
         attested_port: int = 50051,
+        *,
+        api_key: str | None = None,
     ) -> None:
         """Verify the server and connect to it.
 
@@ -147,6 +149,7 @@ class BlindAiClient:
             simulation: accept a simulated server, which protects nothing.
             untrusted_port: kept for old scripts; not used.
             attested_port: the server's port.
+            api_key: where the server wants to know who asks.
 
         Raises:
             RejectedEvidenceError: the server is not proven to be what the policy accepts.
@@ -167,6 +170,7 @@ class BlindAiClient:
             policy=None if policy is None or simulation else str(policy),
             service=server_name,
             insecure_simulation=simulation,
+            api_key=api_key or None,  # scripts of the 0.5 line say "" for none
         )
 
     def upload_model(  # noqa: PLR0917  # the 0.3 signature

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -44,6 +44,7 @@ class ClientSettings:
         padded: whether to pad bodies; the receipt says so.
         timeout_s: patience with each step on the network.
         max_answer_bytes: a larger answer is refused.
+        credential: gives the API key or token that goes into sealed heads; None sends none.
     """
 
     policy: Policy
@@ -53,6 +54,7 @@ class ClientSettings:
     padded: bool = True
     timeout_s: float = 120.0
     max_answer_bytes: int = 1 << 30
+    credential: Callable[[], str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,14 @@ from blindai.errors import (
     ReplayedMessageError,
     SealedMessageError,
     TruncatedMessageError,
+    UnauthenticatedError,
     server_error,
 )
 from blindai.receipts import BodyCommitment, Receipt, verify_receipt
 from blindai.wire import base64url_encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from blindai.channel.attested import AttestedKeyset
     from blindai.channel.frames import Buffer
@@ -85,6 +86,10 @@ class _SessionAgedError(Exception):
     """The enclave's own word that a session's request came too late, so that it did not run: a new session helps."""
 
 
+class _SessionRefusedError(Exception):
+    """The enclave's own word that a session's principal has ended, so that nothing ran: a fresh credential may help."""
+
+
 def exchange(connection: Connection, request: SealedRequest) -> Flow[SealedResult]:
     """Send one sealed request and verify its answer and receipt; attests first when no living keys are held.
 
@@ -99,6 +104,9 @@ def exchange(connection: Connection, request: SealedRequest) -> Flow[SealedResul
         except _SessionAgedError:
             if last:
                 raise ReplayedMessageError("the server's clock and this client's run apart") from None
+        except _SessionRefusedError as refused:
+            if last and refused.__cause__:
+                raise refused.__cause__ from None
         except _PeerForgotError as forgot:
             connection.forget(forgot.keyset)
             if not request.repeatable:
@@ -155,6 +163,9 @@ def _in_session(
     head = _head(connection, request, at_ms=session.at_ms(connection.clock.steady()))
     try:
         _, result = yield from _send(connection, keyset, request, sealed=sealed, head=head)
+    except UnauthenticatedError as error:
+        connection.drop_session(session)
+        raise _SessionRefusedError from error
     except (_PeerForgotError, _SessionAgedError, ChannelError):
         connection.drop_session(session)
         raise
@@ -172,13 +183,20 @@ def _head(
         request_id=connection.random(REQUEST_ID_BYTES),
         method=request.method,
         path=request.path,
-        headers=(*request.headers, ("blindai-client", base64url_encode(connection.token))),
+        headers=(*request.headers, *_who(connection, in_session=at_ms is not None)),
         content_type=request.content_type,
         padded=connection.settings.padded,
         salt=connection.random(SALT_BYTES),
         opens_session=opens_session,
         at_ms=at_ms,
     )
+
+
+def _who(connection: Connection, *, in_session: bool) -> Iterator[tuple[str, str]]:
+    """A session is its principal: only what is sealed by itself, and so what opens a session, says who asks."""
+    yield "blindai-client", base64url_encode(connection.token)
+    if connection.settings.credential and not in_session:
+        yield "authorization", f"Bearer {connection.settings.credential()}"
 
 
 def _send(

@@ -143,7 +143,7 @@ def _bundle_body(
 
 def list_models(connection: Connection) -> Flow[tuple[ModelInfo, ...]]:
     """Every model on the server, the one uploaded last at the end."""
-    result = yield from _manage(connection, SealedRequest(method="POST", path="/v2/repository/index"))
+    result = yield from _manage(connection, SealedRequest(method="GET", path="/v2/repository/models"))
     try:
         listed = require_members(strict_json(result.answer.body, max_bytes=MAX_INDEX_BYTES), frozenset({"models"}))[
             "models"

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blindai.bundle import MODEL_NAME, MODEL_VERSION
+from blindai.bundle import MODEL_NAME, MODEL_VERSION, TENANT_NAME
 from blindai.errors import InvalidInputError, InvalidReceiptError, ModelDigestMismatchError
 from blindai.receipts import AS_UPLOADED
 
@@ -27,7 +27,7 @@ class ModelReference:
     """A model as the user names it.
 
     Attributes:
-        name: None means the model uploaded last.
+        name: None means the model uploaded last; `TENANT:NAME` means one that another tenant shares.
         digest: `sha256:<hex>` if the user pins it, else None.
         version: None leaves it to the server: the one uploaded last, or the one that has the digest.
     """
@@ -58,7 +58,7 @@ class ModelReference:
 
 
 def parse_reference(model: str | None, version: str | None = None) -> ModelReference:
-    """Read a name, `name@sha256:…`, or None for the model uploaded last.
+    """Read `name`, `tenant:name`, either with `@sha256:…`, or None for the model uploaded last.
 
     Raises:
         InvalidInputError: no model can have this name or version.
@@ -69,7 +69,8 @@ def parse_reference(model: str | None, version: str | None = None) -> ModelRefer
     if model is None or model == LAST_UPLOADED:  # an empty name is a mistake, and not the last model
         return ModelReference(name=None, digest=None, version=counted)
     name, at, digest = model.partition("@")
-    if not MODEL_NAME.match(name) or (at and not _DIGEST.match(digest)):
+    owner, colon, own_name = name.rpartition(":")
+    if not MODEL_NAME.match(own_name) or (colon and not TENANT_NAME.match(owner)) or (at and not _DIGEST.match(digest)):
         raise InvalidInputError(
             f"{model!r} cannot be a model's name",
             hint="a name has at most 128 letters, digits, '.', '_' or '-'; name@sha256:… ends with 64 hex digits",

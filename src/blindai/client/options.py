@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from blindai.client.flows import ModelFiles, Progress
 from blindai.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 LEVELS = {"fresh": Mode.FRESH, "cached": Mode.CACHED}
 
@@ -30,6 +31,7 @@ def make_connection(
     sessions: bool,
     padding: bool,
     timeout_s: float,
+    credential: Callable[[], str] | None,
 ) -> Connection:
     """What a new client knows: the options of `Client`, and no keys yet.
 
@@ -46,13 +48,15 @@ def make_connection(
         sessions=sessions,
         padded=padding,
         timeout_s=timeout_s,
+        credential=credential,
     )
     return Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
 
 
 def without_keys(connection: Connection) -> Connection:
-    """The same connection as it was made: what a closed client keeps."""
-    return Connection(connection.settings, clock=connection.clock, random=connection.random)
+    """The same connection without keys and credential: what a closed client keeps."""
+    settings = dataclasses.replace(connection.settings, credential=None)
+    return Connection(settings, clock=connection.clock, random=connection.random)
 
 
 def make_policy(policy: str | Path | Policy | None, *, insecure_simulation: bool) -> Policy:

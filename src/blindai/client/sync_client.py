@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from blindai.client import flows
 from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
+from blindai.client.credential import credential_source
 from blindai.client.http_sync import SyncTransport
 from blindai.client.options import make_connection, model_files, progress_of, without_keys
 from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -42,13 +43,15 @@ class Client:
         sessions: seal many requests under one encapsulation; False seals each on its own, which costs more.
         padding: hide the size of bodies; False shows it to the path, and in the receipt.
         timeout_s: patience with each step on the network, in seconds.
+        api_key: where the server wants to know who asks; only the enclave reads it.
+        token: instead of a key: a signed token, or a callable that gives a fresh one whenever one is sent.
 
     Raises:
         RejectedEvidenceError: the server is not proven to be what the policy accepts; nothing was sent.
         ChannelError: no connection, another service or operator, or keys that have ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a choice each, by keyword
         self,
         url: str,
         *,
@@ -59,6 +62,8 @@ class Client:
         sessions: bool = True,
         padding: bool = True,
         timeout_s: float = 120.0,
+        api_key: str | None = None,
+        token: str | Callable[[], str] | None = None,
     ) -> None:
         self._connection = make_connection(
             policy,
@@ -68,6 +73,7 @@ class Client:
             sessions=sessions,
             padding=padding,
             timeout_s=timeout_s,
+            credential=credential_source(api_key, token),
         )
         self._transport = SyncTransport(parse_server_url(url))
         self._closed = False

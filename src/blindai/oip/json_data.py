@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MAX_NESTING = 100  # as Triton
+_BRACKETS = b"[]{}"
+_NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_STEP = {byte: 1 if byte in b"[{" else -1 for byte in _BRACKETS}
+# Also a string that never ends: to look for its end from each quote in it would take quadratic time.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+
 _NESTED = re.compile(rb"\s*\[\s*\[")
 _ELEMENTS: dict[Datatype, Any] = {
     **dict.fromkeys(Datatype, int),
@@ -35,13 +42,27 @@ _ELEMENTS: dict[Datatype, Any] = {
 # msgspec's words end in ` - at `$.inputs[0].shape``; a hostile member name can only imitate it with words of ours.
 _MEMBERS = (
     "inputs|outputs|id|parameters|model_name|model_version|name|datatype|shape|data|binary_data_size|"
-    "versions|platform|version|digest|default_shape"
+    "versions|platform|version|digest|default_shape|binary_data|classification|ready|config"
 )
 _PLACE = re.compile(rf" - at `(\$(?:\.(?:{_MEMBERS})|\[(?:\d+|\.\.\.)\])*)`\Z")
 # The reasons that hold type and member names of ours only.
 _OUR_WORDS = re.compile(
     r"(Expected `[a-z |]+`(?: of length)?(?: [<>]?= -?\d+)?(?:, got `[a-z]+`)?|Object missing required field `[a-z_]+`)"
 )
+
+
+def check_depth(data: memoryview) -> None:
+    """Bound the nesting before a recursive parser sees it.
+
+    Raises:
+        InvalidInputError: deeper than 100.
+    """
+    text = bytes(data)
+    if text.count(b"[") + text.count(b"{") <= MAX_NESTING:
+        return
+    brackets = _STRING.sub(b"", text).translate(None, _NOT_BRACKETS)
+    if max(itertools.accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_NESTING:
+        raise InvalidInputError(f"JSON nesting depth exceeds maximum allowed limit ({MAX_NESTING})")
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msgspec.Raw, what: str) -> T:
@@ -62,6 +83,8 @@ def _reason(problem: Exception) -> str:
     words = str(problem)
     place, ours = _PLACE.search(words), _OUR_WORDS.match(words)
     reason = ours[0].replace("`", "") if ours else "a member or value that the protocol does not have"
+    if place and not ours and place[1].endswith(".datatype"):
+        reason = f"invalid datatype, which is none of {', '.join(Datatype)}"
     return f"{reason} at {place[1]}" if place else reason
 
 

@@ -1,12 +1,9 @@
-"""Inference requests and answers (OIP v2 REST, with the binary tensor extension); model metadata comes along.
+"""Inference requests (OIP v2 REST, with the binary tensor extension); answers and model metadata come along.
 
-    body = JSON ‖ raw tensor ‖ raw tensor …        header `inference-header-content-length` = bytes of JSON
-
-We write every tensor in binary and read both forms; without that header the whole body is JSON.
-The JSON is padded with spaces to a multiple of eight bytes, so that the first tensor can be used where it lies.
-Unknown members are refused; parameters of a tensor that we do not know are passed over, those that would change the
-answer (`classification`) or read elsewhere (shared memory) are refused.
-Leaves out: whether the tensors fit the model (`server.engine`), an answer in JSON form, raw bodies without JSON.
+We write every tensor in binary and ask for answers in binary; both forms are read, and without the header
+`inference-header-content-length` the whole body is JSON. An answer is JSON unless the request says otherwise.
+Unknown members of the request are ignored, as the protocol lets them; those of a tensor are refused.
+Leaves out: whether the tensors fit the model (`server.model_fit`), raw bodies without JSON (`raw_request`).
 """
 
 from __future__ import annotations
@@ -18,20 +15,44 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from blindai.errors import InvalidInputError
-from blindai.oip.datatypes import MAX_AXIS, MAX_RANK, Datatype, element_count
-from blindai.oip.json_data import decode_json, tensor_from_json
+from blindai.oip.answers import (
+    BINARY,
+    InferResponse,
+    OutputForm,
+    Parameter,
+    decode_infer_response,
+    encode_infer_response,
+)
+from blindai.oip.json_data import check_depth, decode_json
 from blindai.oip.metadata import ModelMetadata, decode_metadata, encode_metadata
-from blindai.oip.tensors import Tensor, decode_tensor, encode_tensor
+from blindai.oip.tensor_entries import (
+    HEADER_LENGTH,
+    MAX_BYTES_ELEMENTS,
+    Buffer,
+    Entry,
+    binary_entry,
+    check_text_elements,
+    read_entries,
+    split_body,
+    with_header,
+)
+from blindai.oip.tensors import described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from blindai.oip.tensors import Tensor
+
 __all__ = [
+    "BINARY",
     "HEADER_LENGTH",
     "MAX_BYTES_ELEMENTS",
+    "Buffer",
     "InferRequest",
     "InferResponse",
     "ModelMetadata",
+    "OutputForm",
+    "Parameter",
     "decode_infer_request",
     "decode_infer_response",
     "decode_metadata",
@@ -40,14 +61,8 @@ __all__ = [
     "encode_metadata",
 ]
 
-HEADER_LENGTH = "inference-header-content-length"
-MAX_BYTES_ELEMENTS = 1_000_000
-
-Buffer = bytes | memoryview
-Parameter = bool | int | float | str
-
-_ALIGNMENT = 8
-_Shape = Annotated[tuple[Annotated[int, Meta(ge=0, le=MAX_AXIS)], ...], Meta(max_length=MAX_RANK)]
+_BINARY_OUTPUT = "binary_data_output"
+_RESERVED = "triton_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,50 +73,22 @@ class InferRequest:
         inputs: one tensor for each input, in any order.
         id: comes back in the answer; empty for none.
         outputs: names of the wished outputs, in the order wished; empty means all.
-        parameters: of the whole request, by name; nothing here acts on them.
+        forms: how each of `outputs` is wished; empty means all as `binary` says.
+        binary: whether outputs come in binary where `forms` says nothing (`binary_data_output`).
+        parameters: of the whole request, by name, without `binary_data_output`.
     """
 
     inputs: tuple[Tensor, ...]
     id: str = ""
     outputs: tuple[str, ...] = ()
+    forms: tuple[OutputForm, ...] = ()
+    binary: bool = True
     parameters: tuple[tuple[str, Parameter], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class InferResponse:
-    """What a model answers.
-
-    Attributes:
-        model_name: of the model that ran.
-        model_version: of the model that ran.
-        outputs: in the order wished.
-        id: of the request.
-    """
-
-    model_name: str
-    model_version: str
-    outputs: tuple[Tensor, ...]
-    id: str = ""
-
-
-class _TensorParameters(msgspec.Struct, gc=False):
-    """Unknown ones are passed over: the protocol lets servers add their own."""
-
-    binary_data_size: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-
-
-class _Tensor(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    name: str
-    datatype: Datatype
-    shape: _Shape
-    parameters: _TensorParameters | UnsetType = UNSET
-    data: msgspec.Raw | UnsetType = UNSET
-
-
-class _OutputParameters(msgspec.Struct, gc=False):
-    """`binary_data` is among those passed over: answers are always binary."""
-
-    classification: msgspec.Raw | UnsetType = UNSET
+class _OutputParameters(msgspec.Struct, gc=False, omit_defaults=True):
+    binary_data: bool | UnsetType = UNSET
+    classification: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     shared_memory_region: msgspec.Raw | UnsetType = UNSET
 
 
@@ -110,24 +97,14 @@ class _Output(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     parameters: _OutputParameters | UnsetType = UNSET
 
 
-class _Request(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    inputs: list[_Tensor]
+class _Request(msgspec.Struct, omit_defaults=True, gc=False):
+    inputs: list[Entry]
     id: str = ""
     outputs: list[_Output] = []
     parameters: dict[str, Parameter] = {}
 
 
-class _Response(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    model_name: str
-    outputs: list[_Tensor]
-    model_version: str = ""
-    id: str = ""
-    parameters: dict[str, Parameter] = {}
-
-
-_encoder = msgspec.json.Encoder()
 _request_decoder = msgspec.json.Decoder(_Request)
-_response_decoder = msgspec.json.Decoder(_Response)
 
 
 def encode_infer_request(request: InferRequest) -> tuple[list[Buffer], int]:
@@ -136,14 +113,17 @@ def encode_infer_request(request: InferRequest) -> tuple[list[Buffer], int]:
     Raises:
         InvalidInputError: a BYTES element of 4 GiB or more.
     """
-    entries, buffers = _write_tensors(request.inputs)
+    written = [binary_entry(tensor) for tensor in request.inputs]
+    parameters = dict(request.parameters)
+    if request.binary:
+        parameters[_BINARY_OUTPUT] = True
     message = _Request(
-        inputs=entries,
+        inputs=[entry for entry, _ in written],
         id=request.id,
-        outputs=[_Output(name=name) for name in request.outputs],
-        parameters=dict(request.parameters),
+        outputs=_write_outputs(request),
+        parameters=parameters,
     )
-    return _with_header(message, buffers)
+    return with_header(message, [raw for _, raw in written])
 
 
 def decode_infer_request(body: Buffer, header_length: int | None) -> InferRequest:
@@ -156,112 +136,59 @@ def decode_infer_request(body: Buffer, header_length: int | None) -> InferReques
     Raises:
         InvalidInputError: anything but one exact request.
     """
-    header, tail = _split(body, header_length)
+    header, tail = split_body(body, header_length)
+    check_depth(header)
     message = decode_json(_request_decoder, header, "the request")
-    for output in message.outputs:
-        if isinstance(output.parameters, _OutputParameters):
-            _check_output(output.parameters)
-    _check_elements(message.inputs)
+    check_text_elements(message.inputs)
+    parameters = message.parameters
+    binary = _take_binary_output(parameters) if parameters else False
+    outputs = message.outputs
     return InferRequest(
-        inputs=_read_tensors(message.inputs, tail),
+        inputs=read_entries(message.inputs, tail),
         id=message.id,
-        outputs=tuple(output.name for output in message.outputs),
-        parameters=tuple(message.parameters.items()),
+        outputs=tuple(output.name for output in outputs) if outputs else (),
+        forms=_read_forms(outputs, binary=binary) if outputs else (),
+        binary=binary,
+        parameters=tuple(parameters.items()) if parameters else (),
     )
 
 
-def encode_infer_response(response: InferResponse) -> tuple[list[Buffer], int]:
-    """As `encode_infer_request`."""
-    entries, buffers = _write_tensors(response.outputs)
-    message = _Response(
-        model_name=response.model_name, model_version=response.model_version, id=response.id, outputs=entries
-    )
-    return _with_header(message, buffers)
+def _write_outputs(request: InferRequest) -> list[_Output]:
+    if not request.forms:
+        return [_Output(name=name) for name in request.outputs]
+    return [
+        _Output(name, _OutputParameters(form.binary, form.classes or UNSET))
+        for name, form in zip(request.outputs, request.forms, strict=True)
+    ]
 
 
-def decode_infer_response(body: Buffer, header_length: int | None) -> InferResponse:
-    """As `decode_infer_request`; parameters of the answer are passed over."""
-    header, tail = _split(body, header_length)
-    message = decode_json(_response_decoder, header, "the answer")
-    return InferResponse(
-        model_name=message.model_name,
-        model_version=message.model_version,
-        id=message.id,
-        outputs=_read_tensors(message.outputs, tail),
-    )
+def _take_binary_output(parameters: dict[str, Parameter]) -> bool:
+    """The one parameter of the request that is about its form, taken out; the others are checked by name.
 
-
-def _write_tensors(tensors: Sequence[Tensor]) -> tuple[list[_Tensor], list[Buffer]]:
-    entries, buffers = [], []
-    for tensor in tensors:
-        raw = encode_tensor(tensor)
-        entries.append(
-            _Tensor(tensor.name, tensor.datatype, tensor.shape, _TensorParameters(binary_data_size=len(raw)))
-        )
-        buffers.append(raw)
-    return entries, buffers
-
-
-def _with_header(message: _Request | _Response, buffers: list[Buffer]) -> tuple[list[Buffer], int]:
-    header = _encoder.encode(message)
-    header += b" " * (-len(header) % _ALIGNMENT)
-    return [header, *buffers], len(header)
-
-
-def _split(body: Buffer, header_length: int | None) -> tuple[memoryview, memoryview]:
-    view = memoryview(body)
-    size = view.nbytes
-    length = size if header_length is None else header_length
-    if not 0 < length <= size:
-        raise InvalidInputError(f"{HEADER_LENGTH} is a number from 1 to the {size} bytes of the body")
-    return view[:length], view[length:]
-
-
-def _read_tensors(entries: Sequence[_Tensor], tail: memoryview) -> tuple[Tensor, ...]:
-    """Each tensor from its `data`, or from the next bytes after the JSON."""
-    tensors, offset = [], 0
-    for entry in entries:
-        size = entry.parameters.binary_data_size if isinstance(entry.parameters, _TensorParameters) else UNSET
-        if isinstance(size, int):
-            tensors.append(_read_binary(entry, tail[offset : offset + size], size))
-            offset += size
-        else:
-            tensors.append(_read_json(entry))
-    if offset != tail.nbytes:
-        raise InvalidInputError(f"the body has {tail.nbytes - offset} bytes after the last tensor")
-    return tuple(tensors)
-
-
-def _read_binary(entry: _Tensor, raw: memoryview, size: int) -> Tensor:
-    if entry.data is not UNSET:
-        raise _form_error()
-    if raw.nbytes != size:
-        raise InvalidInputError(f"the body ends inside a tensor: {size} bytes declared, {raw.nbytes} left")
-    return decode_tensor(raw, name=entry.name, datatype=entry.datatype, shape=entry.shape)
-
-
-def _read_json(entry: _Tensor) -> Tensor:
-    if not isinstance(entry.data, msgspec.Raw):
-        raise _form_error()
-    return tensor_from_json(entry.data, name=entry.name, datatype=entry.datatype, shape=entry.shape)
-
-
-def _check_elements(entries: Sequence[_Tensor]) -> None:
-    """Each BYTES element becomes a Python object of many times its size, so they are counted before any is made."""
-    count = sum(element_count(entry.shape) for entry in entries if entry.datatype is Datatype.BYTES)
-    if count > MAX_BYTES_ELEMENTS:
+    Raises:
+        InvalidInputError: it is no boolean, or another one is reserved (Triton, parameters extension).
+    """
+    if any(name.startswith(_RESERVED) for name in parameters):
         raise InvalidInputError(
-            f"a request has at most {MAX_BYTES_ELEMENTS} BYTES elements, this one {count}",
-            hint="Send them in several requests.",
+            f"parameter keys starting with '{_RESERVED}' are reserved for Triton usage and should not be specified"
         )
+    binary = parameters.pop(_BINARY_OUTPUT, False)
+    if not isinstance(binary, bool):
+        raise InvalidInputError(f"the parameter `{_BINARY_OUTPUT}` is true or false")
+    return binary
 
 
-def _form_error() -> InvalidInputError:
-    return InvalidInputError(
-        "a tensor has either `data` or the parameter `binary_data_size`", hint="Shared memory is not supported."
+def _read_forms(outputs: Sequence[_Output], *, binary: bool) -> tuple[OutputForm, ...]:
+    return tuple(_read_form(output, binary=binary) for output in outputs)
+
+
+def _read_form(output: _Output, *, binary: bool) -> OutputForm:
+    parameters = output.parameters
+    if not isinstance(parameters, _OutputParameters):
+        return OutputForm(binary=binary)
+    if parameters.shared_memory_region is not UNSET:
+        raise InvalidInputError(f"shared memory of output {described(output.name)} is not supported")
+    return OutputForm(
+        binary=binary if parameters.binary_data is UNSET else bool(parameters.binary_data),
+        classes=0 if parameters.classification is UNSET else int(parameters.classification),
     )
-
-
-def _check_output(parameters: _OutputParameters) -> None:
-    if parameters.classification is not UNSET or parameters.shared_memory_region is not UNSET:
-        raise InvalidInputError("`classification` and shared memory of an output are not supported")

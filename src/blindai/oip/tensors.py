@@ -181,7 +181,10 @@ def decode_tensor(raw: bytes | memoryview, *, name: str, datatype: Datatype, sha
     if itemsize is None:
         data = _decode_elements(bytes(raw), count, name).reshape(shape)
     elif found != count * itemsize:
-        raise InvalidInputError(f"{described(name)} takes {count * itemsize} bytes ({count} elements), found {found}")
+        raise InvalidInputError(
+            f"input byte size mismatch for {described(name)}. Expected {count * itemsize}, got {found} "
+            f"({count} elements of {datatype.value})"
+        )
     else:
         data = np.ndarray(shape, datatype.numpy, raw)  # as np.frombuffer and reshape, in half the time
         if not data.flags.aligned:

@@ -1,100 +1,78 @@
-"""The server as one value: an ASGI application with its whole outer surface in `ROUTES`.
+"""The server as one value: everything that the HTTPS listener serves, with its outer surface in `ROUTES`.
 
-What stands here is all that the path can reach before a message is opened. Leaves out: what is inside messages.
+What stands here can be reached before a message is opened; every other path is the pinned-TLS door's.
+Leaves out: HTTP (http_protocol.py), listening (serve.py), and what is inside messages.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blindai.channel.exchange import MEDIA_TYPE
-from blindai.errors import ConnectionLostError, InferenceError, TooLargeError
+from blindai.errors import InferenceError, TooLargeError
 from blindai.server.attestation_door import MAX_REQUEST_BYTES, AttestationDoor
 from blindai.server.attestation_door import PATH as ATTESTATION_PATH
 from blindai.server.calls import error_reply
+from blindai.server.health import LIVE_PATH, READY_PATH, Health
+from blindai.server.http_request import JSON, NO_STORE
 from blindai.server.log import LOG
 from blindai.server.sealed_door import OuterError, SealedDoor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
+    from blindai.server.http_request import HttpRequest
+    from blindai.server.tls_door import TlsDoor
 
 SEALED_PATH = "/v1/sealed"
 SWEEP_EVERY_S = 5.0
 _ROUTE = re.compile(rb"[A-Za-z0-9_-]{0,64}\Z")
-_JSON = b"application/json"
-_NO_STORE = (b"cache-control", b"no-store")
 _SEALED = (b"content-type", MEDIA_TYPE.encode())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Http:
-    """One request as ASGI gives it."""
-
-    scope: MutableMapping[str, Any]
-    receive: Receive
-    send: Send
-
-    def headers(self, name: bytes) -> list[bytes]:
-        return [value for found, value in self.scope["headers"] if found == name]
-
-    async def body(self) -> AsyncIterator[bytes]:
-        """The body's pieces.
-
-        Raises:
-            ConnectionLostError: the client left before its end.
-        """
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionLostError("the client left")
-            if message.get("body"):
-                yield message["body"]
-            if not message.get("more_body"):
-                return
-
-    async def answer(self, status: int, body: bytes = b"", *headers: tuple[bytes, bytes]) -> None:
-        length = (b"content-length", str(len(body)).encode())
-        await self.send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
-        await self.send({"type": "http.response.body", "body": body})
+_CACHED = (b"cache-control", b"public, max-age=60")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """The ASGI application."""
+    """The doors, and the server's lifetime."""
 
     attestation: AttestationDoor
     sealed: SealedDoor
+    tls: TlsDoor
+    health: Health
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one request, or the server's own lifetime."""
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["type"] == "http":
-            http = _Http(scope=scope, receive=receive, send=send)
-            handler = ROUTES.get((scope["method"], scope["path"]))
-            try:
-                await (handler(self, http) if handler else http.answer(404))
-            except ConnectionLostError:
-                LOG.debug("a client left before its request ended")
+    async def handle(self, request: HttpRequest) -> None:
+        """Answer one request.
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
+        Raises:
+            ConnectionLostError: the client left.
+        """
+        methods = ROUTES.get(request.path)
+        if methods is None:
+            await self.tls.answer(request)
+            return
+        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            allowed = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
+            await request.refuse(405, "bad_request", "not a method of this path", (b"allow", allowed.encode()))
+            return
+        await handler(self, request)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The server's lifetime: keys end in time meanwhile; afterwards no process and no stored model is left."""
         sweeper = asyncio.create_task(self._sweep())
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        sweeper.cancel()
         try:
-            await self.sealed.service.pool.close()
+            yield
         finally:
-            self.sealed.service.store.close()
-        await send({"type": "lifespan.shutdown.complete"})
+            sweeper.cancel()
+            try:
+                await self.sealed.service.pool.close()
+            finally:
+                self.sealed.service.store.close()
 
     async def _sweep(self) -> None:
         """Keys and sessions end in time even when nobody asks for them."""
@@ -107,77 +85,77 @@ class App:
                 LOG.error("a sweep failed: %s", type(error).__name__)
 
 
-async def _attest_cached(app: App, http: _Http) -> None:
+async def _attest_cached(app: App, request: HttpRequest) -> None:
     document = await app.attestation.cached()
-    await http.answer(200, document, (b"content-type", _JSON), (b"cache-control", b"public, max-age=60"))
+    app.sealed.service.metrics.attestations["cached"] += 1
+    await request.answer(200, document, headers=(JSON, _CACHED))
 
 
-async def _attest_fresh(app: App, http: _Http) -> None:
+async def _attest_fresh(app: App, request: HttpRequest) -> None:
     try:
-        request = bytearray()
-        async for piece in http.body():
-            request += piece
-            if len(request) > MAX_REQUEST_BYTES:
+        asked = bytearray()
+        async for piece in request.body():
+            asked += piece
+            if len(asked) > MAX_REQUEST_BYTES:
                 raise TooLargeError(f"at most {MAX_REQUEST_BYTES} bytes")  # one way to answer errors
-        client = http.scope.get("client")
-        document = await app.attestation.fresh(bytes(request), source=client[0] if client else "")
+        document = await app.attestation.fresh(bytes(asked), source=request.source)
     except InferenceError as error:
         reply = error_reply(error)
-        await http.answer(reply.status, b"".join(reply.body), (b"content-type", _JSON), _NO_STORE)
+        await request.answer(reply.status, *reply.body, headers=(JSON, NO_STORE))
         return
-    await http.answer(200, document, (b"content-type", _JSON), _NO_STORE)
+    app.sealed.service.metrics.attestations["fresh"] += 1
+    await request.answer(200, document, headers=(JSON, NO_STORE))
 
 
-async def _sealed(app: App, http: _Http) -> None:
+async def _sealed(app: App, request: HttpRequest) -> None:
     """The outer half of the sealed door: method, media type and route are all that HTTP decides."""
-    routes = http.headers(b"blindai-route")
-    if http.headers(b"content-type") != [MEDIA_TYPE.encode()] or len(routes) > 1:
-        await http.answer(400)
-        return
+    routes = request.values(b"blindai-route")
     route = routes[0] if routes else b""
-    if not _ROUTE.match(route):
-        await http.answer(400)
+    if request.values(b"content-type") != [MEDIA_TYPE.encode()] or len(routes) > 1 or not _ROUTE.match(route):
+        await request.answer(400)
         return
-    answer = _SealedAnswer(http)
+    answer = _SealedAnswer(request)
     try:
-        await answer.end(await app.sealed.answer(route=route.decode(), received=http.body(), write=answer.write))
+        last = await app.sealed.answer(
+            route=route.decode(),
+            received=request.body(),
+            write=answer.write,
+            let_leave_cancel=request.let_leave_cancel,
+        )
     except OuterError as error:
-        await http.answer(error.status)
+        await request.answer(error.status)
+        return
+    await answer.end(last)
 
 
 class _SealedAnswer:
     """Sends a short answer in one piece, with its length, and a long one as it is made."""
 
-    def __init__(self, http: _Http) -> None:
-        self._http = http
-        self._started = False
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+        self._has_begun = False
 
     async def write(self, piece: bytes) -> None:
-        if not self._started:
-            self._started = True
-            headers = [_SEALED, _NO_STORE]
-            await self._http.send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._http.send({"type": "http.response.body", "body": piece, "more_body": True})
+        if not self._has_begun:
+            self._has_begun = True
+            await self._request.begin(200, (_SEALED, NO_STORE))
+        await self._request.write(piece)
 
     async def end(self, piece: bytes) -> None:
-        if self._started:
-            await self._http.send({"type": "http.response.body", "body": piece})
+        if self._has_begun:
+            await self._request.write(piece)
+            await self._request.end()
         else:
-            await self._http.answer(200, piece, _SEALED, _NO_STORE)
+            await self._request.answer(200, piece, headers=(_SEALED, NO_STORE))
 
 
-async def _live(_app: App, http: _Http) -> None:
-    await http.answer(200, b'{"live":true}', (b"content-type", _JSON))
+async def _health(app: App, request: HttpRequest) -> None:
+    await app.health.answer(request)
 
 
-async def _ready(_app: App, http: _Http) -> None:
-    await http.answer(200, b'{"ready":true}', (b"content-type", _JSON))
-
-
-ROUTES: dict[tuple[str, str], Callable[[App, _Http], Awaitable[None]]] = {
-    ("GET", ATTESTATION_PATH): _attest_cached,
-    ("POST", ATTESTATION_PATH): _attest_fresh,
-    ("POST", SEALED_PATH): _sealed,
-    ("GET", "/v2/health/live"): _live,
-    ("GET", "/v2/health/ready"): _ready,
+ROUTES: dict[str, dict[str, Callable[[App, HttpRequest], Awaitable[None]]]] = {
+    ATTESTATION_PATH: {"GET": _attest_cached, "POST": _attest_fresh},
+    SEALED_PATH: {"POST": _sealed},
+    LIVE_PATH: {"GET": _health},
+    READY_PATH: {"GET": _health},
 }

@@ -6,13 +6,24 @@ Doors open messages and know nothing of models; handlers know models and nothing
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blindai.channel.heads import WireError
-from blindai.errors import BlindAIError, InferenceError, InternalError, ModelStoreError, TooLargeError
+from blindai.errors import (
+    BlindAIError,
+    InferenceError,
+    InternalError,
+    ModelNotReadyError,
+    ModelStoreError,
+    OverloadedError,
+    TooLargeError,
+    UnsupportedEncodingError,
+)
+from blindai.server.content_encoding import ENCODINGS, inflated
+from blindai.wire import compact_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from blindai.channel.frames import Buffer
     from blindai.receipts import ModelIdentity
@@ -20,29 +31,54 @@ if TYPE_CHECKING:
     from blindai.server.budget import Share
 
 
+JSON = (("content-type", "application/json"),)
+
+
+def _nobody_leaves() -> None:
+    """For doors that cancel by themselves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request, opened and authenticated up to its head; the body comes as it arrives."""
+    """One request, opened and authenticated up to its head; the body comes as it arrives.
+
+    Attributes:
+        principal: who asks.
+        method: HTTP's; HEAD is answered as GET, and its door leaves the body out.
+        path: as it stands in the request, percent-encoded, without a query.
+        headers: lower-case names and values.
+        body: its pieces.
+        door: which it came through, for metrics.
+        let_leave_cancel: called by a handler that may be cancelled from then on, since only work would be lost; then
+            a client that leaves cancels it.
+    """
 
     principal: Principal
     method: str
     path: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: AsyncIterator[memoryview] = field(repr=False)
+    door: str = "sealed"
+    let_leave_cancel: Callable[[], None] = field(repr=False, default=_nobody_leaves)
 
     def header(self, name: str) -> str | None:
         """The value of a header (lower-case name), or None."""
         return next((value for found, value in self.headers if found == name), None)
 
     async def read_body(self, max_bytes: int, share: Share) -> memoryview:
-        """The whole body; a handler that changes something reads it first, since only then is the request authentic.
+        """The whole body, inflated if it is compressed.
+
+        A handler that changes something reads it first, since only then is the request authentic.
 
         Raises:
             TooLargeError: more than `max_bytes`.
             OverloadedError: more than the server can hold now.
+            UnsupportedEncodingError: compressed in another way than gzip or deflate.
+            InvalidInputError: not compressed as it says.
         """
         body = bytearray()
-        async for piece in self.body:
+        encoding = self.header("content-encoding")
+        async for piece in self.body if encoding is None else inflated(self.body, encoding):
             if len(body) + len(piece) > max_bytes:
                 raise TooLargeError(f"a request body has at most {max_bytes} bytes here")
             share.take(len(piece))
@@ -79,10 +115,21 @@ def wire_error(error: Exception) -> tuple[int, WireError]:
     return InternalError.status, WireError(code=InternalError.code, message="the server failed on this request")
 
 
-def error_reply(error: Exception) -> Reply:
+def error_reply(error: Exception, *headers: tuple[str, str]) -> Reply:
     """The answer that a failure becomes."""
     status, wire = wire_error(error)
-    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    return Reply(status=status, headers=(*JSON, *_advice(error), *headers), body=(wire.encode(),))
+
+
+def _advice(error: Exception) -> tuple[tuple[str, str], ...]:
+    """What a client may do about it, as headers."""
+    if isinstance(error, UnsupportedEncodingError):
+        return (("accept-encoding", ", ".join(ENCODINGS)),)
     if isinstance(error, InferenceError) and error.retry_after_s is not None:
-        headers += (("retry-after", str(error.retry_after_s)),)
-    return Reply(status=status, headers=headers, body=(wire.encode(),))
+        return (("retry-after", str(error.retry_after_s)),)
+    return (("retry-after", "1"),) if isinstance(error, OverloadedError | ModelNotReadyError) else ()
+
+
+def json_reply(value: Any) -> Reply:
+    """An answer of JSON."""
+    return Reply(headers=JSON, body=(compact_json(value),))

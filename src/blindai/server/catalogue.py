@@ -1,4 +1,4 @@
-"""Which models there are: names, versions, their order and the store's limits (docs/spec/bundle.md).
+"""Which models there are: tenants, names, versions, their order, and how much there may be (docs/spec/bundle.md).
 
 Pure bookkeeping in memory: `model_store` holds a lock around it, and the files behind it.
 A model on its way in has a place here before it has a name: it can be loaded, and nobody else sees it.
@@ -17,12 +17,15 @@ from blindai.errors import (
     OverloadedError,
     TooLargeError,
 )
+from blindai.server.access import OPEN_TENANT
 from blindai.server.model_config import ServingConfig
+from blindai.server.quotas import NO_QUOTA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from blindai.bundle import ModelManifest, UploadHeader
+    from blindai.server.quotas import Quota
 
 LAST = "@last"
 
@@ -39,6 +42,7 @@ class StoredModel:
         default_shape: shape given at upload for a flat list, or `None`.
         sequence: grows with every upload; the highest is the model uploaded last. 0 until it is registered.
         config: how it is served.
+        tenant: whose it is.
     """
 
     name: str
@@ -48,6 +52,7 @@ class StoredModel:
     default_shape: tuple[int, ...] | None
     sequence: int = 0
     config: ServingConfig = field(default_factory=ServingConfig)
+    tenant: str = OPEN_TENANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,32 +85,35 @@ class Record:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Place:
-    """What an upload under way holds: the size that it announced, and its files once they are whole."""
+    """What an upload under way holds: whose it is, the size that it announced, and its files once they are whole."""
 
     size: int
+    tenant: str
     candidate: Record | None = None
 
 
 class Catalogue:
     """The models of one store; not safe to call from several threads at once."""
 
-    def __init__(self, limits: StoreLimits) -> None:
+    def __init__(self, limits: StoreLimits, quota_of: Callable[[str], Quota] = lambda _tenant: NO_QUOTA) -> None:
         self._limits = limits
-        self._records: dict[tuple[str, str], Record] = {}
+        self._quota_of = quota_of
+        self._records: dict[tuple[str, str, str], Record] = {}  # by tenant, name and version
         self._places: set[Place] = set()
         self._sequence = 0
 
-    def models(self) -> tuple[StoredModel, ...]:
-        """All registered models, the one uploaded last at the end."""
-        return tuple(sorted((r.model for r in self._records.values()), key=lambda model: model.sequence))
+    def models(self, tenant: str) -> tuple[StoredModel, ...]:
+        """A tenant's registered models, the one uploaded last at the end."""
+        own = (record.model for record in self._records.values() if record.model.tenant == tenant)
+        return tuple(sorted(own, key=lambda model: model.sequence))
 
-    def matching(self, reference: str, version: str | None) -> tuple[StoredModel, ...]:
-        """What `reference` means, the model uploaded last at the end; never empty.
+    def matching(self, reference: str, version: str | None, tenant: str) -> tuple[StoredModel, ...]:
+        """What `reference` means in a tenant, the model uploaded last at the end; never empty.
 
         Raises:
             ModelNotFoundError: no such model or version.
         """
-        models = self.models()
+        models = self.models(tenant)
         if reference == LAST:
             models = models[-1:]
         else:
@@ -121,26 +129,27 @@ class Catalogue:
         """A model with this digest, registered or on its way in; registered ones first, since their files stay."""
         return next((record for record in self._held() if record.model.digest == digest), None)
 
-    def begin(self, name: str, header: UploadHeader) -> Place:
+    def begin(self, name: str, header: UploadHeader, tenant: str) -> Place:
         """Give an upload its place; it keeps it until `register` or `end`.
 
         Raises:
             OverloadedError: too many uploads are under way.
-            TooLargeError: it passes what the store takes in.
+            TooLargeError: it passes what the store, or the tenant, may take in.
         """
         if len(self._places) >= self._limits.max_uploads:
             raise OverloadedError(
                 f"at most {self._limits.max_uploads} uploads run at a time", hint="Try again when one has ended."
             )
-        if not self._may_be_known(name, header):
-            self._require_room()
+        if not self._may_be_known(name, header, tenant):
+            self._require_room(tenant)
         taken = sum(record.size for record in self._records.values()) + sum(place.size for place in self._places)
         if taken + header.total_size > self._limits.max_bytes:
             raise TooLargeError(
                 f"this server keeps at most {self._limits.max_bytes} bytes of models",
                 hint="Delete a model that is no longer used, or wait for the uploads of others.",
             )
-        place = Place(size=header.total_size)
+        self._require_bytes(header.total_size, tenant)
+        place = Place(size=header.total_size, tenant=tenant)
         self._places.add(place)
         return place
 
@@ -161,25 +170,38 @@ class Catalogue:
         candidate = place.candidate
         if candidate is None:
             raise ModelStoreError("the upload is not complete")
-        name, wished = candidate.model.name, candidate.model.version
+        tenant, name, wished = candidate.model.tenant, candidate.model.name, candidate.model.version
         known = self._same_model(candidate.model)
-        if known is None and (name, wished) in self._records:
+        if known is None and (tenant, name, wished) in self._records:
             raise ModelDigestMismatchError(
                 "this version of the model is another model",
                 hint="Upload it without a version, or delete that version first.",
             )
         if known is None:
-            self._require_room()
+            self._require_room(tenant)
         self._sequence += 1
-        version = known.model.version if known else wished or self._next_version(name)
+        version = known.model.version if known else wished or self._next_version(tenant, name)
         model = replace(candidate.model, version=version, sequence=self._sequence)
-        self._records[name, version] = Record(model=model, file_ids=(known or candidate).file_ids)
+        self._records[tenant, name, version] = Record(model=model, file_ids=(known or candidate).file_ids)
         self.end(place)
         return model, candidate.file_ids if known else ()
 
+    def reconfigure(self, model: StoredModel, config: ServingConfig) -> StoredModel:
+        """Serve a registered model otherwise; its files, version and place in the order stay.
+
+        Raises:
+            ModelNotFoundError: it is gone, or another model by now.
+        """
+        record = self._records.get((model.tenant, model.name, model.version))
+        if record is None or record.model.digest != model.digest:
+            raise not_found()
+        changed = replace(record.model, config=config)
+        self._records[model.tenant, model.name, model.version] = replace(record, model=changed)
+        return changed
+
     def remove(self, models: tuple[StoredModel, ...]) -> list[Record]:
         """Forget models; what is answered says which files were theirs."""
-        return [self._records.pop((model.name, model.version)) for model in models]
+        return [self._records.pop((model.tenant, model.name, model.version)) for model in models]
 
     def clear(self) -> None:
         """Forget every model, and every upload under way."""
@@ -190,17 +212,31 @@ class Catalogue:
         yield from self._records.values()
         yield from (place.candidate for place in self._places if place.candidate is not None)
 
-    def _require_room(self) -> None:
+    def _require_bytes(self, size: int, tenant: str) -> None:
+        most = self._quota_of(tenant).max_bytes
+        held = sum(record.size for record in self._records.values() if record.model.tenant == tenant)
+        if held + sum(place.size for place in self._places if place.tenant == tenant) + size > most:
+            raise TooLargeError(
+                f"your tenant keeps at most {most} bytes of models here", hint="Delete a model that is no longer used."
+            )
+
+    def _require_room(self, tenant: str) -> None:
         if len(self._records) >= self._limits.max_models:
             raise TooLargeError(
                 f"this server keeps at most {self._limits.max_models} models", hint="Delete one that is no longer used."
             )
+        most = self._quota_of(tenant).max_models
+        if len(self.models(tenant)) >= most:
+            raise TooLargeError(
+                f"your tenant keeps at most {most} models here", hint="Delete one that is no longer used."
+            )
 
-    def _may_be_known(self, name: str, header: UploadHeader) -> bool:
+    def _may_be_known(self, name: str, header: UploadHeader, tenant: str) -> bool:
         """Whether the announced files could be a model's that is here: sent again, it needs no room of its own."""
         announced = sorted(header.files)
         return any(
-            record.model.name == name and [(f.path, f.size) for f in record.model.manifest.files] == announced
+            (record.model.tenant, record.model.name) == (tenant, name)
+            and [(f.path, f.size) for f in record.model.manifest.files] == announced
             for record in self._records.values()
         )
 
@@ -208,13 +244,13 @@ class Catalogue:
         same = [
             record
             for record in self._records.values()
-            if (record.model.name, record.model.digest) == (model.name, model.digest)
+            if (record.model.tenant, record.model.name, record.model.digest) == (model.tenant, model.name, model.digest)
             and model.version in ("", record.model.version)
         ]
         return max(same, key=lambda record: record.model.sequence, default=None)
 
-    def _next_version(self, name: str) -> str:
-        numbers = [int(v) for n, v in self._records if n == name and v.isdecimal()]
+    def _next_version(self, tenant: str, name: str) -> str:
+        numbers = [int(v) for t, n, v in self._records if (t, n) == (tenant, name) and v.isdecimal()]
         return str(max(numbers, default=0) + 1)
 
 

@@ -1,168 +1,365 @@
-"""HTTP with bounds that hold before anybody has proved anything: sizes of heads, and time for heads, bodies, answers.
+"""HTTP/1.1 on one connection, with bounds that hold before anybody has proved anything (RFC 9112).
 
-uvicorn's protocol parses; this counts and watches the clock around it.
-Leaves out: how many requests run (uvicorn's `limit_concurrency`) and how large bodies may be (`budget`, `frames`).
+httptools parses, strictly; this orders requests (one runs at a time, those sent behind it wait), refuses what could be
+read in two ways, and watches sizes and time of heads, bodies and answers. Every limit stands in http_limits.py.
+Leaves out: listening and draining (http_server.py), how large bodies may be (`budget`, `frames`), HTTP/2, upgrades.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+
+from blindai.channel.heads import WireError
+from blindai.errors import ConnectionLostError
+from blindai.server.http_request import HttpRequest
+from blindai.server.log import LOG
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from blindai.channel.frames import Buffer
+    from blindai.server.http_request import Headers
+    from blindai.server.http_server import HttpServer
 
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 6585 §5
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """What one connection may take.
-
-    Attributes:
-        max_connections: twice as many are accepted, so that those above it can be told; the rest is cut.
-        max_head_bytes: of a request's head, and of what stands between two pieces of a body or after it.
-        head_timeout_s: from the connection, or the first byte of a later request, to the end of its head.
-        idle_timeout_s: in which `min_progress_bytes` of a body arrive, and an answer that waits is read on.
-        min_progress_bytes: so that a byte now and then does not hold a connection for ever.
-    """
-
-    max_connections: int = 1024
-    max_head_bytes: int = 64 * 1024
-    head_timeout_s: float = 30.0
-    idle_timeout_s: float = 60.0
-    min_progress_bytes: int = 8 * 1024
+_REFUSALS = {
+    400: (b"400 Bad Request", "bad_request", "this is not HTTP/1.1 as this server reads it"),
+    431: (b"431 Request Header Fields Too Large", "too_large", "the request's head is too large"),  # RFC 6585 §5
+    503: (b"503 Service Unavailable", "overloaded", "too many connections; try again in a second"),
+    505: (b"505 HTTP Version Not Supported", "bad_request", "this server speaks HTTP/1.1"),
+}
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection. Made by uvicorn, hence a class for each set of limits (`bounded_protocol`)."""
+class HttpConnection(asyncio.Protocol):
+    """One connection; its server makes it, and looks at its deadlines."""
 
-    limits: ClassVar[HttpLimits] = HttpLimits()
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._in_head = True
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.source = ""
+        self._limits = server.limits
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._is_above_limit = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._in_head = True  # a connection that never says anything ends as one that stops in a head
         self._unparsed_bytes = 0  # since the parser last got somewhere: through a head, or further in a body
-        self._progress_bytes = 0
-        self._request_deadline: asyncio.TimerHandle | None = None  # head, then body
-        self._answer_deadline: asyncio.TimerHandle | None = None
+        self._refusal = 0  # a status, set while the parser runs
+        self._is_deaf = False  # what comes behind the last request is not read
+        self._unfed: memoryview | None = None  # behind a request that waits
+        self._received: HttpRequest | None = None  # whose body is being read
+        self._waiting: deque[HttpRequest] = deque()
+        self._running: HttpRequest | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_reading_paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._since_s = self._loop.time()  # head or idleness; the body's last look; which of them, `check` knows
+        self._write_paused_s = 0.0
+        self._body_bytes = self._progress_bytes = self._chunks = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """A connection that never says anything ends as one that stops in a head."""
-        super().connection_made(transport)
-        if len(self.connections) > 2 * self.limits.max_connections:
+    @property
+    def is_idle(self) -> bool:
+        """Whether it would not be missed."""
+        return self._running is None and not self._waiting
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The handler that runs."""
+        return self._task
+
+    # ── the transport's side ──
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvloop's is no subclass
+        """Accept it, if there is room to tell it anything."""
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.source = str(peer[0]) if peer else ""
+        limit = self._limits.max_connections
+        if self.server.is_draining or len(self.server.connections) >= 2 * limit:
             transport.abort()
             return
-        self._watch_request(self.limits.head_timeout_s, self._cut)
+        self._is_above_limit = len(self.server.connections) >= limit
+        self.server.join(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer outlives its connection."""
-        self._watch_request(None)
-        self._watch_answer(watched=False)
-        super().connection_lost(exc)
+        """Whoever waits for this client learns that it left."""
+        del exc
+        self.server.leave(self)
+        self._transport = None
+        self._waiting.clear()
+        self._unfed = None
+        self._leave(self._running)
+        self._leave(self._received)
+        if self._running and self._running.is_abandonable and self._task:
+            self._task.cancel()
+        self._release_writer()
 
     def data_received(self, data: bytes) -> None:
-        """Hand at most as much to the parser as a head may still have; it keeps what it cannot finish yet."""
-        rest = memoryview(data)
-        while rest and not self.transport.is_closing():
-            piece = rest[: self.limits.max_head_bytes - self._unparsed_bytes]
-            if not piece:
-                self._refuse_head()
-                return
-            self._unparsed_bytes += len(piece)
-            super().data_received(piece)  # type: ignore[arg-type]  # httptools takes any buffer
-            rest = rest[len(piece) :]
-        if self._in_head and self._unparsed_bytes and self._request_deadline is None and not self._is_answering():
-            self._watch_request(self.limits.head_timeout_s, self._cut)
+        """Some bytes; those behind a request that waits are kept until it has run."""
+        self.server.received_bytes += len(data)
+        if self._unfed is not None:
+            self._unfed = memoryview(bytes(self._unfed) + data)
+            return
+        self._feed(memoryview(data))
+        self._advance()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered: it has until `idle_timeout_s` to read on."""
+        self._drained = self._loop.create_future()
+        self._write_paused_s = self._loop.time()
+
+    def resume_writing(self) -> None:
+        """It has read on."""
+        self._release_writer()
+
+    # ── the parser's side ──
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        self._in_head = True
+        self._url = b""
+        self._headers = []
+        if self._running is None:
+            self._since_s = self._loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; trailers are dropped."""
+        if self._in_head:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is there: from now on the body must come."""
         self._in_head = False
-        self._unparsed_bytes = self._progress_bytes = 0
-        self._watch_request(self.limits.idle_timeout_s, self._check_progress)
-        super().on_headers_complete()
+        self._unparsed_bytes = self._body_bytes = self._progress_bytes = self._chunks = 0
+        self._since_s = self._loop.time()
+        version, headers = self._parser.get_http_version(), tuple(self._headers)
+        self._refusal = self._refusal or _judge(version, headers, self._limits.max_headers)
+        request = HttpRequest(
+            self,
+            self._parser.get_method().decode("ascii"),
+            _path(self._url),
+            headers,
+            keep_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
+            is_http_10=version == "1.0",
+        )
+        request.expects_continue = version == "1.1" and request.values(b"expect") == [b"100-continue"]
+        self._received = request
+        self._waiting.append(request)
+
+    def on_chunk_header(self) -> None:
+        """One more chunk; tiny ones cost more than their size says."""
+        self._chunks += 1
+        if self._chunks > self._limits.spare_chunks + self._body_bytes // self._limits.chunk_bytes:
+            self._refusal = 400
 
     def on_body(self, body: bytes) -> None:
         """Some more of the body."""
         self._unparsed_bytes = 0
+        self._body_bytes += len(body)
         self._progress_bytes += len(body)
-        super().on_body(body)
+        if self._received is not None:
+            self._received.receive(body)
 
     def on_message_complete(self) -> None:
         """The request has ended; what comes next is another head."""
-        self._in_head = True
         self._unparsed_bytes = 0
-        self._watch_request(None)
-        super().on_message_complete()
+        if self._received is not None:
+            self._received.complete()
+            self._is_deaf = not self._received.keep_alive
+            self._received = None
 
-    def on_response_complete(self) -> None:
-        """A head that had begun behind this request has its own time from now."""
-        super().on_response_complete()
-        if self._in_head and self._unparsed_bytes and not self.transport.is_closing():
-            self._watch_request(self.limits.head_timeout_s, self._cut)
+    # ── what happens next ──
 
-    def pause_writing(self) -> None:
-        """The client does not read as fast as it is answered: it has until then to read on."""
-        super().pause_writing()
-        self._watch_answer(watched=True)
-
-    def resume_writing(self) -> None:
-        """It has read on."""
-        self._watch_answer(watched=False)
-        super().resume_writing()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """A client that has not even read its answer will not answer the end of its connection either."""
-        if self.transport.get_write_buffer_size():
-            self._cut()
+    def update_reading(self) -> None:
+        """Read no further while a request waits behind another, or its body waits to be taken."""
+        received, transport = self._received, self._transport
+        if transport is None or transport.is_closing():
+            return
+        behind = self._running is not None and (bool(self._waiting) or self._unfed is not None)
+        full = received is not None and received.buffered_bytes > self._limits.max_buffered_bytes
+        if (behind or full) == self._is_reading_paused:
+            return
+        self._is_reading_paused = not self._is_reading_paused
+        if self._is_reading_paused:
+            transport.pause_reading()
         else:
-            super().timeout_keep_alive_handler()
+            self._since_s, self._progress_bytes = self._loop.time(), 0  # while we did not read, it was not the client
+            transport.resume_reading()
 
-    def _check_progress(self) -> None:
-        """While we do not read, it is not the client that is slow."""
-        if self._progress_bytes < self.limits.min_progress_bytes and not self.flow.read_paused:
-            self._cut()
-            return
-        self._progress_bytes = 0
-        self._watch_request(self.limits.idle_timeout_s, self._check_progress)
+    def write(self, data: Buffer) -> None:
+        """Hand bytes to the transport, if it is still there."""
+        if self._transport is not None:
+            self.server.sent_bytes += len(data)
+            self._transport.write(data)
 
-    def _watch_request(self, timeout_s: float | None, then: Callable[[], None] | None = None) -> None:
-        if self._request_deadline is not None:
-            self._request_deadline.cancel()
-        self._request_deadline = None if timeout_s is None or then is None else self.loop.call_later(timeout_s, then)
+    async def drain(self) -> None:
+        """Wait until the client has read on, or left."""
+        if self._drained is not None:
+            await self._drained
 
-    def _watch_answer(self, *, watched: bool) -> None:
-        if self._answer_deadline is not None:
-            self._answer_deadline.cancel()
-        self._answer_deadline = self.loop.call_later(self.limits.idle_timeout_s, self._cut) if watched else None
+    def check(self, now_s: float) -> None:
+        """End the connection if its time is over; called every now and then."""
+        if self._drained is not None and now_s - self._write_paused_s > self._limits.idle_timeout_s:
+            self.cut()
+        elif self._received is not None:
+            self._check_body(now_s)
+        elif self._running is None and self._in_head and now_s - self._since_s > self._limits.head_timeout_s:
+            self.cut()
+        elif self._running is None and not self._in_head and now_s - self._since_s > self._limits.keep_alive_s:
+            self._end_idle()
 
-    def _is_answering(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation leaves out the time before the first
-        return cycle is not None and not cycle.response_complete
+    def close(self) -> None:
+        """End the connection once what was written has left."""
+        if self._transport is not None:
+            self._transport.close()
 
-    def _refuse_head(self) -> None:
-        if self._is_answering():
-            self._cut()
-            return
-        self.transport.write(_HEAD_TOO_LARGE)
-        self.transport.close()
-
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """End the connection without waiting for the other side, which has shown that it does not answer."""
-        self.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _feed(self, data: memoryview) -> None:
+        """Hand at most as much to the parser as a head may still have; it keeps what it cannot finish yet."""
+        while data and not (self._is_deaf or self._transport is None or self._transport.is_closing()):
+            if self._waiting and self._received is None:
+                self._unfed = data
+                return
+            piece = data[: self._limits.max_head_bytes - self._unparsed_bytes]
+            data = data[len(piece) :]
+            self._unparsed_bytes += len(piece)
+            self._parse(piece)
+            if self._refusal:
+                self._refuse(self._refusal)
+                return
+
+    def _parse(self, piece: memoryview) -> None:
+        if not piece:
+            self._refusal = 431 if self._in_head else 400
+            return
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            return  # the request itself is whole; nothing else is spoken here, and the connection ends behind it
+        except httptools.HttpParserError:
+            if not self._is_deaf:
+                self._refusal = self._refusal or 400
+
+    def _advance(self) -> None:
+        """Start the next request if none runs."""
+        while self._running is None and self._waiting and self._transport is not None:
+            if self._transport.is_closing():
+                return
+            request = self._waiting.popleft()
+            if self._is_above_limit:
+                self._refuse(503)
+                return
+            self._running = request
+            self._task = self._loop.create_task(self._run(request))
+        self.update_reading()
+
+    async def _run(self, request: HttpRequest) -> None:
+        try:
+            await self.server.handler(request)
+        except ConnectionLostError:
+            LOG.debug("a client left before its request ended")
+        except Exception as error:  # noqa: BLE001  # nothing of a request may reach the log or end the connection's task
+            LOG.error("a handler failed: %s", type(error).__name__)
+        finally:
+            self._finish(request)
+
+    def _finish(self, request: HttpRequest) -> None:
+        """The handler has ended: close, drop the rest of the body, or go on with the next request."""
+        self._running = self._task = None
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._since_s = self._loop.time()
+        if not request.is_answered:
+            self.cut()
+            return
+        if not request.keep_alive:
+            self.close()
+            return
+        unfed, self._unfed = self._unfed, None
+        if unfed is not None and not self._waiting:
+            self._feed(unfed)
+        else:
+            self._unfed = unfed
+        self._advance()
+
+    def _refuse(self, status: int) -> None:
+        """Say why, if the client can still tell which request is meant; then end the connection."""
+        request = self._running
+        can_tell = request is None or (request is self._received and not request.has_begun)
+        self._leave(request)
+        self._leave(self._received)
+        self._waiting.clear()
+        self._received = None
+        if not can_tell:
+            self.cut()
+            return
+        line, code, words = _REFUSALS[status]
+        body = WireError(code=code, message=words).encode()
+        self.write(
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (line, len(body), body)
+        )
+        if self._transport is not None:
+            self._transport.close()
+
+    def _check_body(self, now_s: float) -> None:
+        """While we do not read, it is not the client that is slow."""
+        if self._is_reading_paused or now_s - self._since_s < self._limits.idle_timeout_s:
+            return
+        if self._progress_bytes < self._limits.min_progress_bytes:
+            self.cut()
+            return
+        self._since_s, self._progress_bytes = now_s, 0
+
+    def _end_idle(self) -> None:
+        """A client that has not even read its answer will not answer the end of its connection either."""
+        assert self._transport is not None  # noqa: S101  # `check` is called for open connections
+        if self._transport.get_write_buffer_size() or self._transport.is_closing():
+            self.cut()
+        else:
+            self.close()
+
+    def _release_writer(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    @staticmethod
+    def _leave(request: HttpRequest | None) -> None:
+        if request is not None:
+            request.leave()
 
 
-def bounded_protocol(limits_: HttpLimits) -> type[BoundedHttpProtocol]:
-    """The class that uvicorn makes connections of."""
+def _judge(version: str, headers: Headers, max_headers: int) -> int:
+    """The status that a head is refused with, or 0: what could be read in two ways is not read at all."""
+    if version not in {"1.1", "1.0"}:
+        return 505
+    if len(headers) > max_headers:
+        return 431
+    hosts = codings = 0
+    for name, value in headers:
+        hosts += name == b"host"
+        if name == b"transfer-encoding":
+            codings += 1 if value.lower() == b"chunked" else 2
+    is_11 = version == "1.1"
+    return 400 if hosts > 1 or (is_11 and not hosts) or codings > is_11 else 0  # RFC 9112 §3.2, §6.1
 
-    class Configured(BoundedHttpProtocol):
-        limits = limits_
 
-    return Configured
+def _path(url: bytes) -> str:
+    """The target's path without its query, in any of the forms of RFC 9112 §3.2."""
+    if not url.startswith(b"/") and url != b"*":
+        try:
+            url = httptools.parse_url(url).path or b"/"
+        except httptools.HttpParserInvalidURLError:
+            return "*"
+    return url.partition(b"?")[0].decode("ascii", "replace")

@@ -14,63 +14,65 @@ import re
 from typing import TYPE_CHECKING
 
 from blindai.errors import InvalidInputError, ModelChangedError, TooLargeError
+from blindai.oip.answers import OutputForm, encode_infer_response
+from blindai.oip.classification import classify
 from blindai.oip.datatypes import Datatype
-from blindai.oip.rest import (
-    HEADER_LENGTH,
-    InferRequest,
-    InferResponse,
-    decode_infer_request,
-    encode_infer_response,
-)
+from blindai.oip.raw_request import raw_request
+from blindai.oip.rest import HEADER_LENGTH, InferRequest, InferResponse, decode_infer_request
 from blindai.receipts import ModelIdentity
-from blindai.server.calls import Call, Reply
+from blindai.server.calls import JSON, Call, Reply
+from blindai.server.model_fit import check_inputs, check_outputs
+from blindai.server.model_lookup import find_model
+from blindai.server.model_metadata import model_specs
+from blindai.server.run_wish import run_wish
 
 if TYPE_CHECKING:
-    from blindai.oip.rest import Buffer
+    from blindai.oip.tensors import Tensor
     from blindai.server.budget import Share
-    from blindai.server.model_store import ModelStore, StoredModel
-    from blindai.server.worker_pool import WorkerPool
+    from blindai.server.catalogue import StoredModel
+    from blindai.server.dispatch import Service
+    from blindai.server.routes import Target
 
 _QUICK_BODY_BYTES = 1024 * 1024
 _QUICK_HEADER_BYTES = 16 * 1024
 _MAX_JSON_BYTES = 16 * 1024 * 1024  # parsing holds the interpreter's lock, and so everybody up
 MAX_JSON_TENSOR_BYTES = 4 * _MAX_JSON_BYTES  # "1," may become eight bytes
 _JSON_COST = 16  # times its size: what Python's numbers and lists take in memory
+_JSON_ELEMENT_BYTES = 64  # of a number on its way into JSON
+_QUICK_ELEMENTS = 1024
 # A header without a backslash spells its strings as they are: without these it has neither text nor JSON data.
 _SLOW_WORDS = re.compile(rb'\\|BYTES|"data"')
 
 ENGINE = f"onnxruntime {importlib.metadata.version('onnxruntime')}"
 
 
-async def infer(
-    call: Call,
-    *,
-    reference: str,
-    version: str | None,
-    store: ModelStore,
-    pool: WorkerPool,
-    max_body_bytes: int,
-    share: Share,
-) -> Reply:
+async def infer(service: Service, call: Call, target: Target) -> Reply:
     """Run one inference (OIP §3.2.5).
 
     Raises:
         InferenceError: what is wrong with the request, or what became of the model's process.
         UnsealError: the stored model does not open.
     """
-    model = store.resolve(reference, version)
+    call.let_leave_cancel()
+    model = find_model(service, call.principal, target)
+    with service.runs.run(call.principal.tenant), service.bodies.share() as share:
+        return await _infer(service, call, model, share)
+
+
+async def _infer(service: Service, call: Call, model: StoredModel, share: Share) -> Reply:
     _require_same_model(call, model)
     header_length = _header_length(call)
-    body = await call.read_body(max_body_bytes, share)
-    request = await _decode(body, header_length, share)
-    outputs = await pool.infer(model, call.principal.share, request.inputs, request.outputs)
-    response = InferResponse(model_name=model.name, model_version=model.version, id=request.id, outputs=outputs)
-    buffers, answer_header_length = await _encode(response)
-    return Reply(
-        headers=(("content-type", "application/octet-stream"), (HEADER_LENGTH, str(answer_header_length))),
-        body=tuple(buffers),
-        model=identity(model),
-    )
+    body = await call.read_body(service.settings.max_body_bytes, share)
+    request = await _decode(body, header_length, share) if header_length != 0 else None
+    inputs, outputs = await model_specs(service, call.principal, model)
+    if request is None:
+        request = raw_request(body, inputs, model=model.name, batched=bool(model.config.max_batch_size))
+    check_inputs(model, request.inputs, inputs)
+    if request.outputs:
+        check_outputs(model, request.outputs, outputs)
+    wish = run_wish(call, request.parameters)
+    found = await service.pool.infer(model, call.principal.share, request.inputs, request.outputs, wish=wish)
+    return await _reply(model, request, found, share)
 
 
 async def _decode(body: memoryview, header_length: int | None, share: Share) -> InferRequest:
@@ -94,10 +96,35 @@ def _is_quick(body: memoryview, header_length: int | None) -> bool:
     return not _SLOW_WORDS.search(body[:header_length])
 
 
-async def _encode(response: InferResponse) -> tuple[list[Buffer], int]:
-    if any(output.datatype is Datatype.BYTES for output in response.outputs):
-        return await asyncio.to_thread(encode_infer_response, response)
-    return encode_infer_response(response)
+async def _reply(model: StoredModel, request: InferRequest, outputs: tuple[Tensor, ...], share: Share) -> Reply:
+    """The answer in the form that the request wished."""
+    forms: tuple[OutputForm, ...] | None = None
+    if request.forms or not request.binary:
+        forms = request.forms or (OutputForm(binary=request.binary),) * len(outputs)
+        outputs = tuple(_classified(model, tensor, form) for tensor, form in zip(outputs, forms, strict=True))
+        forms = forms if any(not form.binary for form in forms) else None
+    response = InferResponse(model_name=model.name, model_version=model.version, id=request.id, outputs=outputs)
+    if forms is None and not any(output.datatype is Datatype.BYTES for output in outputs):
+        buffers, header_length = encode_infer_response(response)
+    else:
+        elements = sum(output.data.size for output in outputs)
+        if elements > _QUICK_ELEMENTS:
+            share.take(_JSON_ELEMENT_BYTES * elements)
+        buffers, header_length = await asyncio.to_thread(encode_infer_response, response, forms)
+    if header_length is None:
+        return Reply(headers=JSON, body=tuple(buffers), model=identity(model))
+    return Reply(
+        headers=(("content-type", "application/octet-stream"), (HEADER_LENGTH, str(header_length))),
+        body=tuple(buffers),
+        model=identity(model),
+    )
+
+
+def _classified(model: StoredModel, tensor: Tensor, form: OutputForm) -> Tensor:
+    if not form.classes:
+        return tensor
+    labels = next((found for name, found in model.config.labels if name == tensor.name), ())
+    return classify(tensor, form.classes, batched=bool(model.config.max_batch_size), labels=labels)
 
 
 def identity(model: StoredModel) -> ModelIdentity:

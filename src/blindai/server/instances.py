@@ -61,7 +61,7 @@ class Instances:
     ) -> None:
         self.model = model
         self.scheduler = Scheduler(model.config, batching=batching, run_timeout_s=run_timeout_s)
-        self.names: set[tuple[str, str, str]] = set()
+        self.names: set[tuple[str, str, str, str]] = set()
         self.process_count = 0
         self._idle_s = idle_s
         self._start_runner = start_runner

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blindai.oip.tensors import Tensor
+    from blindai.oip.tensors import Tensor, TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,10 @@ class ServingConfig:
         intra_op_threads: of one process; 0 divides the CPUs among the instances.
         queue: its bounds.
         warmup: requests that run, each its count of times, before the model is ready.
+        inputs: what its operator declares of its inputs, the batch's axis included; empty takes the model's own word.
+        outputs: likewise; the model's other outputs are not served.
+        labels: names of the classes, by output.
+        version_policy: `latest N`, `all` or `specific N N …`, as its repository says.
     """
 
     max_batch_size: int = 0
@@ -59,6 +63,10 @@ class ServingConfig:
     intra_op_threads: int = 0
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     warmup: tuple[tuple[tuple[Tensor, ...], int], ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    version_policy: str = "latest 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

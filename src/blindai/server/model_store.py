@@ -2,7 +2,7 @@
 
 Every file of a bundle becomes one sealed file (`sealed_file`) with a random name.
 Names, versions and digests live in memory only (`catalogue`): a store ends with its process.
-Leaves out: who may upload (`access`), and a store that outlives the enclave.
+Leaves out: who may do what (`tenant_models`, which handlers use instead), and a store that outlives the enclave.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 from blindai.bundle import MODEL_NAME, BundleFile, ModelManifest, SessionOptions, UploadHeader, digest_text
 from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError
+from blindai.server.access import OPEN_TENANT
 from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, StoreLimits, not_found
+from blindai.server.model_config import ServingConfig
+from blindai.server.quotas import NO_QUOTA
 from blindai.server.sealed_file import KEY_BYTES, SealedFileWriter, disk_error, read_sealed_file
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blindai.server.catalogue import Place
+    from blindai.server.quotas import Quota
 
 __all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel", "Upload"]
 
@@ -29,6 +33,7 @@ _FILE_ID_BYTES = 32
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _NO_LIMITS = StoreLimits()
+_AS_IT_IS = ServingConfig()
 
 
 class ModelStore:
@@ -39,6 +44,7 @@ class ModelStore:
         key: 32 bytes that never leave the enclave.
         random: source of the files' names.
         limits: how much it takes in; none by default.
+        quota_of: how much of it one tenant may use; all by default.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class ModelStore:
         random: Callable[[int], bytes] = os.urandom,
         *,
         limits: StoreLimits = _NO_LIMITS,
+        quota_of: Callable[[str], Quota] = lambda _tenant: NO_QUOTA,
     ) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"a store's key has {KEY_BYTES} bytes, this one {len(key)}")
@@ -55,7 +62,7 @@ class ModelStore:
         self._key = key
         self._random = random
         self._lock = threading.Lock()
-        self._catalogue = Catalogue(limits)
+        self._catalogue = Catalogue(limits, quota_of)
         self._files: set[bytes] = set()
         try:
             directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -63,50 +70,70 @@ class ModelStore:
         except OSError as problem:
             raise disk_error(problem) from problem
 
-    def begin_upload(self, name: str, header: UploadHeader) -> Upload:
+    def begin_upload(
+        self, name: str, header: UploadHeader, *, config: ServingConfig = _AS_IT_IS, tenant: str = OPEN_TENANT
+    ) -> Upload:
         """Start to take in a model: the sizes that the header claims count from now on, but take no disk yet.
+
+        Args:
+            name: of the model.
+            header: its files.
+            config: how it will be served.
+            tenant: whose it will be.
 
         Raises:
             InvalidInputError: the name is not one.
             OverloadedError: too many uploads are under way.
-            TooLargeError: more models or bytes than the store's limits.
+            TooLargeError: more models or bytes than the store's limits or the tenant's quota.
         """
         if not MODEL_NAME.match(name):
             raise InvalidInputError("a model's name has 1 to 128 letters, digits, '.', '_' or '-'")
         with self._lock:
-            place = self._catalogue.begin(name, header)
-        return Upload(self, name, header, place)
+            place = self._catalogue.begin(name, header, tenant)
+        return Upload(self, name, header, place, config=config)
 
-    def models(self) -> tuple[StoredModel, ...]:
-        """All models, the one uploaded last at the end."""
+    def models(self, *, tenant: str = OPEN_TENANT) -> tuple[StoredModel, ...]:
+        """A tenant's models, the one uploaded last at the end."""
         with self._lock:
-            return self._catalogue.models()
+            return self._catalogue.models(tenant)
 
-    def resolve(self, reference: str, version: str | None = None) -> StoredModel:
-        """Find a model.
+    def resolve(self, reference: str, version: str | None = None, *, tenant: str = OPEN_TENANT) -> StoredModel:
+        """Find a model of a tenant.
 
         Args:
             reference: `name`, `name@sha256:<hex>`, or `@last` for the model uploaded last.
             version: `None` takes the version uploaded last.
+            tenant: whose.
 
         Raises:
             ModelNotFoundError: no such model or version.
         """
         with self._lock:
-            return self._catalogue.matching(reference, version)[-1]
+            return self._catalogue.matching(reference, version, tenant)[-1]
 
-    def delete(self, reference: str, version: str | None = None) -> tuple[StoredModel, ...]:
+    def delete(
+        self, reference: str, version: str | None = None, *, tenant: str = OPEN_TENANT
+    ) -> tuple[StoredModel, ...]:
         """Forget models and remove their files; a name without a version means all its versions.
 
         Raises:
             ModelNotFoundError: no such model or version.
         """
         with self._lock:
-            models = self._catalogue.matching(reference, version)
+            models = self._catalogue.matching(reference, version, tenant)
             records = self._catalogue.remove(models)
         for record in records:
             self._remove_files(record.file_ids)
         return models
+
+    def reconfigure(self, model: StoredModel, config: ServingConfig) -> StoredModel:
+        """Serve a model otherwise from now on.
+
+        Raises:
+            ModelNotFoundError: it is gone.
+        """
+        with self._lock:
+            return self._catalogue.reconfigure(model, config)
 
     def holds(self, digest: str) -> bool:
         """Whether a model with this digest is here, under any name, or on its way in."""
@@ -181,8 +208,11 @@ class ModelStore:
 class Upload:
     """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
 
-    def __init__(self, store: ModelStore, name: str, header: UploadHeader, place: Place) -> None:
+    def __init__(
+        self, store: ModelStore, name: str, header: UploadHeader, place: Place, *, config: ServingConfig
+    ) -> None:
         self._store = store
+        self._config = config
         self._name = name
         self._header = header
         self._place = place
@@ -231,6 +261,8 @@ class Upload:
             manifest=manifest,
             digest=digest_text(manifest.digest),
             default_shape=self._header.default_shape,
+            config=self._config,
+            tenant=self._place.tenant,
         )
         record = Record(model=model, file_ids=tuple(file_id for _, file_id in files))
         with self._store._lock:  # noqa: SLF001  # one room of two classes, here and below

@@ -1,7 +1,8 @@
-"""The model owner's requests: upload, list, metadata, delete.
+"""The model owner's requests: upload, list, delete.
 
 An upload streams: each piece is hashed, encrypted and written as it arrives.
 Nothing is registered before its end, nor before it has loaded: a model that cannot run is never to be seen.
+Leaves out: Triton's own way to list, load and unload (`model_control`).
 """
 
 from __future__ import annotations
@@ -10,25 +11,22 @@ from typing import TYPE_CHECKING
 
 from blindai.bundle import MAX_UPLOAD_HEADER_BYTES, UploadResult, parse_upload_header
 from blindai.errors import ForbiddenError, InvalidInputError, TooLargeError
-from blindai.oip.rest import ModelMetadata, encode_metadata
-from blindai.server.calls import Call, Reply
-from blindai.wire import Json, compact_json
+from blindai.server.calls import JSON, Call, Reply, json_reply
+from blindai.server.model_fit import check_declaration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from blindai.bundle import UploadHeader
     from blindai.oip.tensors import TensorSpec
-    from blindai.server.access import Principal
-    from blindai.server.model_store import ModelStore, StoredModel, Upload
+    from blindai.server.dispatch import Service
+    from blindai.server.model_store import StoredModel, Upload
+    from blindai.server.routes import Target
     from blindai.server.settings import Settings
-    from blindai.server.worker_pool import WorkerPool
-
-PLATFORM = "onnxruntime_onnx"
-_JSON = (("content-type", "application/json"),)
+    from blindai.wire import Json
 
 
-async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, settings: Settings) -> Reply:
+async def upload(service: Service, call: Call, target: Target) -> Reply:
     """Take a model bundle: u32 length, header (JSON), then each file's bytes (docs/spec/bundle.md).
 
     Raises:
@@ -37,46 +35,26 @@ async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, 
         OverloadedError: too many uploads are under way.
         ModelStoreError: the bundle is not one, does not fit its header, or is no model that can run here.
     """
-    if not settings.upload_allowed:
-        raise ForbiddenError("this server takes no uploads", hint="its runtime policy says `upload_allowed = false`")
+    require_uploads(service.settings)
     pieces = call.body
     header, rest = await _upload_header(pieces)
-    _check_size(header, settings)
-    incoming = store.begin_upload(name, header)
+    check_size(header, service.settings)
+    incoming = service.models_of(call.principal).begin_upload(target.model, header)
     try:
         incoming.write(rest)
         async for piece in pieces:
             incoming.write(piece)
-        model = await _registered(incoming, store, pool, share=call.principal.share, load=header.load)
+        model = await registered(service, incoming, share=call.principal.share, load=header.load)
     except BaseException:
         incoming.abort()
         raise
     result = UploadResult(name=model.name, version=model.version, digest=model.digest, manifest=model.manifest.encode())
-    return Reply(headers=_JSON, body=(result.encode(),))
+    return Reply(headers=JSON, body=(result.encode(),))
 
 
-async def metadata(
-    principal: Principal, *, reference: str, version: str | None, store: ModelStore, pool: WorkerPool
-) -> Reply:
-    """A model's inputs and outputs (OIP §3.2.4), read from the model itself; loads it if need be."""
-    model = store.resolve(reference, version)
-    inputs, outputs = await pool.metadata(model, principal.share)
-    described = ModelMetadata(
-        name=model.name,
-        versions=tuple(other.version for other in store.models() if other.name == model.name),
-        platform=PLATFORM,
-        inputs=inputs,
-        outputs=outputs,
-        version=model.version,
-        digest=model.digest,
-        default_shape=model.default_shape,
-    )
-    return Reply(headers=_JSON, body=(encode_metadata(described),))
-
-
-def index(store: ModelStore) -> Reply:
-    """Every model and version, the one uploaded last at the end."""
-    models = sorted(store.models(), key=lambda model: model.sequence)
+async def models(service: Service, call: Call, _target: Target) -> Reply:
+    """Every model and version that the caller may see; of its own, the one uploaded last at the end."""
+    await call.read_no_body()
     listed: list[Json] = [
         {
             "name": model.name,
@@ -84,17 +62,27 @@ def index(store: ModelStore) -> Reply:
             "digest": model.digest,
             "bytes": sum(file.size for file in model.manifest.files),
         }
-        for model in models
+        for model in service.models_of(call.principal).models()
     ]
-    return Reply(headers=_JSON, body=(compact_json({"models": listed}),))
+    return json_reply({"models": listed})
 
 
-async def delete(*, reference: str, version: str | None, store: ModelStore, pool: WorkerPool) -> Reply:
+async def delete(service: Service, call: Call, target: Target) -> Reply:
     """Forget a version, or all versions of a name; their processes end."""
-    deleted = store.delete(reference, version)
-    for model in deleted:
-        await _stop_unused(model, store, pool)
-    return Reply(headers=_JSON, body=(compact_json({"deleted": len(deleted)}),))
+    await call.read_no_body()
+    deleted = service.models_of(call.principal).delete(target.model, target.version or None)
+    await _forget(service, deleted)
+    return json_reply({"deleted": len(deleted)})
+
+
+def require_uploads(settings: Settings) -> None:
+    """Whether models may come in.
+
+    Raises:
+        ForbiddenError: the runtime policy allows no uploads.
+    """
+    if not settings.upload_allowed:
+        raise ForbiddenError("this server takes no uploads", hint="its runtime policy says `upload_allowed = false`")
 
 
 async def _upload_header(pieces: AsyncIterator[memoryview]) -> tuple[UploadHeader, bytes]:
@@ -112,26 +100,65 @@ async def _upload_header(pieces: AsyncIterator[memoryview]) -> tuple[UploadHeade
     raise InvalidInputError("the upload ended inside its header")
 
 
-def _check_size(header: UploadHeader, settings: Settings) -> None:
+def check_size(header: UploadHeader, settings: Settings) -> None:
+    """Whether one model may be so large.
+
+    Raises:
+        TooLargeError: it may not.
+    """
     size = header.total_size
     if size > settings.max_model_bytes:
         raise TooLargeError(f"a model has at most {settings.max_model_bytes} bytes here, this one has {size}")
 
 
-async def _registered(incoming: Upload, store: ModelStore, pool: WorkerPool, *, share: str, load: bool) -> StoredModel:
-    """The uploaded model, once it has loaded; one that cannot run is refused now, and disturbs no equal one."""
+async def registered(
+    service: Service, incoming: Upload, *, share: str, load: bool = True, replaces: bool = False
+) -> StoredModel:
+    """The uploaded model, once it has loaded; one that cannot run is refused now, and disturbs no equal one.
+
+    Args:
+        service: that takes it in.
+        incoming: whole.
+        share: whose process it loads in.
+        load: whether it must.
+        replaces: whether it takes the place of another model with its name and version; else that is refused.
+
+    Raises:
+        InvalidModelError: it cannot run, or not as its configuration says.
+    """
     candidate = incoming.complete()
     if not load:
         return incoming.register()
     try:
-        await pool.load(candidate, share)  # also one that was unloaded
-        inputs, _ = await pool.metadata(candidate, share)
+        await service.pool.load(candidate, share)  # also one that was unloaded
+        inputs, outputs = await service.pool.metadata(candidate, share)
+        check_declaration(candidate.config, inputs, outputs)
         _check_default_shape(candidate.default_shape, inputs)
-        return incoming.register()
+        replaced = _other_model(service, candidate) if replaces else ()
+        if replaced:  # no await between this and the register below
+            service.store.delete(candidate.name, candidate.version, tenant=candidate.tenant)
+        model = incoming.register()
     except BaseException:
         incoming.abort()
-        await _stop_unused(candidate, store, pool)
+        await _stop_unused(service, candidate)
         raise
+    await _forget(service, replaced)
+    return model
+
+
+def _other_model(service: Service, candidate: StoredModel) -> tuple[StoredModel, ...]:
+    """Another model under the candidate's own name and version."""
+    return tuple(
+        model
+        for model in service.store.models(tenant=candidate.tenant)
+        if (model.name, model.version) == (candidate.name, candidate.version) and model.digest != candidate.digest
+    )
+
+
+async def _forget(service: Service, models: tuple[StoredModel, ...]) -> None:
+    for model in models:
+        service.states.forget(model)
+        await _stop_unused(service, model)
 
 
 def _check_default_shape(shape: tuple[int, ...] | None, inputs: tuple[TensorSpec, ...]) -> None:
@@ -150,7 +177,7 @@ def _check_default_shape(shape: tuple[int, ...] | None, inputs: tuple[TensorSpec
         )
 
 
-async def _stop_unused(model: StoredModel, store: ModelStore, pool: WorkerPool) -> None:
+async def _stop_unused(service: Service, model: StoredModel) -> None:
     """End a model's process, unless an equal model is here or on its way in."""
-    if not store.holds(model.digest):
-        await pool.stop(model)
+    if not service.store.holds(model.digest):
+        await service.pool.stop(model)

@@ -1,6 +1,6 @@
 """The sealed door: from bytes that the operator carries to a call that only the enclave reads (docs/spec/sealed.md).
 
-    receive → header → keys → head → (replay set or session window) → dispatch → receipt → sealed answer
+    receive → header → keys → head → credential → (replay set or session window) → dispatch → receipt → sealed answer
 
 Before the content key is known a failure is an empty answer with an outer status; after it, every answer is sealed.
 Leaves out: HTTP itself (app.py) and what is done with a call (dispatch.py).
@@ -27,9 +27,14 @@ from blindai.channel.exchange import (
 from blindai.channel.heads import RequestHead, ResponseHead, SessionGrant, Trailer
 from blindai.channel.sealed import ERROR_STATUS, AnswerWriter, RequestReader
 from blindai.channel.sessions import IDLE_S, LIFETIME_S, SessionTable
-from blindai.errors import ChannelError, ReplayedMessageError, SealedMessageError, TruncatedMessageError
+from blindai.errors import (
+    BlindAIError,
+    ReplayedMessageError,
+    SealedMessageError,
+    TruncatedMessageError,
+    UnauthenticatedError,
+)
 from blindai.receipts import BodyCommitment, Receipt, sign_receipt
-from blindai.server.access import open_principal
 from blindai.server.calls import Call, Reply, wire_error
 from blindai.server.dispatch import Service, dispatch
 from blindai.server.log import LOG
@@ -38,8 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from blindai.channel.keyring import Clock, HeldKey, KeyRing
+    from blindai.server.access import Principal
 
 CLIENT_HEADER = "blindai-client"
+CREDENTIAL_HEADER = "authorization"
 _SMALL_FRAME_BYTES = 64 * 1024
 
 
@@ -57,14 +64,25 @@ class SealedDoor:
 
     service: Service
     keys: KeyRing
-    sessions: SessionTable
+    sessions: SessionTable[Principal]
     clock: Clock
     random: Callable[[int], bytes] = field(repr=False)
 
     async def answer(
-        self, *, route: str, received: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]]
+        self,
+        *,
+        route: str,
+        received: AsyncIterator[bytes],
+        write: Callable[[bytes], Awaitable[None]],
+        let_leave_cancel: Callable[[], None],
     ) -> bytes:
-        """Answer one sealed request; `write` gets a long sealed answer piece by piece, all but the end returned here.
+        """Answer one sealed request.
+
+        Args:
+            route: the outer hint, which the keys are bound to.
+            received: the sealed bytes as they arrive.
+            write: gets a long sealed answer piece by piece, all but the end, which is returned here.
+            let_leave_cancel: see `Call`.
 
         Raises:
             OuterError: nothing may be answered but a status.
@@ -82,7 +100,7 @@ class SealedDoor:
             )
         else:
             raise OuterError(400)
-        return await _Answering(door=self, opened=opened, write=write).run()
+        return await _Answering(door=self, opened=opened, write=write, let_leave_cancel=let_leave_cancel).run()
 
     async def _open_one_shot(self, header: bytes, route: str, message: _Incoming) -> _Opened:
         """§3: a request sealed to one of our HPKE keys."""
@@ -95,14 +113,18 @@ class SealedDoor:
             raise OuterError(400) from None
         opened = _Opened(held=held, exchange=exchange, message=message, reader=RequestReader(exchange))
         try:
-            _require_place(await opened.read_head(), in_session=False)
+            head = await opened.read_head()
+            _require_place(head, in_session=False)
+            opened.principal = self.service.access.authenticate(
+                head.header(CREDENTIAL_HEADER), head.header(CLIENT_HEADER) or ""
+            )
             held.spend(replay_digest(header))
-        except (SealedMessageError, ReplayedMessageError, TruncatedMessageError) as error:
+        except (SealedMessageError, ReplayedMessageError, TruncatedMessageError, UnauthenticatedError) as error:
             opened.refusal = error
         return opened
 
     async def _open_in_session(self, header: bytes, route: str, message: _Incoming) -> _Opened:
-        """§5, in its order: session, window, head, time, bit, dispatch."""
+        """§5, in its order: session, window, head, time, principal, bit, dispatch."""
         session_id, number = session_header_fields(header)
         session = self.sessions.find(session_id, self.clock.boot())
         if session is None:
@@ -122,6 +144,12 @@ class SealedDoor:
         except (ReplayedMessageError, SealedMessageError) as error:
             opened.refusal = error
             return opened
+        try:
+            self.service.access.require_valid(session.principal)
+        except UnauthenticatedError as error:
+            self.sessions.drop(session)
+            opened.refusal = error
+            return opened
         if self.sessions.find(session_id, self.clock.boot()) is not session:  # it ended while the head was on its way
             raise OuterError(421)
         try:
@@ -129,6 +157,7 @@ class SealedDoor:
         except ReplayedMessageError:
             raise OuterError(409) from None
         self.sessions.touch(session, self.clock.boot())
+        opened.principal = session.principal
         return opened
 
 
@@ -160,13 +189,14 @@ class _Incoming:
 
 @dataclass(slots=True, kw_only=True)
 class _Opened:
-    """A request whose keys are known. `refusal` is set when it must not run, and is answered sealed."""
+    """A request whose keys are known. It may run for `principal`; with a `refusal` it must not, and is answered so."""
 
     held: HeldKey
     exchange: Exchange
     message: _Incoming
     reader: RequestReader
-    refusal: ChannelError | None = None
+    principal: Principal | None = None
+    refusal: BlindAIError | None = None
     _early: list[memoryview] = field(default_factory=list)
 
     async def read_head(self) -> RequestHead:
@@ -198,20 +228,22 @@ class _Answering:
     door: SealedDoor
     opened: _Opened
     write: Callable[[bytes], Awaitable[None]] = field(repr=False)
+    let_leave_cancel: Callable[[], None] = field(repr=False)
 
     async def run(self) -> bytes:
-        head = self.opened.reader.head
-        if self.opened.refusal or head is None:
+        head, principal = self.opened.reader.head, self.opened.principal
+        if self.opened.refusal or head is None or principal is None:
             return self._refuse(self.opened.refusal or SealedMessageError("the request has no head"))
         start_ms = self.opened.held.wall_ms(self.door.clock.boot())
         request = BodyCommitment.to_request(head.salt)
         body = self.opened.body(request)
         call = Call(
-            principal=open_principal(head.header(CLIENT_HEADER) or ""),
+            principal=principal,
             method=head.method,
             path=head.path,
-            headers=(*head.headers, ("content-type", head.content_type)),
+            headers=(*_without_credential(head), ("content-type", head.content_type)),
             body=body,
+            let_leave_cancel=self.let_leave_cancel,
         )
         try:
             reply = await dispatch(self.door.service, call)
@@ -220,15 +252,17 @@ class _Answering:
                 self.opened.reader.end()  # whatever became of `body`: what the receipt calls complete is complete
         except (SealedMessageError, TruncatedMessageError) as error:
             return self._refuse(error)
-        return await self._send(head, reply, request, start_ms)
+        return await self._send(head, reply, request, start_ms=start_ms, principal=principal)
 
-    async def _send(self, head: RequestHead, reply: Reply, request: BodyCommitment, start_ms: int) -> bytes:
+    async def _send(
+        self, head: RequestHead, reply: Reply, request: BodyCommitment, *, start_ms: int, principal: Principal
+    ) -> bytes:
         digest = self.opened.reader.end() if self.opened.reader.finished else None
         token = ""
         if head.wants_receipt and reply.status < ERROR_STATUS:
             token = self._receipt(head, reply, request, start_ms)
         writer = AnswerWriter(self.opened.exchange, self.door.random)
-        session = self._open_session(head, writer, reply)
+        session = self._open_session(head, writer, reply, principal)
         out = [writer.start(ResponseHead(status=reply.status, headers=reply.headers, session=session))]
         for frame in writer.body(reply.body, padded=head.padded):
             out.append(frame)
@@ -260,23 +294,34 @@ class _Answering:
         )
         return sign_receipt(receipt, held.receipt_key)
 
-    def _open_session(self, head: RequestHead, writer: AnswerWriter, reply: Reply) -> SessionGrant | None:
+    def _open_session(
+        self, head: RequestHead, writer: AnswerWriter, reply: Reply, principal: Principal
+    ) -> SessionGrant | None:
         """§5: a one-shot request may open a session, which counts from the writing of this head."""
         if not head.opens_session or self.opened.exchange.in_session or reply.status >= ERROR_STATUS:
             return None
         held, now_s = self.opened.held, self.door.clock.boot()
-        if held.ends_s - now_s < 1:  # the request outlived its keys, as a long upload may
+        seconds_left = self.door.service.access.seconds_left(principal)
+        if min(held.ends_s - now_s, seconds_left) < 1:  # the request outlived them, as a long upload may
             return None
         secret = SessionSecret.after(self.opened.exchange, keyset_id=held.keyset_id, answer_header=writer.header)
-        principal = head.header(CLIENT_HEADER) or ""
-        session = self.door.sessions.open(secret, key=held, principal=principal, now_s=now_s)
+        session = self.door.sessions.open(
+            secret,
+            key=held,
+            principal=principal,
+            counted_as=principal.counted_as,
+            now_s=now_s,
+            seconds_left=seconds_left,
+        )
         return SessionGrant(lifetime_s=int(min(LIFETIME_S, session.ends_s - now_s)), idle_s=IDLE_S)
 
-    def _refuse(self, error: ChannelError) -> bytes:
+    def _refuse(self, error: BlindAIError) -> bytes:
         """A sealed answer to a request that was not run, or not to its end."""
-        status = 409 if isinstance(error, ReplayedMessageError) else 400
         LOG.info("sealed request refused: %s", error.code)
-        _, wire = wire_error(error)
+        status, wire = wire_error(error)
+        self.door.service.metrics.failed(wire.code)
+        if isinstance(error, ReplayedMessageError):
+            status = 409
         writer = AnswerWriter(self.opened.exchange, self.door.random)
         answer = [writer.start(ResponseHead(status=status)), *writer.body((wire.encode(),), padded=True)]
         return b"".join((*answer, writer.end(Trailer(request_digest=None, error=wire))))
@@ -284,9 +329,16 @@ class _Answering:
 
 def _require_place(head: RequestHead, *, in_session: bool) -> None:
     """§5: a session *is* its principal and opens no other; only its requests say when they were made."""
-    misplaced = (head.opens_session or head.header("authorization")) if in_session else head.at_ms is not None
+    misplaced = (
+        (head.opens_session or head.header(CREDENTIAL_HEADER) is not None) if in_session else head.at_ms is not None
+    )
     if misplaced:
         raise SealedMessageError("the request's head has a member that does not belong there")
+
+
+def _without_credential(head: RequestHead) -> tuple[tuple[str, str], ...]:
+    """What a handler gets to see: whatever it may do with headers, no key can leave with them."""
+    return tuple((name, value) for name, value in head.headers if name != CREDENTIAL_HEADER)
 
 
 async def _require_end(body: AsyncIterator[memoryview]) -> None:

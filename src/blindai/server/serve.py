@@ -1,11 +1,14 @@
-"""Start and stop: from settings to a listening server.
+"""Start and stop: from settings to listening servers, and to their end.
 
-Draws the instance, makes the keys and the TLS certificate in memory, opens the store, and runs uvicorn.
-Prints `ready https://HOST:PORT` on stdout once requests are answered; everything else goes to stderr.
+Draws the instance, makes the keys and the TLS certificate in memory, opens the store, and listens.
+Prints `ready https://HOST:PORT` on stdout once requests are answered, then a line for each other listener; everything
+else goes to stderr. On SIGTERM or SIGINT it takes no more connections, lets running requests end, and exits with 0.
 """
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import secrets
 import signal
@@ -16,26 +19,34 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import uvloop
 
 import blindai
 from blindai.attester.simulation import SimulationAttester, measure_software
 from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
+from blindai.server.access_file import read_access_file
 from blindai.server.app import App
 from blindai.server.attestation_door import AttestationDoor
+from blindai.server.authentication import Access
 from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
-from blindai.server.http_protocol import HttpLimits, bounded_protocol
+from blindai.server.grpc_door import GrpcDoor
+from blindai.server.http_limits import HttpLimits
+from blindai.server.http_server import HttpServer
 from blindai.server.infer import ENGINE, MAX_JSON_TENSOR_BYTES
 from blindai.server.log import LOG, configure_logging
+from blindai.server.metrics_listener import METRICS_PATH, metrics_server
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
+from blindai.server.quotas import RunSlots
 from blindai.server.run_folder import run_folder
 from blindai.server.runner_start import PoolOptions
 from blindai.server.sealed_door import SealedDoor
+from blindai.server.settings import DEFAULT_METRICS_PORT
+from blindai.server.sharing import Sharing
+from blindai.server.tls_door import TlsDoor
 from blindai.server.tls_identity import make_tls_identity
 from blindai.server.worker_pool import WorkerPool
 
@@ -43,11 +54,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from blindai.attester import Attester
+    from blindai.server.metrics import Metrics
     from blindai.server.settings import Settings
     from blindai.server.tls_identity import TlsIdentity
 
-KEEP_ALIVE_S = 75
-GRACEFUL_S = 10
+_METRICS_DRAIN_S = 1.0
 
 
 def _boot_s() -> float:
@@ -58,28 +69,68 @@ def _boot_s() -> float:
 SYSTEM_CLOCK = Clock(wall=time.time, boot=_boot_s)
 
 
-def create_app(settings: Settings, *, attester: Attester, directory: Path, clock: Clock = SYSTEM_CLOCK) -> App:
-    """Wire the whole server: the one place where its parts meet."""
+def create_app(
+    settings: Settings,
+    *,
+    attester: Attester,
+    directory: Path,
+    clock: Clock = SYSTEM_CLOCK,
+    tls: TlsIdentity | None = None,
+) -> App:
+    """Wire the whole server: the one place where its parts meet.
+
+    Args:
+        settings: the configuration, checked.
+        attester: the quote device.
+        directory: for everything that the server writes.
+        clock: for keys and sessions.
+        tls: the key that the epoch keysets name; without one, nobody can use the pinned-TLS door.
+    """
     engine, _, version = ENGINE.partition(" ")
+    settings, access = _open_access(settings, clock)
     identity = Identity(
         service=settings.service,
         instance=os.urandom(INSTANCE_BYTES),
         runtime=settings.runtime_policy(),
         software=Software(name="blindai", version=blindai.__version__, engines=((engine, version),)),
         simulated=attester.tee == "simulation",
+        tls=() if tls is None else (tls.spki_sha256,),
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
-    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings))
+    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
     service = Service(
         settings=settings,
         store=store,
         pool=_worker_pool(store, settings, directory),
         bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
+        access=access,
+        sharing=Sharing(),
+        runs=RunSlots(access.quota),
     )
-    return App(
+    app = App(
         attestation=AttestationDoor(keys=keys, attester=attester),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
+        tls=TlsDoor(service=service, authenticate=access.authenticate),
+        health=service.health,
     )
+    _tell_gauges(app, service.metrics)
+    return app
+
+
+def _tell_gauges(app: App, metrics: Metrics) -> None:
+    metrics.read_from("blindai_sessions", lambda: len(app.sealed.sessions))
+    metrics.read_from("blindai_workers", lambda: len(app.sealed.service.pool.process_ids))
+    metrics.read_from("blindai_keyset_age_seconds", app.sealed.keys.epoch_age_s)
+    metrics.read_from("blindai_ready", lambda: float(app.health.is_ready))
+
+
+def _open_access(settings: Settings, clock: Clock) -> tuple[Settings, Access]:
+    """Who may come in; and the settings with the access file's hash for its path, so that evidence vouches for it."""
+    if settings.access is None:
+        return settings, Access(None, service=settings.service, wall=clock.wall)
+    file = read_access_file(Path(settings.access))
+    pinned = dataclasses.replace(settings, access=file.pin)
+    return pinned, Access(file, service=settings.service, wall=clock.wall)
 
 
 def _store_limits(settings: Settings) -> StoreLimits:
@@ -110,16 +161,16 @@ def _memory_bytes() -> int:
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
     settings.check()
-    signal.signal(signal.SIGTERM, _unwind)  # uvicorn raises it again once it has stopped
+    signal.signal(signal.SIGTERM, _unwind)  # until the loop takes it over
     configure_logging(settings.log_level, simulated=settings.simulation)
     LOG.warning("no hardware protects this server; anybody who runs it can read everything")
     forbid_dumps()
     attester = SimulationAttester(random=os.urandom, measurement=measure_software())
+    tls = make_tls_identity(settings.host)
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
-        app = create_app(settings, attester=attester, directory=directory)
-        listener = _listen(settings)
-        config = _http_config(app, settings, make_tls_identity(settings.host))
-        _AnnouncingServer(config, f"https://{_shown(listener)}").run(sockets=[listener])
+        app = create_app(settings, attester=attester, directory=directory, tls=tls)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(app, settings, tls))
 
 
 def _unwind(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -127,50 +178,64 @@ def _unwind(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
-def _http_config(app: App, settings: Settings, tls: TlsIdentity) -> uvicorn.Config:
-    limits = HttpLimits(max_connections=settings.max_connections, idle_timeout_s=settings.idle_timeout_s)
-    return uvicorn.Config(
-        app,
-        http=bounded_protocol(limits),
-        loop="uvloop",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=settings.max_connections + 1,  # uvicorn refuses what reaches it
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACEFUL_S,
-        ssl_context_factory=lambda _config, _default: tls.context(),
+def _grpc_door(app: App, settings: Settings, tls: TlsIdentity) -> GrpcDoor | None:
+    """Closed where only sealed messages may come in."""
+    if settings.require_sealed:
+        return None
+    service = app.sealed.service
+    return GrpcDoor(
+        service=service,
+        tls=tls,
+        authenticate=lambda authorization: service.access.authenticate(authorization, ""),
+        is_ready=lambda: app.health.is_ready,
     )
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """Says on stdout when requests are answered, so that scripts need not poll."""
+async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
+    asked_to_stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+    limits = HttpLimits(max_connections=settings.max_connections, idle_timeout_s=settings.idle_timeout_s)
+    doors = HttpServer(app.handle, limits)
+    _tell_traffic(doors, app.sealed.service.metrics)
+    side = metrics_server(app.sealed.service.metrics, app.health)
+    listener, side_listener = _listen(settings.host, settings.port), _listen(settings.host, _metrics_port(settings))
+    grpc_door = _grpc_door(app, settings, tls)
+    async with app.running():
+        await doors.listen(listener, tls.context())
+        await side.listen(side_listener)
+        grpc_address = await grpc_door.start() if grpc_door else None
+        _announce("ready", f"https://{_shown(listener)}")
+        _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
+        if grpc_address:
+            _announce("grpc", grpc_address)
+        await asked_to_stop.wait()
+        app.health.is_draining = True
+        stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
+        await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
+    await side.drain(_METRICS_DRAIN_S)
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
-        super().__init__(config)
-        self._url = url
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        sys.stdout.write(f"ready {self._url}\n")
-        sys.stdout.flush()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cut idle connections: a client that only keeps one open would never answer the end of its TLS."""
-        for connection in list(self.server_state.connections):
-            idle = isinstance(connection, HttpToolsProtocol) and (
-                connection.cycle is None or connection.cycle.response_complete
-            )
-            if idle:
-                connection.transport.abort()
-        await super().shutdown(sockets)
+def _tell_traffic(server: HttpServer, metrics: Metrics) -> None:
+    metrics.read_from("blindai_connections", lambda: len(server.connections))
+    metrics.read_from("blindai_received_bytes", lambda: server.received_bytes)
+    metrics.read_from("blindai_sent_bytes", lambda: server.sent_bytes)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+def _announce(word: str, address: str) -> None:
+    """On stdout, so that scripts need not poll."""
+    sys.stdout.write(f"{word} {address}\n")
+    sys.stdout.flush()
+
+
+def _metrics_port(settings: Settings) -> int:
+    """A server on a free port takes a free one for metrics too, unless it is told which."""
+    return 0 if settings.port == 0 and settings.metrics_port == DEFAULT_METRICS_PORT else settings.metrics_port
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
 
 
 def _shown(listener: socket.socket) -> str:

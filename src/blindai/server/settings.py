@@ -70,7 +70,8 @@ class Settings:
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
         authentication: `open` (anybody may do anything; simulation only) or `required`.
-        access: TOML file of tenants, keys and quotas; needed when authentication is required.
+        access: TOML file of tenants, keys and quotas; needed when authentication is required. Where the digest is
+            published, `sha256:` and the hash of the file stand here instead of its path (serve.py).
         load_timeout_s: longest start of a model's process.
         drain_timeout_s: how long requests may take to end after SIGTERM.
         idle_worker_s: after which a process that nobody uses ends.
@@ -109,6 +110,11 @@ class Settings:
     max_workers: int = 64
     max_worker_bytes: int = 16 * 1024 * 1024 * 1024
 
+    @property
+    def grpc_listen_port(self) -> int:
+        """The port of the gRPC door; a free one where the HTTPS port is a free one and nothing else was said."""
+        return 0 if self.port == 0 and self.grpc_port == DEFAULT_GRPC_PORT else self.grpc_port
+
     def check(self) -> None:
         """Refuse what cannot be served.
 
@@ -136,14 +142,22 @@ class Settings:
             raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
         if self.isolation not in ISOLATIONS:
             raise InvalidSettingsError(f"isolation is one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
-        if self.authentication not in AUTHENTICATIONS:
-            raise InvalidSettingsError(f"authentication is open or required, not {self.authentication!r}")
-        if self.authentication == "required" and self.access is None:
-            raise InvalidSettingsError("authentication is required, and there is no access file", hint="set `access`")
+        self._check_access()
         try:
             printable(self.service)
         except ValueError as error:
             raise InvalidSettingsError(f"service: {error}") from None
+
+    def _check_access(self) -> None:
+        """A file that nobody looks at would be worse than none."""
+        if self.authentication not in AUTHENTICATIONS:
+            raise InvalidSettingsError(f"authentication is open or required, not {self.authentication!r}")
+        if self.authentication == "required" and self.access is None:
+            raise InvalidSettingsError("authentication is required, and there is no access file", hint="set `access`")
+        if self.authentication == "open" and self.access is not None:
+            raise InvalidSettingsError(
+                "there is an access file, and authentication is open", hint='set `authentication = "required"`'
+            )
 
     @property
     def digest(self) -> bytes:

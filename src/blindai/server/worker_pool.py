@@ -83,7 +83,7 @@ class WorkerPool:
     ) -> None:
         self._options = options
         self._instances: dict[tuple[str, str], list[Instances]] = {}
-        self._served: dict[tuple[str, str, str], _Served] = {}
+        self._served: dict[tuple[str, str, str, str], _Served] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._ending: dict[Instances, asyncio.Event] = {}
         self._active = 0
@@ -187,7 +187,7 @@ class WorkerPool:
         """End the model's processes, whatever they are doing; their memory comes back, and its counts are forgotten."""
         for instances in [instances for instances in self._all() if instances.model.digest == model.digest]:
             await self._close(instances)
-        for key in [key for key in self._served if key[2] == model.digest]:
+        for key in [key for key in self._served if key[-1] == model.digest]:
             del self._served[key]
 
     async def drain(self, timeout_s: float) -> None:
@@ -318,8 +318,8 @@ class WorkerPool:
                 )
 
 
-def _key(model: StoredModel) -> tuple[str, str, str]:
-    return model.name, model.version, model.digest
+def _key(model: StoredModel) -> tuple[str, str, str, str]:
+    return model.tenant, model.name, model.version, model.digest
 
 
 async def _encoded(inputs: tuple[Tensor, ...]) -> tuple[Buffer, ...]:
