@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from blindai.client.sync_client import Client
 
 
-def connect(
+def connect(  # noqa: PLR0913  # as `Client`
     url: str,
     *,
     policy: str | Path | Policy | None = None,
     service: str = "blindai-srv",
-    level: str = "fresh",
+    level: str | None = None,
+    transport: str = "sealed",
     insecure_simulation: bool = False,
     sessions: bool = True,
     padding: bool = True,
@@ -43,6 +44,7 @@ def connect(
         policy=policy,
         service=service,
         level=level,
+        transport=transport,
         insecure_simulation=insecure_simulation,
         sessions=sessions,
         padding=padding,

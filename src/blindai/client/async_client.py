@@ -9,9 +9,8 @@ from blindai.client import flows
 from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
 from blindai.client.http_async import AsyncTransport
-from blindai.client.options import make_connection, model_files, progress_of, without_keys
+from blindai.client.options import make_connection, model_files, progress_of, server_url, without_keys
 from blindai.client.sync_client import MAX_CONCURRENT
-from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
@@ -34,13 +33,14 @@ class AsyncClient:
     Enter it with `async with`, or call `connect` first: that attests the server.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # as `Client`
         self,
         url: str,
         *,
         policy: str | Path | Policy | None = None,
         service: str = "blindai-srv",
-        level: str = "fresh",
+        level: str | None = None,
+        transport: str = "sealed",
         insecure_simulation: bool = False,
         sessions: bool = True,
         padding: bool = True,
@@ -51,11 +51,12 @@ class AsyncClient:
             insecure_simulation=insecure_simulation,
             service=service,
             level=level,
+            transport=transport,
             sessions=sessions,
             padding=padding,
             timeout_s=timeout_s,
         )
-        self._transport = AsyncTransport(parse_server_url(url))
+        self._transport = AsyncTransport(server_url(url, transport))
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._attesting = asyncio.Lock()
         self._closed = False

@@ -30,7 +30,6 @@ from blindai.server.app import App
 from blindai.server.attestation_door import AttestationDoor
 from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
-from blindai.server.health import Health
 from blindai.server.http_limits import HttpLimits
 from blindai.server.http_server import HttpServer
 from blindai.server.infer import ENGINE
@@ -38,6 +37,7 @@ from blindai.server.log import LOG, configure_logging
 from blindai.server.metrics_listener import METRICS_PATH, metrics_server
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
+from blindai.server.readiness import Readiness
 from blindai.server.run_folder import run_folder
 from blindai.server.sealed_door import SealedDoor
 from blindai.server.settings import DEFAULT_METRICS_PORT
@@ -109,7 +109,7 @@ def create_app(
         attestation=AttestationDoor(keys=keys, attester=attester),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=authenticate),
-        health=Health(),
+        readiness=Readiness(),
     )
     _tell_gauges(app, service.metrics)
     return app
@@ -119,7 +119,7 @@ def _tell_gauges(app: App, metrics: Metrics) -> None:
     metrics.read_from("blindai_sessions", lambda: len(app.sealed.sessions))
     metrics.read_from("blindai_workers", lambda: len(app.sealed.service.pool.process_ids))
     metrics.read_from("blindai_keyset_age_seconds", app.sealed.keys.epoch_age_s)
-    metrics.read_from("blindai_ready", lambda: float(app.health.is_ready))
+    metrics.read_from("blindai_ready", lambda: float(app.readiness.is_ready))
 
 
 def _store_limits(settings: Settings) -> StoreLimits:
@@ -168,7 +168,7 @@ async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
     limits = HttpLimits(max_connections=settings.max_connections, idle_timeout_s=settings.idle_timeout_s)
     doors = HttpServer(app.handle, limits)
     _tell_traffic(doors, app.sealed.service.metrics)
-    side = metrics_server(app.sealed.service.metrics, app.health)
+    side = metrics_server(app.sealed.service.metrics, app.readiness)
     listener, side_listener = _listen(settings.host, settings.port), _listen(settings.host, _metrics_port(settings))
     async with app.running():
         await doors.listen(listener, tls.context())
@@ -176,7 +176,7 @@ async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
         _announce("ready", f"https://{_shown(listener)}")
         _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
         await asked_to_stop.wait()
-        app.health.is_draining = True
+        app.readiness.is_draining = True
         await doors.drain(settings.drain_timeout_s)
     await side.drain(_METRICS_DRAIN_S)
 
