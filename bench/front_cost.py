@@ -2,8 +2,9 @@
 
 Method: a server of its own (`blindai serve --simulation`) on one core, a load generator on another; each connection has
 one request in the air and sends the next when it has the answer, prebuilt bytes, nothing opened or checked. CPU is that
-of the server's main process (of all its threads, from /proc), and apart from it that of the models' processes. The numbers
-are medians of rounds. Run with `python bench/front_cost.py [SOURCE]`; SOURCE is another tree's `src`, to compare with.
+of the server's main process (all its threads, from /proc), and apart from it that of the models' processes; the least
+and the median of the rounds, since other work on the machine only adds. Run with
+`python bench/front_cost.py [SOURCE]`; SOURCE is another tree's `src`, to compare with.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 CONNECTIONS = (1, 8, 32)
-ROUNDS = 5
-REQUESTS = 3200  # of all connections in a round; a session's window limits how many can be sealed ahead
+ROUNDS = int(os.environ.get("FRONT_COST_ROUNDS", "5"))
+REQUESTS = 2400  # of all connections in a round
+SEALED_AHEAD = 300  # a session's window limits how many can be sealed before the first is answered
 INPUT = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 16)
 
 
@@ -176,7 +178,7 @@ async def load(url: str, kind: str, connections: int) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     loop = asyncio.get_running_loop()
-    each = min(REQUESTS // connections, 400)
+    each = min(REQUESTS // connections, SEALED_AHEAD if kind.startswith("sealed") else REQUESTS)
     senders = []
     for _ in range(connections):
         make = functools.partial(Sender, KINDS[kind](url, each))
@@ -268,8 +270,10 @@ def main(source: str | None) -> None:
     )
     for (kind, connections), costs in found.items():
         if costs:
-            middle = [statistics.median(getattr(cost, name) for cost in costs) for name in ("front", "worker", "rate")]
-            table.add_row(kind, str(connections), *(f"{value:.0f}" for value in middle))
+            fronts = [cost.front for cost in costs]
+            worker, rate = (statistics.median(getattr(cost, name) for cost in costs) for name in ("worker", "rate"))
+            front = f"{min(fronts):.0f}–{statistics.median(fronts):.0f}"
+            table.add_row(kind, str(connections), front, f"{worker:.0f}", f"{rate:.0f}")
     Console(width=110).print(table)
 
 
