@@ -46,7 +46,12 @@ SERVER_SIDE = {"blindai.server", "blindai.model_guard", "blindai.attester"}
 UNIX_ONLY = {
     "crypt", "fcntl", "grp", "nis", "posix", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty", "uvloop",
 }  # fmt: skip
-SERVER_ONLY = {"httptools", "onnx", "onnxruntime", "uvicorn"}  # the extra [server], which a client does without
+SERVER_ONLY = {
+    "httptools",
+    "onnx",
+    "onnxruntime",
+    "prometheus_client",
+}  # the extra [server], which a client does without
 
 MAX_LINES = 400
 NAMES_THAT_SAY_NOTHING = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}

@@ -180,9 +180,15 @@ def test_a_request_with_another_outside_is_refused(world: World, forgery: str) -
     assert world.effects.runs == 0
 
 
-def test_plaintext_inference_has_no_door(world: World) -> None:
+def test_plaintext_inference_has_no_door_where_sealing_is_required(world: World) -> None:
     ask = infer_ask()
-    assert deliver(world, Sent(method=ask.method, path=ask.path, headers=ask.headers, body=ask.body)).status == 404
+    settings = dataclasses.replace(world.app.tls.service.settings, require_sealed=True)
+    service = dataclasses.replace(world.app.tls.service, settings=settings)
+    app = dataclasses.replace(world.app, tls=dataclasses.replace(world.app.tls, service=service))
+    sent = Sent(method=ask.method, path=ask.path, headers=ask.headers, body=ask.body)
+    answered = world.loop.run_until_complete(call_app(app, sent))
+    assert answered.status == 403
+    assert parse_wire_error(answered.body).code == "forbidden"
     assert world.effects.runs == 0
 
 

@@ -25,7 +25,17 @@ class RunningServer:
         self._log_file = log.open("wb")
         # A session of its own, so that its children (the models' processes) end with it whatever happens.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "blindai.cli.main", "serve", "--simulation", "--port", str(port)],
+            [
+                sys.executable,
+                "-m",
+                "blindai.cli.main",
+                "serve",
+                "--simulation",
+                "--port",
+                str(port),
+                "--metrics-port",
+                "0",
+            ],
             stdout=subprocess.PIPE,
             stderr=self._log_file,
             start_new_session=True,

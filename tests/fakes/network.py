@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import httptools
+
 from blindai.client.transport import HttpRequest, HttpResponse
 from blindai.errors import ConnectionLostError
+from blindai.server.http_protocol import HttpConnection
+from blindai.server.http_server import HttpServer
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from blindai.client.attest_flow import Flow
     from blindai.server.app import App
+    from blindai.server.http_request import HttpRequest as Received
 
 T = TypeVar("T")
 PIECE_BYTES = 1000  # so that a message is never there at once: its head is opened before its last frame arrives
@@ -99,33 +104,75 @@ class Network:
 
 
 async def call_app(app: App, sent: Sent) -> Answered:
-    """One request through the ASGI application; a status of 0 means that it did not answer."""
-    answered = Answered(status=0)
-    pieces = [bytearray()]
-    incoming: list[dict[str, Any]] = [
-        {"type": "http.request", "body": sent.body[at : at + PIECE_BYTES], "more_body": True}
-        for at in range(0, len(sent.body), PIECE_BYTES)
-    ]
+    """One request to the application."""
+    return await call_handler(app.handle, sent)
+
+
+async def call_handler(handler: Callable[[Received], Awaitable[None]], sent: Sent) -> Answered:
+    """One request over a connection of the real HTTP server; a status of 0 means that it did not answer."""
+    transport = FakeTransport()
+    connection = HttpConnection(HttpServer(handler))
+    connection.connection_made(transport)
+    missing = 0 if sent.ended else 1
+    lines = [f"{sent.method} {sent.path} HTTP/1.1", "host: server", f"content-length: {len(sent.body) + missing}"]
+    lines += [f"{name}: {value}" for name, value in sent.headers]
+    connection.data_received("\r\n".join((*lines, "", "")).encode("latin-1"))
+    for at in range(0, len(sent.body), PIECE_BYTES):
+        connection.data_received(sent.body[at : at + PIECE_BYTES])
+        await asyncio.sleep(0)
+    if not sent.ended:
+        connection.connection_lost(None)
+    while connection.task is not None:
+        await asyncio.wait([connection.task])
     if sent.ended:
-        incoming.append({"type": "http.request", "body": b"", "more_body": False})
+        connection.connection_lost(None)
+    return parse_answer(bytes(transport.written))
 
-    async def receive() -> dict[str, Any]:
-        return incoming.pop(0) if incoming else {"type": "http.disconnect"}
 
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            answered.status = message["status"]
-            answered.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            pieces[0] += message.get("body", b"")
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written."""
 
-    scope = {
-        "type": "http",
-        "method": sent.method,
-        "path": sent.path,
-        "headers": [(name.lower().encode(), value.encode()) for name, value in sent.headers],
-        "client": ("192.0.2.1", 1),
-    }
-    await app(scope, receive, send)
-    answered.body = bytes(pieces[0])
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 1)})
+        self.written = bytearray()
+        self._is_closing = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        self._is_closing = True
+
+    def abort(self) -> None:
+        self._is_closing = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        """What is delivered is delivered."""
+
+    def resume_reading(self) -> None:
+        """Likewise."""
+
+
+def parse_answer(written: bytes) -> Answered:
+    """One answer as a client reads it."""
+    answered = Answered(status=0)
+
+    class Parts:
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if name != b"date":  # the one header that is never twice the same
+                answered.headers[name.decode()] = value.decode()
+
+        def on_body(self, body: bytes) -> None:
+            answered.body += body
+
+    parser = httptools.HttpResponseParser(Parts())
+    parser.feed_data(written)
+    if written:
+        answered.status = parser.get_status_code()
     return answered

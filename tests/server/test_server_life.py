@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import http.client
 import os
 import resource
 import signal
+import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from blindai.attester.simulation import SimulationAttester
-from blindai.bundle import UploadHeader
+from blindai.bundle import UploadHeader, encode_upload_header
 from blindai.channel.keyring import KeyRing
 from blindai.channel.sessions import SessionTable
 from blindai.errors import BlindAIError, InvalidSettingsError
@@ -115,20 +118,10 @@ def test_everything_a_server_writes_lies_in_its_folder(tmp_path: Path, monkeypat
 
 
 async def live(app: App, until: Callable[[], bool]) -> None:
-    """The server's lifetime as ASGI tells it, ended when `until` holds."""
-    told = iter(["lifespan.startup", "lifespan.shutdown"])
-
-    async def receive() -> dict[str, str]:
-        kind = next(told)
-        while kind == "lifespan.shutdown" and not until():  # noqa: ASYNC110  # nothing tells
+    """The server's lifetime, ended when `until` holds."""
+    async with asyncio.timeout(SOON_S), app.running():
+        while not until():  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.01)
-        return {"type": kind}
-
-    async def send(_message: Any) -> None:
-        """Nobody listens."""
-
-    async with asyncio.timeout(SOON_S):
-        await app({"type": "lifespan"}, receive, send)
 
 
 async def test_a_sweep_that_fails_is_not_the_last(
@@ -250,3 +243,69 @@ async def test_a_models_process_forbids_dumps(tmp_path: Path) -> None:
     (process_id,) = pool.process_ids
     assert core_limit(process_id) == ["0", "0"]
     await pool.close()
+
+
+def tls_connection(url: str) -> http.client.HTTPSConnection:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, port = url.removeprefix("https://").split(":")
+    return http.client.HTTPSConnection(host, int(port), context=context, timeout=SOON_S)
+
+
+def get(url: str) -> tuple[int, bytes]:
+    host, _, path = url.removeprefix("http://").partition("/")
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=SOON_S)) as connection:
+        connection.request("GET", f"/{path}")
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+@pytest.mark.network
+def test_a_server_that_is_told_to_stop_ends_what_runs_and_takes_nothing_new(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "blindai.cli.main", "serve", "--simulation", "--port", "0"]
+    header = encode_upload_header(
+        UploadHeader(version=None, files=(("m.onnx", len(IDENTITY)),), default_shape=None, load=True)
+    )
+    body = header + IDENTITY
+    with subprocess.Popen([*command, "--data-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told = dict(process.stdout.readline().split() for _ in range(2))
+            ready = told["metrics"].replace("/metrics", "/v2/health/ready")
+            assert get(ready) == (200, b'{"ready":true}')
+            idle, busy = tls_connection(told["ready"]), tls_connection(told["ready"])
+            idle.request("GET", "/v2/health/ready")
+            assert idle.getresponse().read() == b'{"ready":true}'
+            busy.putrequest("POST", "/v2/repository/models/m/upload")
+            busy.putheader("content-length", str(len(body)))
+            busy.endheaders()
+            busy.send(body[:-10])
+            wait_until(lambda: b"blindai_connections 2.0" in get(told["metrics"])[1])
+            process.send_signal(signal.SIGTERM)
+            wait_until(lambda: get(ready) == (503, b'{"ready":false}'))
+            with pytest.raises(ConnectionRefusedError):
+                tls_connection(told["ready"]).connect()
+            with pytest.raises((ConnectionError, ssl.SSLError, http.client.HTTPException)):
+                ask_ready(idle)
+            busy.send(body[-10:])
+            answer = busy.getresponse()
+            assert (answer.status, answer.getheader("connection")) == (200, "close")
+            assert b'"digest"' in answer.read()
+            assert process.wait(SOON_S) == 0
+            idle.close()
+            busy.close()
+        finally:
+            process.kill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def ask_ready(connection: http.client.HTTPSConnection) -> None:
+    connection.request("GET", "/v2/health/ready")
+    connection.getresponse()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + SOON_S
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)

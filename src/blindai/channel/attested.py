@@ -62,7 +62,15 @@ class AttestedKeyset:
 
 
 def accept_attestation(
-    answer: bytes, policy: Policy, *, service: str, mode: Mode, nonce: bytes | None, now: float, elapsed_s: float
+    answer: bytes,
+    policy: Policy,
+    *,
+    service: str,
+    mode: Mode,
+    nonce: bytes | None,
+    now: float,
+    elapsed_s: float,
+    pins_tls: bool = False,
 ) -> AttestedKeyset:
     """Decide whether `answer` proves the peer, for the client who asked for it.
 
@@ -74,6 +82,7 @@ def accept_attestation(
         nonce: the 32 bytes that were sent, if fresh was asked for.
         now: the client's clock, in Unix seconds.
         elapsed_s: seconds between asking and the end of the answer.
+        pins_tls: the client will rest on the TLS keys that the keyset names, which is never above `pinned-tls`.
 
     Raises:
         RejectedEvidenceError: the evidence, its binding or its kind is not acceptable.
@@ -90,7 +99,9 @@ def accept_attestation(
     _require_peer(keyset, result, policy, service=service, now=now, checks=checks)
     check_lifetime(keyset, now)
     checks.record([_judge_lifetime(keyset, now)])
-    level = _level(result, mode)
+    if pins_tls:
+        checks.require(_judge_tls(keyset), PolicyViolationError)
+    level = level_of(result, mode, pins_tls=pins_tls)
     if not policy.insecure_simulation:
         checks.require(_judge_level(level, policy), StaleEvidenceError)
     return _attested(document, keyset, result, checks, level=level, nonce=nonce)
@@ -108,7 +119,7 @@ def accept_published(document: AttestationDocument, policy: Policy, *, service: 
     _require_kind(document, keyset, document.mode, checks)
     result = _appraise(document, keyset, policy, now=now, checks=checks)
     _require_peer(keyset, result, policy, service=service, now=now, checks=checks)  # no time that the host could set
-    return _attested(document, keyset, result, checks, level=_level(result, Mode.CACHED), nonce=None)
+    return _attested(document, keyset, result, checks, level=level_of(result, Mode.CACHED), nonce=None)
 
 
 def _attested(
@@ -282,10 +293,24 @@ def _judge_lifetime(keyset: Keyset, now: float) -> Finding:
     )
 
 
-def _level(result: AttestationResult, mode: Mode) -> Level:
+def level_of(result: AttestationResult, mode: Mode, *, pins_tls: bool = False) -> Level:
+    """What was found, whatever the server says; a TLS key that lives for long caps it."""
     if result.simulated:
         return Level.SIMULATED
+    if pins_tls:
+        return Level.PINNED_TLS
     return Level.FRESH if mode is Mode.FRESH else Level.CACHED
+
+
+def _judge_tls(keyset: Keyset) -> Finding:
+    return judge(
+        holds=bool(keyset.tls),
+        code="keyset.tls",
+        expected="a keyset that names the server's TLS keys",
+        found=f"{len(keyset.tls)} of them",
+        why="Without one, any certificate would do, and so anybody between.",
+        hint="leave out transport='tls': the sealed door needs no TLS key",
+    )
 
 
 def _judge_level(level: Level, policy: Policy) -> Finding:

@@ -10,10 +10,9 @@ from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError,
 from blindai.client.attestation_view import Attestation
 from blindai.client.credential import credential_source
 from blindai.client.http_async import AsyncTransport
-from blindai.client.options import make_connection, model_files, progress_of, without_keys
+from blindai.client.options import make_connection, model_files, progress_of, server_url, without_keys
 from blindai.client.raw_flow import send_raw
 from blindai.client.sync_client import MAX_CONCURRENT
-from blindai.client.transport import parse_server_url
 from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ class AsyncClient:
         *,
         policy: str | Path | Policy | None = None,
         service: str = "blindai-srv",
-        level: str = "fresh",
+        level: str | None = None,
+        transport: str = "sealed",
         insecure_simulation: bool = False,
         sessions: bool = True,
         padding: bool = True,
@@ -57,12 +57,13 @@ class AsyncClient:
             insecure_simulation=insecure_simulation,
             service=service,
             level=level,
+            transport=transport,
             sessions=sessions,
             padding=padding,
             timeout_s=timeout_s,
             credential=credential_source(api_key, token),
         )
-        self._transport = AsyncTransport(parse_server_url(url))
+        self._transport = AsyncTransport(server_url(url, transport))
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._attesting = asyncio.Lock()
         self._closed = False

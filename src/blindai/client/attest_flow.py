@@ -72,6 +72,7 @@ def _attest(connection: Connection) -> Flow[AttestedKeyset]:
         nonce=nonce,
         now=now,
         elapsed_s=elapsed_s,
+        pins_tls=settings.pins_tls,
     )
     if settings.mode is Mode.FRESH and abs(now - keyset.keyset.not_before) > MAX_CLOCK_DIFFERENCE_S:
         _LOG.warning("the server's clock and this machine's differ by more than %d s", MAX_CLOCK_DIFFERENCE_S)

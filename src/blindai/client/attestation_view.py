@@ -19,7 +19,7 @@ class Attestation:
 
     @property
     def level(self) -> str:
-        """`fresh`, `cached` or `simulated`, as this client found."""
+        """`fresh`, `cached`, `pinned-tls` or `simulated`, as this client found."""
         return self._keyset.level.text
 
     @property

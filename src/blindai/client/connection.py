@@ -40,6 +40,7 @@ class ClientSettings:
         policy: what it accepts as proof.
         service: the service name it expects.
         mode: the kind of evidence it asks for; `fresh` unless told otherwise.
+        pins_tls: whether it talks in clear inside TLS to a key that the evidence names, instead of sealing.
         sessions: whether to open a session.
         padded: whether to pad bodies; the receipt says so.
         timeout_s: patience with each step on the network.
@@ -50,6 +51,7 @@ class ClientSettings:
     policy: Policy
     service: str = DEFAULT_SERVICE
     mode: Mode = Mode.FRESH
+    pins_tls: bool = False
     sessions: bool = True
     padded: bool = True
     timeout_s: float = 120.0

@@ -69,6 +69,15 @@ class SealedResult:
     salt: bytes = field(repr=False)
     keyset: AttestedKeyset = field(repr=False)
 
+    @property
+    def body(self) -> bytes:
+        """The answer's body."""
+        return self.answer.body
+
+    def header(self, name: str) -> str | None:
+        """The value of a header of the answer (lower-case name), or None."""
+        return self.answer.head.header(name)
+
 
 class _PeerForgotError(Exception):
     """An outer 421, which anybody on the path can forge: the server says that it does not hold our key or session.

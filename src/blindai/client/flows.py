@@ -1,6 +1,7 @@
 """What a client does, without I/O: upload, infer, list, describe, delete.
 
-Each flow is a generator over HTTP exchanges (exchange_flow.py); `sync_client` and `async_client` drive the same ones.
+Each flow is a generator over HTTP exchanges, sealed (exchange_flow.py) or in clear inside pinned TLS (pinned_flow.py);
+`sync_client` and `async_client` drive the same ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from blindai.bundle import (
 )
 from blindai.client.exchange_flow import SealedRequest, SealedResult, exchange
 from blindai.client.inputs import tensors_for
-from blindai.client.model_reference import parse_reference, require_model
+from blindai.client.model_reference import parse_reference, require_answer, require_model
+from blindai.client.pinned_flow import PinnedResult, pinned_exchange
 from blindai.client.results import InferResult, ModelInfo, UploadedModel
 from blindai.errors import (
     InternalError,
@@ -52,6 +54,7 @@ MAX_INDEX_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
+Answered = SealedResult | PinnedResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ def upload_model(connection: Connection, files: ModelFiles, progress: Progress |
             repeatable=False,
         ),
     )
-    uploaded = UploadResult.decode(result.answer.body)
+    uploaded = UploadResult.decode(result.body)
     if uploaded.name != files.name or files.version not in {None, uploaded.version}:
         raise ModelDigestMismatchError("the server names another model than the one that was uploaded")
     manifest = parse_manifest(uploaded.manifest)
@@ -108,14 +111,21 @@ def upload_model(connection: Connection, files: ModelFiles, progress: Progress |
         version=uploaded.version,
         digest=uploaded.digest,
         simulated=result.keyset.result.simulated,
-        receipt=result.receipt,
+        signed=result.receipt if isinstance(result, SealedResult) else None,
     )
 
 
-def _manage(connection: Connection, request: SealedRequest) -> Flow[SealedResult]:
-    """A request that runs no model, and whose receipt says so."""
-    result = yield from exchange(connection, request)
-    if result.receipt.model is not None:
+def _ask(connection: Connection, request: SealedRequest) -> Flow[Answered]:
+    """The way that this connection was told to take."""
+    if connection.settings.pins_tls:
+        return (yield from pinned_exchange(connection, request))
+    return (yield from exchange(connection, request))
+
+
+def _manage(connection: Connection, request: SealedRequest) -> Flow[Answered]:
+    """A request that runs no model, and whose receipt, if there is one, says so."""
+    result = yield from _ask(connection, request)
+    if isinstance(result, SealedResult) and result.receipt.model is not None:
         raise InvalidReceiptError("the receipt names a model, and none was to run")
     return result
 
@@ -145,9 +155,7 @@ def list_models(connection: Connection) -> Flow[tuple[ModelInfo, ...]]:
     """Every model on the server, the one uploaded last at the end."""
     result = yield from _manage(connection, SealedRequest(method="GET", path="/v2/repository/models"))
     try:
-        listed = require_members(strict_json(result.answer.body, max_bytes=MAX_INDEX_BYTES), frozenset({"models"}))[
-            "models"
-        ]
+        listed = require_members(strict_json(result.body, max_bytes=MAX_INDEX_BYTES), frozenset({"models"}))["models"]
         members = frozenset({"name", "version", "digest", "bytes"})
         return tuple(
             ModelInfo(
@@ -174,7 +182,7 @@ def read_metadata(connection: Connection, model: str | None, version: str | None
 
 def _describe(connection: Connection, reference: ModelReference) -> Flow[ModelMetadata]:
     result = yield from _manage(connection, SealedRequest(method="GET", path=reference.path))
-    metadata = decode_metadata(result.answer.body)
+    metadata = decode_metadata(result.body)
     reference.require_meant(metadata)
     connection.models[reference.path] = metadata
     return metadata
@@ -190,7 +198,7 @@ def delete_model(connection: Connection, model: str, version: str | None) -> Flo
     result = yield from _manage(connection, SealedRequest(method="DELETE", path=path, repeatable=False))
     connection.models.clear()
     try:
-        members = require_members(strict_json(result.answer.body, max_bytes=MAX_INDEX_BYTES), frozenset({"deleted"}))
+        members = require_members(strict_json(result.body, max_bytes=MAX_INDEX_BYTES), frozenset({"deleted"}))
         return whole_number(members["deleted"])
     except ValueError:
         raise InternalError("the server's answer cannot be read") from None
@@ -234,7 +242,7 @@ def _infer(
     body = b"".join(buffers)
     if reference.name is None:  # another may be the last by now: ask for the one whose metadata was read
         reference = parse_reference(metadata.name, metadata.version)
-    result = yield from exchange(
+    result = yield from _ask(
         connection,
         SealedRequest(
             method="POST",
@@ -247,7 +255,9 @@ def _infer(
     response = _decode(result)
     if reference.version is None and response.model_version != metadata.version:
         metadata = yield from _describe_again(connection, reference, metadata, response.model_version)
-    require_model(metadata, result.receipt, response, result.keyset.keyset)
+    require_answer(metadata, response)
+    if isinstance(result, SealedResult):
+        require_model(metadata, result.receipt, result.keyset.keyset)
     return InferResult(
         model_name=response.model_name,
         model_version=response.model_version,
@@ -266,9 +276,9 @@ def _describe_again(
     return described
 
 
-def _decode(result: SealedResult) -> InferResponse:
-    length = result.answer.head.header(HEADER_LENGTH)
+def _decode(result: Answered) -> InferResponse:
+    length = result.header(HEADER_LENGTH)
     try:
-        return decode_infer_response(result.answer.body, int(length) if length and length.isdigit() else None)
+        return decode_infer_response(result.body, int(length) if length and length.isdigit() else None)
     except InvalidInputError as error:  # here it is the server's output, so asking again would not help
         raise InternalError(f"the server's answer cannot be read: {error}") from None

@@ -8,6 +8,7 @@ meaning of what is carried.
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,14 +19,18 @@ from blindai.client.http_message import AnswerBody, outgoing
 from blindai.client.transport import (
     CHUNK_BYTES,
     MAX_IDLE_S,
+    PINNED_VERSION,
     cannot_connect,
+    check_pins,
     connection_lost,
     make_tls_context,
     not_http,
+    spki_digest,
 )
-from blindai.errors import ChannelError
+from blindai.errors import ChannelError, PeerKeyMismatchError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from aiohttp.connector import Connection
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from blindai.client.transport import HttpRequest, HttpResponse, ServerUrl
 
 MAX_CONNECTIONS = 512
+_ASKED: ContextVar[HttpRequest | None] = ContextVar("asked", default=None)  # by the task that aiohttp connects for
 _PAUSE_S = 0.05
 _LOOP_TURNS = 4  # read the end, shut TLS down, close, tell aiohttp
 
@@ -52,7 +58,9 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, url: ServerUrl) -> None:
         context = make_tls_context() if url.scheme == "https" else False
         super().__init__(ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=MAX_IDLE_S)
+        self._url = url
         self._used: WeakKeyDictionary[aiohttp.ClientRequest, asyncio.Transport] = WeakKeyDictionary()
+        self._shown: WeakKeyDictionary[asyncio.Transport, bytes] = WeakKeyDictionary()
 
     async def connect(
         self,
@@ -60,11 +68,29 @@ class _Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's own signature
     ) -> Connection:
-        """What aiohttp calls for each request."""
+        """What aiohttp calls for each request, before it writes anything."""
         connection = await super().connect(req, traces, timeout)
+        asked = _ASKED.get()
+        if asked is not None and asked.pins is not None:
+            try:
+                check_pins(self._url, asked, self._shown_key(connection.transport))
+            except PeerKeyMismatchError:
+                _cut(connection.transport)
+                connection.close()
+                raise
         if connection.transport is not None:
             self._used[req] = connection.transport
         return connection
+
+    def _shown_key(self, transport: asyncio.Transport | None) -> bytes | None:
+        """The public key that the server proved in the handshake; None outside TLS 1.3, where we rely on none."""
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if transport else None
+        if transport is None or tls is None or tls.version() != PINNED_VERSION:
+            return None
+        shown = self._shown.get(transport) or spki_digest(tls.getpeercert(binary_form=True))
+        if shown is not None:
+            self._shown[transport] = shown
+        return shown
 
     async def attempt(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -223,6 +249,7 @@ class AsyncTransport:
         """Send the request and read the head of the answer."""
         url = URL(f"{self._url}{request.path}", encoded=True)
         patience = aiohttp.ClientTimeout(total=None, sock_connect=request.timeout_s, sock_read=request.timeout_s)
+        _ASKED.set(request)
         try:
             return await session.request(
                 request.method, url, headers=headers, data=data, timeout=patience, allow_redirects=False

@@ -23,10 +23,13 @@ from blindai.client.http_message import AnswerBody, outgoing
 from blindai.client.transport import (
     CHUNK_BYTES,
     MAX_IDLE_S,
+    PINNED_VERSION,
     cannot_connect,
+    check_pins,
     connection_lost,
     make_tls_context,
     not_http,
+    spki_digest,
 )
 from blindai.errors import ChannelError
 
@@ -92,6 +95,7 @@ class _Connection(HTTPConnection):
         self._tls = context
         self._first: Chunk = b""
         self.idle_since = 0.0
+        self._shown: bytes | None = None
         try:
             self.connect()
         except OSError as error:
@@ -104,6 +108,13 @@ class _Connection(HTTPConnection):
         self.sock.settimeout(self.patience.step_s())
         if self._tls is not None:
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+
+    @property
+    def shown_key(self) -> bytes | None:
+        """The public key that the server proved in the handshake; None outside TLS 1.3, where we rely on none."""
+        if self._shown is None and isinstance(self.sock, ssl.SSLSocket) and self.sock.version() == PINNED_VERSION:
+            self._shown = spki_digest(self.sock.getpeercert(binary_form=True))
+        return self._shown
 
     def response_class(self, sock: socket.socket, *args: Any, **options: Any) -> HTTPResponse:  # type: ignore[override]
         """What `getresponse` makes: a response that reads with our patience."""
@@ -210,6 +221,8 @@ class SyncTransport:
         connection = self._take(patience)
         is_reusable = False
         try:
+            if request.pins is not None:
+                check_pins(self._url, request, connection.shown_key)
             sent_whole = self._write(connection, request, out)
             answer = self._read(connection, request)
             is_reusable = sent_whole and connection.sock is not None

@@ -78,21 +78,27 @@ def parse_reference(model: str | None, version: str | None = None) -> ModelRefer
     return ModelReference(name=name, digest=digest or None, version=counted)
 
 
-def require_model(metadata: ModelMetadata, receipt: Receipt, response: InferResponse, keyset: Keyset) -> None:
-    """Whether the model that answered is the one whose metadata the request was made from.
+def require_answer(metadata: ModelMetadata, response: InferResponse) -> None:
+    """Whether an answer names the model whose metadata the request was made from.
 
     Raises:
-        InvalidReceiptError: receipt or answer names another one, or an engine that was not attested.
+        InvalidReceiptError: it names another one.
+    """
+    if (response.model_name, response.model_version) != (metadata.name, metadata.version):
+        raise InvalidReceiptError("the answer names another model than the one that was asked")
+
+
+def require_model(metadata: ModelMetadata, receipt: Receipt, keyset: Keyset) -> None:
+    """Whether a receipt names the model whose metadata the request was made from.
+
+    Raises:
+        InvalidReceiptError: it names another one, or an engine that was not attested.
     """
     model = receipt.model
     if model is None:
         raise InvalidReceiptError("the receipt of an inference names no model")
-    for what, found in (
-        ("receipt", (model.name, model.version, model.digest)),
-        ("answer", (response.model_name, response.model_version, metadata.digest)),
-    ):
-        if found != (metadata.name, metadata.version, metadata.digest):
-            raise InvalidReceiptError(f"the {what} names another model than the one that was asked")
+    if (model.name, model.version, model.digest) != (metadata.name, metadata.version, metadata.digest):
+        raise InvalidReceiptError("the receipt names another model than the one that was asked")
     require_engine(model, keyset)
     if model.precision != AS_UPLOADED:
         raise InvalidReceiptError("the receipt names a precision that this client does not know")

@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blindai.attestation.binding import Mode
+from blindai.attestation.evidence import Level
 from blindai.attestation.policy import Policy, insecure_simulation_policy, load_policy
 from blindai.bundle import MODEL_NAME, discover_bundle
 from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
+from blindai.client.transport import parse_server_url
 from blindai.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from blindai.client.transport import ServerUrl
+
 LEVELS = {"fresh": Mode.FRESH, "cached": Mode.CACHED}
+TRANSPORTS = ("sealed", "tls")
+PINNED_LEVEL = Level.PINNED_TLS.text
 
 
 def make_connection(
@@ -27,7 +33,8 @@ def make_connection(
     *,
     insecure_simulation: bool,
     service: str,
-    level: str,
+    level: str | None,
+    transport: str,
     sessions: bool,
     padding: bool,
     timeout_s: float,
@@ -36,21 +43,50 @@ def make_connection(
     """What a new client knows: the options of `Client`, and no keys yet.
 
     Raises:
-        InvalidInputError: no such level, or a policy beside `insecure_simulation`.
+        InvalidInputError: no such level or transport, two that exclude each other, or a policy beside
+            `insecure_simulation`.
         InvalidPolicyError: the policy file cannot be read.
     """
-    if level not in LEVELS:
-        raise InvalidInputError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
     settings = ClientSettings(
         policy=make_policy(policy, insecure_simulation=insecure_simulation),
         service=service,
-        mode=LEVELS[level],
+        mode=_mode(level, transport),
+        pins_tls=transport == "tls",
         sessions=sessions,
         padded=padding,
         timeout_s=timeout_s,
         credential=credential,
     )
     return Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
+
+
+def _mode(level: str | None, transport: str) -> Mode:
+    """The kind of evidence to ask for: epoch keysets alone name TLS keys."""
+    if transport not in TRANSPORTS:
+        raise InvalidInputError(f"transport is one of {', '.join(TRANSPORTS)}, not {transport!r}")
+    if transport == "sealed":
+        if level is not None and level not in LEVELS:
+            raise InvalidInputError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
+        return LEVELS[level or "fresh"]
+    if level not in {None, PINNED_LEVEL}:
+        raise InvalidInputError(
+            f"over transport='tls' nothing is better than {PINNED_LEVEL!r}, and {level!r} was asked for",
+            hint="leave out transport='tls' for the sealed door, which reaches 'fresh'",
+        )
+    return Mode.CACHED
+
+
+def server_url(url: str, transport: str) -> ServerUrl:
+    """Where to, and how.
+
+    Raises:
+        ChannelError: not a server's address.
+        InvalidInputError: pinned TLS without TLS.
+    """
+    parsed = parse_server_url(url)
+    if transport == "tls" and parsed.scheme != "https":
+        raise InvalidInputError("transport='tls' needs an https:// address", hint="the sealed door works over http://")
+    return parsed
 
 
 def without_keys(connection: Connection) -> Connection:

@@ -6,12 +6,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from blindai.client.exchange_flow import SealedResult
 from blindai.client.proof import Opening, Proof
+from blindai.errors import InvalidReceiptError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from blindai.client.exchange_flow import SealedResult
+    from blindai.client.pinned_flow import PinnedResult
     from blindai.oip.tensors import Tensor
     from blindai.receipts import Receipt
 
@@ -32,13 +34,25 @@ class UploadedModel:
 
     Attributes:
         simulated: whether no hardware protects it on the server that took it.
+        signed: the receipt, or None over pinned TLS.
     """
 
     name: str
     version: str
     digest: str
     simulated: bool
-    receipt: Receipt = field(repr=False)
+    signed: Receipt | None = field(repr=False)
+
+    @property
+    def receipt(self) -> Receipt:
+        """What the enclave signed about this upload; every member was checked.
+
+        Raises:
+            InvalidReceiptError: over pinned TLS nothing is signed.
+        """
+        if self.signed is None:
+            raise _no_receipt()
+        return self.signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,14 +64,14 @@ class InferResult:
         model_version: its version.
         outputs: its outputs, in the model's order.
         request_body: what was sent, as it stands in the opening of the proof.
-        exchange: the verified exchange that it came from.
+        exchange: the verified exchange that it came from, sealed or over pinned TLS.
     """
 
     model_name: str
     model_version: str
     outputs: tuple[Tensor, ...]
     request_body: bytes = field(repr=False)
-    exchange: SealedResult = field(repr=False)
+    exchange: SealedResult | PinnedResult = field(repr=False)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         """An output by name, as a numpy array.
@@ -76,21 +90,47 @@ class InferResult:
 
     @property
     def receipt(self) -> Receipt:
-        """What the enclave signed about this prediction; every member was checked."""
-        return self.exchange.receipt
+        """What the enclave signed about this prediction; every member was checked.
+
+        Raises:
+            InvalidReceiptError: over pinned TLS nothing is signed.
+        """
+        return self._sealed.receipt
 
     def proof(self) -> Proof:
-        """What convinces others: publishable, without any data (`Proof.save`)."""
-        document = dataclasses.replace(self.exchange.keyset.document, batch=None)
-        return Proof(receipt=self.exchange.token, document=document)
+        """What convinces others: publishable, without any data (`Proof.save`).
+
+        Raises:
+            InvalidReceiptError: over pinned TLS nothing is signed.
+        """
+        sealed = self._sealed
+        return Proof(receipt=sealed.token, document=dataclasses.replace(sealed.keyset.document, batch=None))
 
     def opening(self) -> Opening:
-        """What opens the proof to those who may see the data (`Opening.save`): keep it private."""
+        """What opens the proof to those who may see the data (`Opening.save`): keep it private.
+
+        Raises:
+            InvalidReceiptError: over pinned TLS nothing is signed.
+        """
+        sealed = self._sealed
         return Opening(
-            salt=self.exchange.salt,
+            salt=sealed.salt,
             request_body=self.request_body,
-            response_body=self.exchange.answer.body,
-            response_header_length=int(self.exchange.answer.head.header("inference-header-content-length") or 0),
-            nonce=self.exchange.keyset.nonce,
-            batch=self.exchange.keyset.document.batch,
+            response_body=sealed.body,
+            response_header_length=int(sealed.header("inference-header-content-length") or 0),
+            nonce=sealed.keyset.nonce,
+            batch=sealed.keyset.document.batch,
         )
+
+    @property
+    def _sealed(self) -> SealedResult:
+        if not isinstance(self.exchange, SealedResult):
+            raise _no_receipt()
+        return self.exchange
+
+
+def _no_receipt() -> InvalidReceiptError:
+    return InvalidReceiptError(
+        "the pinned-TLS door signs no receipts, so there is none and no proof",
+        hint="leave out transport='tls': the sealed door signs every answer",
+    )

@@ -11,8 +11,7 @@ from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError,
 from blindai.client.attestation_view import Attestation
 from blindai.client.credential import credential_source
 from blindai.client.http_sync import SyncTransport
-from blindai.client.options import make_connection, model_files, progress_of, without_keys
-from blindai.client.transport import parse_server_url
+from blindai.client.options import make_connection, model_files, progress_of, server_url, without_keys
 from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
@@ -38,7 +37,9 @@ class Client:
         policy: what to accept: a policy file, the name of a preset, or a `Policy`. None means the preset `strict`,
             which accepts nothing without reference values.
         service: the service name that the keyset must carry.
-        level: `fresh` (keys made for this client's nonce) or `cached`.
+        level: `fresh` (keys made for this client's nonce; the default) or `cached`.
+        transport: `sealed`, or `tls` to talk in clear inside TLS with an attested key: faster, without receipts, and
+            never better than `pinned-tls`, since that key lives as long as the server.
         insecure_simulation: accept a simulated server, which protects nothing.
         sessions: seal many requests under one encapsulation; False seals each on its own, which costs more.
         padding: hide the size of bodies; False shows it to the path, and in the receipt.
@@ -57,7 +58,8 @@ class Client:
         *,
         policy: str | Path | Policy | None = None,
         service: str = "blindai-srv",
-        level: str = "fresh",
+        level: str | None = None,
+        transport: str = "sealed",
         insecure_simulation: bool = False,
         sessions: bool = True,
         padding: bool = True,
@@ -70,12 +72,13 @@ class Client:
             insecure_simulation=insecure_simulation,
             service=service,
             level=level,
+            transport=transport,
             sessions=sessions,
             padding=padding,
             timeout_s=timeout_s,
             credential=credential_source(api_key, token),
         )
-        self._transport = SyncTransport(parse_server_url(url))
+        self._transport = SyncTransport(server_url(url, transport))
         self._closed = False
         self._start_process()
         try:

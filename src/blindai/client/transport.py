@@ -8,17 +8,23 @@ transport carries bytes that protect themselves (docs/spec/sealed.md).
 from __future__ import annotations
 
 import errno
+import hashlib
 import re
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blindai.errors import ChannelError, ConnectionLostError
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from blindai.errors import ChannelError, ConnectionLostError, PeerKeyMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 DEFAULT_PORT = 50051
+PINNED_VERSION = "TLSv1.3"
 CHUNK_BYTES = 256 * 1024
 MAX_REFUSAL_BYTES = 64 * 1024
 MAX_IDLE_S = 50.0  # below the server's 75 s and most proxies' 60 s, so that idle connections end on our side
@@ -88,6 +94,8 @@ class HttpRequest:
         max_body_bytes: a larger answer is refused; one with another status than 200 may have 64 KiB at most.
         timeout_s: patience with connecting, and with each read or write of at most 256 KiB.
         deadline_s: patience with the whole exchange, however steadily its bytes drip; None has no end.
+        pins: SHA-256 of the public keys (SPKI), one of which the server must show before a byte of this leaves it;
+            None accepts any, and is for what protects itself.
     """
 
     method: str
@@ -99,6 +107,7 @@ class HttpRequest:
     max_body_bytes: int
     timeout_s: float
     deadline_s: float | None = None
+    pins: tuple[bytes, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +120,7 @@ class HttpResponse:
 
 
 def make_tls_context() -> ssl.SSLContext:
-    """TLS that hides traffic from onlookers and proves nothing.
+    """TLS that hides traffic from onlookers and proves nothing; who pins keys looks at them (`check_pins`).
 
     Who answers is proven by the attested keys inside the sealed messages; whoever ends TLS (a proxy, a load balancer)
     need not be trusted. Checking certificates would suggest otherwise, and let certificate stores and their environment
@@ -123,6 +132,30 @@ def make_tls_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # what some load balancers still speak; 1.3 is taken where offered
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def spki_digest(certificate: bytes | None) -> bytes | None:
+    """SHA-256 of the public key in a certificate (DER), whose holder TLS 1.3 has just proven; None if there is none."""
+    if not certificate:
+        return None
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+def check_pins(url: ServerUrl, request: HttpRequest, shown: bytes | None) -> None:
+    """Called after the handshake and before anything of a request is written.
+
+    Raises:
+        PeerKeyMismatchError: the server shows another key than the attested ones.
+    """
+    if request.pins is not None and shown not in request.pins:
+        raise PeerKeyMismatchError(
+            f"{url} does not hold the TLS key that was attested; nothing was sent",
+            hint="something between ends TLS: pinned TLS needs a path that does not, the sealed door goes through any",
+        )
 
 
 def cannot_connect(url: ServerUrl, cause: BaseException) -> ConnectionLostError:

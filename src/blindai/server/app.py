@@ -17,9 +17,9 @@ from blindai.errors import InferenceError, TooLargeError
 from blindai.server.attestation_door import MAX_REQUEST_BYTES, AttestationDoor
 from blindai.server.attestation_door import PATH as ATTESTATION_PATH
 from blindai.server.calls import error_reply
-from blindai.server.health import LIVE_PATH, READY_PATH, Health
 from blindai.server.http_request import JSON, NO_STORE
 from blindai.server.log import LOG
+from blindai.server.readiness import LIVE_PATH, READY_PATH, Readiness
 from blindai.server.sealed_door import OuterError, SealedDoor
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class App:
     attestation: AttestationDoor
     sealed: SealedDoor
     tls: TlsDoor
-    health: Health
+    readiness: Readiness
 
     async def handle(self, request: HttpRequest) -> None:
         """Answer one request.
@@ -150,7 +150,7 @@ class _SealedAnswer:
 
 
 async def _health(app: App, request: HttpRequest) -> None:
-    await app.health.answer(request)
+    await app.readiness.answer(request)
 
 
 ROUTES: dict[str, dict[str, Callable[[App, HttpRequest], Awaitable[None]]]] = {

@@ -21,11 +21,11 @@ from blindai.errors import (
 from blindai.server import access_routes, model_control, model_metadata, openapi, repository, server_metadata
 from blindai.server.access import ANY_ROLE, TO_ADMINISTER, TO_INFER, TO_UPLOAD
 from blindai.server.calls import Call, Reply, error_reply
-from blindai.server.health import LIVE_PATH, READY_PATH, Health
 from blindai.server.infer import infer
 from blindai.server.log import LOG
 from blindai.server.metrics import Metrics
 from blindai.server.model_states import ModelStates
+from blindai.server.readiness import LIVE_PATH, READY_PATH, Readiness
 from blindai.server.routes import Route, RouteTable, methods_of
 from blindai.server.statistics_view import all_statistics, model_statistics
 from blindai.server.tenant_models import TenantModels
@@ -53,7 +53,7 @@ class Service:
     access: Access
     sharing: Sharing
     runs: RunSlots
-    health: Health = field(default_factory=Health)
+    readiness: Readiness = field(default_factory=Readiness)
     metrics: Metrics = field(default_factory=Metrics)
     states: ModelStates = field(default_factory=ModelStates)
 

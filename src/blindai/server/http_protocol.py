@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from blindai.server.http_request import Headers
     from blindai.server.http_server import HttpServer
 
+_FRAMING = (b"content-length", b"transfer-encoding")
 _REFUSALS = {
     400: (b"400 Bad Request", "bad_request", "this is not HTTP/1.1 as this server reads it"),
     431: (b"431 Request Header Fields Too Large", "too_large", "the request's head is too large"),  # RFC 6585 §5
@@ -139,13 +140,16 @@ class HttpConnection(asyncio.Protocol):
         self._unparsed_bytes = self._body_bytes = self._progress_bytes = self._chunks = 0
         self._since_s = self._loop.time()
         version, headers = self._parser.get_http_version(), tuple(self._headers)
+        upgrades = self._parser.should_upgrade()
+        if upgrades and any(name in _FRAMING for name, _ in headers):
+            self._refusal = 400  # the parser takes what follows for the other protocol, and not for the body it is
         self._refusal = self._refusal or _judge(version, headers, self._limits.max_headers)
         request = HttpRequest(
             self,
             self._parser.get_method().decode("ascii"),
             _path(self._url),
             headers,
-            keep_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
+            keep_alive=self._parser.should_keep_alive() and not upgrades,
             is_http_10=version == "1.0",
         )
         request.expects_continue = version == "1.1" and request.values(b"expect") == [b"100-continue"]

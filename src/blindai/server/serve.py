@@ -111,7 +111,7 @@ def create_app(
         attestation=AttestationDoor(keys=keys, attester=attester),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
-        health=service.health,
+        readiness=service.readiness,
     )
     _tell_gauges(app, service.metrics)
     return app
@@ -121,7 +121,7 @@ def _tell_gauges(app: App, metrics: Metrics) -> None:
     metrics.read_from("blindai_sessions", lambda: len(app.sealed.sessions))
     metrics.read_from("blindai_workers", lambda: len(app.sealed.service.pool.process_ids))
     metrics.read_from("blindai_keyset_age_seconds", app.sealed.keys.epoch_age_s)
-    metrics.read_from("blindai_ready", lambda: float(app.health.is_ready))
+    metrics.read_from("blindai_ready", lambda: float(app.readiness.is_ready))
 
 
 def _open_access(settings: Settings, clock: Clock) -> tuple[Settings, Access]:
@@ -187,7 +187,7 @@ def _grpc_door(app: App, settings: Settings, tls: TlsIdentity) -> GrpcDoor | Non
         service=service,
         tls=tls,
         authenticate=lambda authorization: service.access.authenticate(authorization, ""),
-        is_ready=lambda: app.health.is_ready,
+        is_ready=lambda: app.readiness.is_ready,
     )
 
 
@@ -198,7 +198,7 @@ async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
     limits = HttpLimits(max_connections=settings.max_connections, idle_timeout_s=settings.idle_timeout_s)
     doors = HttpServer(app.handle, limits)
     _tell_traffic(doors, app.sealed.service.metrics)
-    side = metrics_server(app.sealed.service.metrics, app.health)
+    side = metrics_server(app.sealed.service.metrics, app.readiness)
     listener, side_listener = _listen(settings.host, settings.port), _listen(settings.host, _metrics_port(settings))
     grpc_door = _grpc_door(app, settings, tls)
     async with app.running():
@@ -210,7 +210,7 @@ async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
         if grpc_address:
             _announce("grpc", grpc_address)
         await asked_to_stop.wait()
-        app.health.is_draining = True
+        app.readiness.is_draining = True
         stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
         await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
     await side.drain(_METRICS_DRAIN_S)

@@ -48,7 +48,7 @@ async def live(_service: Service, call: Call, _target: Target) -> Reply:
 async def ready(service: Service, call: Call, _target: Target) -> Reply:
     """Whether requests are taken: not while models load at start, and not while the server ends."""
     await call.read_no_body()
-    if service.health.is_ready:
+    if service.readiness.is_ready:
         return Reply(headers=JSON, body=(b'{"ready":true}',))
     return Reply(
         status=503, headers=JSON, body=(b'{"ready":false,"error":"models are still loading, or the server ends"}',)

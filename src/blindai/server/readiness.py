@@ -18,7 +18,7 @@ READY_PATH = "/v2/health/ready"
 
 
 @dataclass(slots=True, kw_only=True)
-class Health:
+class Readiness:
     """Belongs to one event loop.
 
     Attributes:
