@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from conformance.checks import (
     LENGTH,
     ONES,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from conformance.checks import binary_outputs, check, entry, infer, infer_binary, refused, succeeded, tensor
 
 if TYPE_CHECKING:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 100
 
 
-
-
 @check("I41")
 def _nan(server: ServerUnderTest) -> None:
     """NaN is no JSON, neither in a request nor in an answer."""
@@ -96,7 +94,7 @@ def _bool_number(server: ServerUnderTest) -> None:
 @check("I50")
 def _text(server: ServerUnderTest) -> None:
     """Text comes back."""
-    words = ["œuf", "", "a\"b\\c", "😀"]
+    words = ["œuf", "", 'a"b\\c', "😀"]
     assert data_of(infer(server, "id_bytes", [tensor("INPUT0", "BYTES", [4], words)])) == words
 
 

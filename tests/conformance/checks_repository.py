@@ -210,11 +210,15 @@ def _bad_name(server: ServerUnderTest) -> None:
 @check("R21")
 def _with_files(server: ServerUnderTest) -> None:
     """A model whose files come along is served at once, and replaced by the next; then it is deleted."""
-    succeeded(_upload(server, "brought", **{"file:3/model.onnx": _FILE["id_bool"]}, config='{"version_policy":{"all":{}}}'))
+    succeeded(
+        _upload(server, "brought", **{"file:3/model.onnx": _FILE["id_bool"]}, config='{"version_policy":{"all":{}}}')
+    )
     assert {version for version, state, _ in _state(server, "brought") if state == "READY"} == {"1", "3"}
     answer = server.ask("POST", "/v2/models/brought/versions/1/infer", {"inputs": [_INPUT]})
     assert data_of(answer) == [3]
-    succeeded(_upload(server, "brought", file=_FILE["id_bool"], config='{"version_policy":{"specific":{"versions":[1]}}}'))
+    succeeded(
+        _upload(server, "brought", file=_FILE["id_bool"], config='{"version_policy":{"specific":{"versions":[1]}}}')
+    )
     assert _state(server, "brought") != []
     metadata = succeeded(server.ask("GET", "/v2/models/brought"))
     assert (metadata["versions"], metadata["inputs"][0]["datatype"]) == (["1"], "BOOL")

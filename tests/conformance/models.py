@@ -83,9 +83,7 @@ def _model(
 def _identity(name: str, element: int, shape: Sequence[int | str], *, max_batch_size: int = 0) -> ConformanceModel:
     node = helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])
     face = (element, shape)
-    return _model(
-        name, [node], inputs={"INPUT0": face}, outputs={"OUTPUT0": face}, max_batch_size=max_batch_size
-    )
+    return _model(name, [node], inputs={"INPUT0": face}, outputs={"OUTPUT0": face}, max_batch_size=max_batch_size)
 
 
 def _simple() -> ConformanceModel:
