@@ -29,9 +29,8 @@ def main() -> int:
     for check in TABLE.values():
         if check.id.startswith(options.only):
             failure = outcome(check, server)
-            print(
-                f"{check.id:5} {'FAIL' if failure else 'pass'}  {check.words}{f'  << {failure[:200]}' if failure else ''}"
-            )
+            why = f"  << {failure[:200]}" if failure else ""
+            print(f"{check.id:5} {'FAIL' if failure else 'pass'}  {check.words}{why}")
             failures.update({check.id: failure} if failure else {})
     print(counts(failures))
     return bool(failures)

@@ -39,7 +39,8 @@ def _text(*elements: bytes) -> bytes:
     return b"".join(len(element).to_bytes(4, "little") + element for element in elements)
 
 
-def _run(server: ServerUnderTest, model: str, datatype: str, shape: Sequence[int], raw: bytes) -> bytes | None:
+def _run(server: ServerUnderTest, datatype: str, shape: Sequence[int], raw: bytes) -> bytes | None:
+    model = f"id_{datatype.lower()}"
     answer = infer_binary(server, model, [(entry("INPUT0", datatype, shape), raw)], parameters=_ALL)
     return binary_outputs(answer)[0][1]
 
@@ -52,7 +53,7 @@ def _compressed(server: ServerUnderTest, encoding: str, body: bytes, **headers: 
 def _fp16(server: ServerUnderTest) -> None:
     """FP16 to the bit."""
     raw = np.array([_QUIET_NAN_WITH_PAYLOAD, _SUBNORMAL, 0x8000, 0x7C00, 0xFC00], "<u2").tobytes()
-    assert _run(server, "id_fp16", "FP16", [1, 5], raw) == raw
+    assert _run(server, "FP16", [1, 5], raw) == raw
 
 
 @check("B19")
@@ -66,14 +67,14 @@ def _fp16_json(server: ServerUnderTest) -> None:
 def _bf16(server: ServerUnderTest) -> None:
     """BF16 to the bit."""
     raw = np.array([0x7FC5, _SUBNORMAL, 0x8000, 0x7F80, 0x3F81], "<u2").tobytes()
-    assert _run(server, "id_bf16", "BF16", [5], raw) == raw
+    assert _run(server, "BF16", [5], raw) == raw
 
 
 @check("B21")
 def _bytes(server: ServerUnderTest) -> None:
     """BYTES with their lengths; this engine's text is UTF-8, and other bytes are refused in words."""
     raw = _text("œuf".encode(), b"a\0b")
-    assert _run(server, "id_bytes", "BYTES", [2], raw) == raw
+    assert _run(server, "BYTES", [2], raw) == raw
     foreign = infer_binary(server, "id_bytes", [(entry("INPUT0", "BYTES", [1]), _text(b"\xff\0"))], parameters=_ALL)
     refused(foreign, 400, "UTF-8")
 
@@ -102,13 +103,13 @@ def _element_count(server: ServerUnderTest) -> None:
 @check("B25")
 def _empty_element(server: ServerUnderTest) -> None:
     """An empty element."""
-    assert _run(server, "id_bytes", "BYTES", [2], _text(b"", b"x")) == _text(b"", b"x")
+    assert _run(server, "BYTES", [2], _text(b"", b"x")) == _text(b"", b"x")
 
 
 @check("B26")
 def _bool(server: ServerUnderTest) -> None:
     """Any byte but 0 is true."""
-    assert _run(server, "id_bool", "BOOL", [4], b"\x02\x00\xff\x01") == b"\1\0\1\1"
+    assert _run(server, "BOOL", [4], b"\x02\x00\xff\x01") == b"\1\0\1\1"
 
 
 @check("B27")
@@ -144,7 +145,7 @@ def _nan(server: ServerUnderTest) -> None:
     """NaN and infinities leave in binary, and never as JSON."""
     for value in (np.nan, np.inf, -np.inf):
         raw = np.array([value], "<f4").tobytes()
-        assert _run(server, "id_fp32", "FP32", [1, 1], raw) == raw
+        assert _run(server, "FP32", [1, 1], raw) == raw
         refused(infer_binary(server, "id_fp32", [(entry("INPUT0", "FP32", [1, 1]), raw)]), 400, "binary")
 
 

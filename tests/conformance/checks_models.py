@@ -9,24 +9,10 @@ from conformance.checks import check, infer_simple, refused, succeeded
 if TYPE_CHECKING:
     from conformance.server_under_test import ServerUnderTest
 
-_DATATYPES = set(
-    [
-        "BOOL",
-        "UINT8",
-        "UINT16",
-        "UINT32",
-        "UINT64",
-        "INT8",
-        "INT16",
-        "INT32",
-        "INT64",
-        "FP16",
-        "FP32",
-        "FP64",
-        "BYTES",
-        "BF16",
-    ]
-)
+_DATATYPES = {
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+    "BF16",
+}  # fmt: skip
 _STAGES = {"success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss"}
 
 
@@ -42,7 +28,8 @@ def _metadata(server: ServerUnderTest) -> None:
 @check("M2")
 def _metadata_of_version(server: ServerUnderTest) -> None:
     """The same under its version."""
-    assert server.ask("GET", "/v2/models/simple/versions/1").json == server.ask("GET", "/v2/models/simple").json
+    found = succeeded(server.ask("GET", "/v2/models/simple/versions/1"), name="simple")
+    assert found == succeeded(server.ask("GET", "/v2/models/simple"))
 
 
 @check("M3")

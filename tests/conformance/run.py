@@ -31,7 +31,7 @@ for _module in _MODULES:
 
 # Ids of these sections that one request at a time from outside cannot show; each with where it is shown.
 ELSEWHERE = {
-    "M21": "warm-up: tests/server/test_warm_up.py",
+    "M21": "warm-up: tests/server, of the worker pool",
     "Q8": "queue timeouts: tests/server",
     "Q9": "full queues: tests/server",
     "Q10": "deadlines: tests/server",

@@ -66,7 +66,7 @@ def test_names_versions_and_digests_address_models(owner: Client, tmp_path: Path
     assert owner.delete_model("m", version="2") == 1
     assert owner.metadata("m", version="1").versions == ("1", "spring-2")
     assert owner.delete_model("m") == 2
-    with pytest.raises(ModelNotFoundError, match="Cannot find the model"):
+    with pytest.raises(ModelNotFoundError, match="Request for unknown model"):
         factor("m")
     with pytest.raises(ModelNotFoundError):
         owner.delete_model("m")

@@ -126,7 +126,7 @@ def test_a_restarted_server_is_attested_anew_and_silently(
         before = require_right(client, "again")
         first.kill()
         start_server(first.port)
-        with pytest.raises(ModelNotFoundError, match="Cannot find the model"):
+        with pytest.raises(ModelNotFoundError, match="Request for unknown model"):
             client.infer("again", [1, 2, 3])  # models live as long as their enclave
         client.upload_model(path)
         assert require_right(client, "again") != before

@@ -129,6 +129,10 @@ class Catalogue:
         """A model with this digest, registered or on its way in; registered ones first, since their files stay."""
         return next((record for record in self._held() if record.model.digest == digest), None)
 
+    def having(self, digest: str) -> tuple[StoredModel, ...]:
+        """Every registered model with this digest, of any tenant and under any name."""
+        return tuple(record.model for record in self._records.values() if record.model.digest == digest)
+
     def begin(self, name: str, header: UploadHeader, tenant: str) -> Place:
         """Give an upload its place; it keeps it until `register` or `end`.
 

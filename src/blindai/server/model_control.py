@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from blindai.bundle import MODEL_NAME, UploadHeader
-from blindai.errors import InvalidInputError, ModelNotFoundError
+from blindai.bundle import UploadHeader
+from blindai.errors import ModelNotFoundError
 from blindai.oip.json_data import check_depth, decode_json
 from blindai.server.calls import JSON, Reply, json_reply
 from blindai.server.load_request import LoadRequest, read_load, selected_versions
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_fit import check_declaration
-from blindai.server.repository import check_size, registered, require_uploads
+from blindai.server.repository import check_name, check_size, registered, require_uploads
 
 if TYPE_CHECKING:
     from blindai.server.access import Principal
@@ -43,14 +43,17 @@ class _Index(msgspec.Struct):
     ready: bool = False
 
 
+class _UnloadParameters(msgspec.Struct, forbid_unknown_fields=True):
+    unload_dependents: bool = False  # nothing here depends on another model's being loaded
+
+
 class _Unload(msgspec.Struct):
-    parameters: dict[str, bool | int | str] = {}
+    parameters: _UnloadParameters = msgspec.field(default_factory=_UnloadParameters)
 
 
 _Body = TypeVar("_Body")
 _index_decoder = msgspec.json.Decoder(_Index)
 _unload_decoder = msgspec.json.Decoder(_Unload)
-_UNLOAD_PARAMETERS = {"unload_dependents"}
 
 
 async def index(service: Service, call: Call, _target: Target) -> Reply:
@@ -73,7 +76,7 @@ async def load(service: Service, call: Call, target: Target) -> Reply:
         InvalidInputError: the request is none, or the configuration is not.
         ModelStoreError: the files are no model that can run here.
     """
-    _check_name(target.model)
+    check_name(target.model)
     with service.bodies.share() as share:
         body = await call.read_body(service.settings.max_body_bytes, share)
         request = await _read_load(body, share, name=target.model)
@@ -86,11 +89,9 @@ async def load(service: Service, call: Call, target: Target) -> Reply:
 
 async def unload(service: Service, call: Call, target: Target) -> Reply:
     """Serve no version of a name any more; its processes end. A model that is not there is unloaded already."""
-    _check_name(target.model)
+    check_name(target.model)
     with service.bodies.share() as share:
-        wished = _decoded(_unload_decoder, await call.read_body(_MAX_INDEX_BYTES, share), _Unload())
-    if not wished.parameters.keys() <= _UNLOAD_PARAMETERS:
-        raise InvalidInputError(f"an unload has no other parameter than {', '.join(_UNLOAD_PARAMETERS)}")
+        _decoded(_unload_decoder, await call.read_body(_MAX_INDEX_BYTES, share), _Unload())
     for model in _own_versions(service, call.principal, target.model):
         await _unload(service, model)
     return _DONE
@@ -157,20 +158,15 @@ async def _follow_policy(service: Service, principal: Principal, name: str, conf
 
 
 async def _unload(service: Service, model: StoredModel) -> None:
+    """Its processes end, unless an equal model is still served, perhaps another tenant's."""
     service.states.unload(model)
-    await service.pool.stop(model)
+    if not any(service.states.is_served(other) for other in service.store.having(model.digest)):
+        await service.pool.stop(model)
 
 
 def _own_versions(service: Service, principal: Principal, name: str) -> tuple[StoredModel, ...]:
     """Every version of a name of the caller's own tenant, in the order of upload."""
     return tuple(model for model in service.store.models(tenant=principal.tenant) if model.name == name)
-
-
-def _check_name(name: str) -> None:
-    if not MODEL_NAME.match(name):
-        raise InvalidInputError(
-            "model name must not contain path traversal characters; it has 1 to 128 letters, digits, '.', '_' or '-'"
-        )
 
 
 def _decoded(decoder: msgspec.json.Decoder[_Body], body: memoryview, default: _Body) -> _Body:

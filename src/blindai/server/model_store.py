@@ -126,6 +126,11 @@ class ModelStore:
             self._remove_files(record.file_ids)
         return models
 
+    def having(self, digest: str) -> tuple[StoredModel, ...]:
+        """Every model with this digest, of any tenant: they share what one process serves; never told to a user."""
+        with self._lock:
+            return self._catalogue.having(digest)
+
     def reconfigure(self, model: StoredModel, config: ServingConfig) -> StoredModel:
         """Serve a model otherwise from now on.
 

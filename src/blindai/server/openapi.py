@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import blindai
+from blindai.bundle import MODEL_NAME
 from blindai.server.calls import JSON, Reply
 from blindai.server.openapi_operations import OPERATIONS
 from blindai.server.openapi_schemas import SCHEMAS, TEXT, ref
@@ -27,6 +28,7 @@ _PATH_PARAMETERS = {
     "version": "of the model",
     "id": "of the key or revocation",
 }
+_NAME = "^" + MODEL_NAME.pattern.removesuffix(r"\Z") + "$"
 _EVERYWHERE = ("401", "405", "500")
 _PHRASES = {
     "400": "The request does not fit the protocol or the model",
@@ -64,7 +66,7 @@ def openapi_document() -> dict[str, Any]:
     for (method, path), operation in OPERATIONS.items():
         entry = paths.setdefault(path, {})
         if names := _PLACEHOLDER.findall(path):
-            entry["parameters"] = [_path_parameter(name) for name in names]
+            entry["parameters"] = [_path_parameter(name, path) for name in names]
         entry[method.lower()] = _operation(method, path, operation)
     return {
         "openapi": "3.1.0",
@@ -111,13 +113,17 @@ def _operation_id(method: str, path: str) -> str:
     return method.lower() + words.replace("/", "_")
 
 
-def _path_parameter(name: str) -> dict[str, Any]:
+def _path_parameter(name: str, path: str) -> dict[str, Any]:
+    """Who changes a model names it plainly; who uses one may also say whose and which exactly."""
+    schema: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 256}
+    if path.startswith("/v2/repository/models/{model}/"):
+        schema = {"type": "string", "pattern": _NAME}
     return {
         "name": name,
         "in": "path",
         "required": True,
         "description": _PATH_PARAMETERS[name],
-        "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+        "schema": schema,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blindai.bundle import MAX_UPLOAD_HEADER_BYTES, UploadResult, parse_upload_header
+from blindai.bundle import MAX_UPLOAD_HEADER_BYTES, MODEL_NAME, UploadResult, parse_upload_header
 from blindai.errors import ForbiddenError, InvalidInputError, TooLargeError
 from blindai.server.calls import JSON, Call, Reply, json_reply
 from blindai.server.model_fit import check_declaration
@@ -36,6 +36,7 @@ async def upload(service: Service, call: Call, target: Target) -> Reply:
         ModelStoreError: the bundle is not one, does not fit its header, or is no model that can run here.
     """
     require_uploads(service.settings)
+    check_name(target.model)
     pieces = call.body
     header, rest = await _upload_header(pieces)
     check_size(header, service.settings)
@@ -98,6 +99,18 @@ async def _upload_header(pieces: AsyncIterator[memoryview]) -> tuple[UploadHeade
         if len(received) >= 4 + size:
             return parse_upload_header(bytes(received[4 : 4 + size])), bytes(received[4 + size :])
     raise InvalidInputError("the upload ended inside its header")
+
+
+def check_name(name: str) -> None:
+    """Whether a model can have this name.
+
+    Raises:
+        InvalidInputError: it cannot.
+    """
+    if not MODEL_NAME.match(name):
+        raise InvalidInputError(
+            "model name must not contain path traversal characters; it has 1 to 128 letters, digits, '.', '_' or '-'"
+        )
 
 
 def check_size(header: UploadHeader, settings: Settings) -> None:
