@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import blindai
-from blindai.cli import client_verbs, server_verbs, verify_verb
+from blindai.cli import access_verbs, client_verbs, server_verbs, verify_verb
 from blindai.cli.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
 from blindai.cli.screen import error_members, file_error, print_error, print_json, use_any_encoding
 from blindai.errors import BlindAIError
@@ -32,6 +32,7 @@ app.command("infer")(client_verbs.infer)
 app.command("models")(client_verbs.models)
 app.command("delete")(client_verbs.delete)
 app.command("verify")(verify_verb.verify)
+app.add_typer(access_verbs.app, name="access")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the flag

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from blindai.client import flows
+from blindai.client.access_control import AsyncAccessControl
 from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
 from blindai.client.credential import credential_source
@@ -134,6 +135,11 @@ class AsyncClient:
     async def delete_model(self, model: str, *, version: str | None = None) -> int:
         """As `Client.delete_model`."""
         return await self._run(flows.delete_model(self._connection, model, version))
+
+    @property
+    def access(self) -> AsyncAccessControl:
+        """Keys, revoked tokens and shared models of this client's tenant."""
+        return AsyncAccessControl(self._connection, self._run)
 
     def _require_open(self) -> None:
         if self._closed:
