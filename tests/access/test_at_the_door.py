@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -201,7 +202,7 @@ def test_the_secret_is_in_no_outer_byte_log_or_error(
         lambda: people[0].upload("m", model),
         people[0].access.create_key,
         *(person.models for person in people * 2),
-        *(lambda person=person: person.access.revoke_key("alpha-ended") for person in people),  # type: ignore[misc]
+        *(partial(person.access.revoke_key, "alpha-ended") for person in people),
     ]
     for action in actions:
         try:

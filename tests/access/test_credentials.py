@@ -46,7 +46,7 @@ def test_a_key_names_itself_and_holds_256_random_bits() -> None:
 
 def test_a_key_is_its_tenants_with_its_roles(access: Access, keys: Keys) -> None:
     principal = access.authenticate(f"Bearer {keys.text['beta-upload']}", "client")
-    assert (principal.tenant, principal.share, principal.roles) == ("beta", "beta", {Role.UPLOAD})
+    assert (principal.tenant, principal.share, principal.roles) == ("beta", "beta", frozenset({Role.UPLOAD}))
     assert access.authenticate(f"bearer {keys.text['beta-upload']}", "other client") == principal
 
 
@@ -103,7 +103,7 @@ def test_a_token_is_its_issuers_tenants(build: Callable[..., House], keys: Keys,
     house = build(alg=alg)
     token = signed(keys, claims_at(house.time.wall_s), {"alg": alg, "typ": typ, "kid": "k"})
     principal = house.app.sealed.service.access.authenticate(f"Bearer {token}", "")
-    assert (principal.tenant, principal.roles, principal.subject) == ("alpha", {Role.INFER}, "dr-who")
+    assert (principal.tenant, principal.roles, principal.subject) == ("alpha", frozenset({Role.INFER}), "dr-who")
 
 
 def test_a_token_gets_no_role_beyond_its_issuers(access: Access, house: House) -> None:

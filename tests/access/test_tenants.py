@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,9 +47,9 @@ def test_what_another_tenant_has_is_not_there(house: House, model: Path, other_m
     absent = refusal(lambda: beta.infer("absent"))
     assert beta.names() == []
     for reference in ("m", f"m@{digest}", "alpha:m", f"alpha:m@{digest}", "public:m", "beta:m", None):
-        assert refusal(lambda reference=reference: beta.infer(reference)) == absent
+        assert refusal(partial(beta.infer, reference)) == absent
         if reference is not None:
-            assert refusal(lambda reference=reference: beta.delete(reference)) == absent
+            assert refusal(partial(beta.delete, reference)) == absent
     assert refusal(lambda: beta.access.share("m", run=("*",)))[0] is ModelNotFoundError
     beta.upload("m", other_model)  # a name of its own, and not alpha's replaced
     assert (beta.models()[0].version, beta.models()[0].digest == digest) == ("1", False)

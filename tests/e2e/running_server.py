@@ -23,12 +23,12 @@ class RunningServer:
         port: its port, so that another can follow on it.
     """
 
-    def __init__(self, log: Path, *, port: int = 0) -> None:
+    def __init__(self, log: Path, *, port: int = 0, options: tuple[str, ...] = ()) -> None:
         self._log = log
         self._log_file = log.open("wb")
         # A session of its own, so that its children (the models' processes) end with it whatever happens.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "blindai.cli.main", "serve", "--simulation", "--port", str(port)],
+            [sys.executable, "-m", "blindai.cli.main", "serve", "--simulation", "--port", str(port), *options],
             stdout=subprocess.PIPE,
             stderr=self._log_file,
             start_new_session=True,
