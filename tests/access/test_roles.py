@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +61,13 @@ def test_the_table_names_every_route() -> None:
     named = [matching(*example) for example in EXPECTED]
     assert all(len(found) == 1 for found in named)
     assert sorted(at for found in named for at in found) == list(range(len(ROUTES)))
+
+
+def test_no_handler_reaches_past_the_callers_tenant() -> None:
+    """Handlers take `service.models_of(principal)`; only the end of the server's life touches the store itself."""
+    folder = Path(dispatch.__code__.co_filename).parent
+    reaching = {path.name for path in folder.glob("*.py") if re.search(r"service\.store\b", path.read_text("utf-8"))}
+    assert reaching == {"app.py"}
 
 
 @pytest.mark.parametrize("role", [*Role, None])
