@@ -58,6 +58,7 @@ def _configuration(i: Inputs) -> Outputs:
     types = {name: str if value is None else type(value) for name, value in DEFAULTS.items()}
     require(settings.keys() == DEFAULTS.keys() and settings["simulation"], "invalid_settings")
     require(all(type(value) is types[name] for name, value in i.items()), "invalid_settings")
+    require((settings["authentication"] == "required") == (settings["access"] is not None), "invalid_settings")
     numbers = [value for name, value in settings.items() if types[name] is int and "port" not in name]
     require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
     require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")

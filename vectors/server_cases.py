@@ -33,8 +33,14 @@ def configuration_cases() -> Iterator[Case]:
         ("beyond-json", "2^53", {"max_store_bytes": 2**53}),
         ("long-epoch", "an epoch of a day and a second", {"epoch_s": 86401}),
         ("store-too-small", "a store that cannot hold one model", {"max_store_bytes": 2**34 - 1}),
+        ("access-unused", "an access file that nobody looks at", {"access": "access.toml"}),
+        ("access-missing", "authentication without an access file", {"authentication": "required"}),
     ):
         yield Case(slug=slug, title=title, inputs={**good, **change}, **common)
+    access = {**good, "authentication": "required", "access": f"sha256:{fixed('access file', 32).hex()}"}
+    del common["failure"]
+    common["covers"] = ("configuration",)
+    yield Case(slug="access", title="an access file: its hash stands for its path", inputs=access, **common)
 
 
 def _flip(data: bytes, at: int) -> bytes:

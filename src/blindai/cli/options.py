@@ -6,19 +6,24 @@ import contextlib
 import dataclasses
 import enum
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from blindai.channel.keyset import DEFAULT_SERVICE
-from blindai.cli.screen import warn_of_simulation
+from blindai.cli.screen import note, warn_of_simulation
 from blindai.errors import ChannelError
 
 if TYPE_CHECKING:
     from blindai.attestation.policy import Policy
     from blindai.client.sync_client import Client
+
+
+KEY_VARIABLE = "BLINDAI_API_KEY"
 
 
 class Level(enum.StrEnum):
@@ -49,6 +54,14 @@ SimulationOption = Annotated[
 ]
 ServiceOption = Annotated[str, typer.Option("--service", metavar="NAME", help="the service that the keyset must name")]
 LevelOption = Annotated[Level, typer.Option("--require-level", help="the evidence to ask for")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--api-key", help="an API key or token; who lists processes reads it, so prefer the next option"),
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option("--api-key-file", metavar="FILE", help=f"a file that holds it [default: ${KEY_VARIABLE}]"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts")]
 
 
@@ -75,6 +88,8 @@ class Server:
     insecure_simulation: SimulationOption = False
     service: ServiceOption = DEFAULT_SERVICE
     require_level: LevelOption = Level.FRESH
+    api_key: KeyOption = dataclasses.field(default=None, repr=False)
+    api_key_file: KeyFileOption = None
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Client]:
@@ -82,9 +97,22 @@ class Server:
         from blindai.client.sync_client import Client
 
         policy = chosen_policy(self.policy, insecure_simulation=self.insecure_simulation)
-        with Client(self.url, policy=policy, service=self.service, level=self.require_level.value) as client:
+        with Client(
+            self.url, policy=policy, service=self.service, level=self.require_level.value, token=self._credential()
+        ) as client:
             warn_of_simulation(client.attestation.simulated)
             yield client
+
+    def _credential(self) -> str | None:
+        """The key from where it was put; one on the command line works, and is warned of."""
+        if self.api_key and self.api_key_file:
+            raise typer.BadParameter("choose one of --api-key and --api-key-file")
+        if self.api_key:
+            note(f"a key on the command line is seen by whoever lists processes: use --api-key-file or {KEY_VARIABLE}")
+            return self.api_key
+        if self.api_key_file:
+            return self.api_key_file.read_text("utf-8").strip()
+        return os.environ.get(KEY_VARIABLE) or None
 
 
 def client_verb(verb: Callable[..., None]) -> Callable[..., None]:

@@ -34,6 +34,7 @@ def serve(
 ) -> None:
     """Serve models; so far only from a simulated enclave."""
     try:
+        from blindai.server.access_file import read_access_file
         from blindai.server.serve import serve as run
         from blindai.server.settings import load_settings
     except ModuleNotFoundError as error:
@@ -55,6 +56,8 @@ def serve(
         "require_sealed": require_sealed,
     }
     settings = load_settings(config, given)
+    if settings.access is not None:
+        read_access_file(Path(settings.access))
     if check_config:
         typer.echo("the settings are in order")
         return

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from blindai.client import flows
+from blindai.client.access_control import AsyncAccessControl
 from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
 from blindai.client.credential import credential_source
@@ -146,6 +147,11 @@ class AsyncClient:
             BlindAIError: no answer that verifies, or the server's own refusal (`InferenceError`, `ModelStoreError`).
         """
         return await self._run(send_raw(self._connection, request))
+
+    @property
+    def access(self) -> AsyncAccessControl:
+        """Keys, revoked tokens and shared models of this client's tenant."""
+        return AsyncAccessControl(self._connection, self._run)
 
     def _require_open(self) -> None:
         if self._closed:

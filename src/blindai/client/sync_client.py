@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from blindai.client import flows
+from blindai.client.access_control import AccessControl
 from blindai.client.attest_flow import ATTESTATION_PATH, AttestedMeanwhileError, Flow, attest
 from blindai.client.attestation_view import Attestation
 from blindai.client.credential import credential_source
@@ -168,6 +169,11 @@ class Client:
     def delete_model(self, model: str, *, version: str | None = None) -> int:
         """Delete a version, or every version of a name; returns how many were deleted."""
         return self._run(flows.delete_model(self._connection, model, version))
+
+    @property
+    def access(self) -> AccessControl:
+        """Keys, revoked tokens and shared models of this client's tenant."""
+        return AccessControl(self._connection, self._run)
 
     def _require_open(self) -> None:
         if self._closed:
