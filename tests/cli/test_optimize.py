@@ -1,4 +1,4 @@
-"""`blindai optimize`: the variant that it writes runs, is another model, and is compared truthfully with the original."""
+"""`blindai optimize`: what it writes runs, is another model, and is compared truthfully with the original."""
 
 from __future__ import annotations
 
@@ -201,4 +201,5 @@ def test_what_cannot_be_is_said(mlp: Path, tmp_path: Path) -> None:
     assert blindai("optimize", mlp, "-o", tmp_path / "out.bin").code == 2
     ended = blindai("optimize", mlp, "-o", out, "--sample", tmp_path / "other.npz")
     assert (ended.code, "the model takes the inputs ['X']" in ended.err) == (1, True)
+    assert not out.exists()
     assert "numpy.savez" in blindai("optimize", mlp, "-o", out, "--sample", tmp_path / "one.npy").err

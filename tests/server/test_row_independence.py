@@ -286,6 +286,29 @@ def test_reasons_name_operators_and_no_tensor() -> None:
     assert "an operator that is not followed" in verdict(made_up).reason
 
 
+def test_a_malformed_graph_is_refused_and_raises_nothing() -> None:
+    short = graph([node("Reshape", "x shape", "y")], X, constants={"shape": ints(-1, 3)})
+    for sizes in ([5], [-1], [2**62, 4]):
+        short.graph.initializer[0].dims[:] = sizes
+        assert not verdict(short).independent
+    assert not verdict(graph([node("Softmax", "x", "y", axis="one")], X)).independent
+    assert not verdict(graph([node("Relu", "", "y")], X)).independent
+    assert not verdict(graph([node("Relu", "nowhere", "y")], X)).independent
+    assert not verdict(graph([node("Relu", "x", "y"), node("Abs", "x", "y")], X)).independent
+    assert not verdict(graph([node("Relu", "x", "x")], X, ["x"])).independent
+    assert not verdict(onnx.ModelProto()).independent
+    twice = graph([node("Softmax", "x", "y", axis=1)], X)
+    twice.opset_import.add(domain="ai.onnx", version=7)
+    assert not verdict(twice).independent
+    sizes_only = graph([node("Shape", "x", "s")], X, ["s"], output_type=INT64)
+    assert "numbers of rows" in verdict(sizes_only).reason
+
+
+def test_sizes_do_not_grow_without_end() -> None:
+    squares = [node("Mul", f"s{place} s{place}", f"s{place + 1}") for place in range(500)]
+    assert not verdict(graph([node("Shape", "x", "s0"), *squares], X, ["s500"], output_type=INT64)).independent
+
+
 def test_subgraphs_and_functions_are_refused() -> None:
     branch = helper.make_graph([node("Identity", "x", "b")], "b", [], [helper.make_tensor_value_info("b", FLOAT, None)])
     model = graph([node("If", "c", "y", then_branch=branch, else_branch=branch)], X, constants={"c": np.bool_(1)})

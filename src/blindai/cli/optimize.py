@@ -7,7 +7,9 @@ Leaves out: making it (server/variants.py) and comparing it (server/variant_repo
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,15 +60,29 @@ def optimize(
         note(f"upgraded from operator set {opset[0]} to {opset[1]}")
     external = len(discover_bundle(model, None)) > 1
     with tempfile.TemporaryDirectory(prefix="blindai-optimize-") as folder:
-        compared = model
+        compared, name = model, str(model)
         if opset and opset[0] < Target.FP32.least_opset:
             note("the server takes no operator set below 7: compared with the upgraded model instead")
-            compared = Path(folder) / model.name
+            compared, name = Path(folder) / "upgraded" / model.name, f"{model} (upgraded)"
             write_model(upgraded, compared, external=external)
-        write_model(changed, out, external=external)
+        written = Path(folder) / "variant" / out.name
+        write_model(changed, written, external=external)
         with notes().status("comparing"):
-            report = compare(compared, out, inputs)
-    show(report, as_json=as_json)
+            report = compare(compared, written, inputs)
+        _move(written, out)
+    show(
+        replace(report, original=replace(report.original, path=name), variant=replace(report.variant, path=str(out))),
+        as_json=as_json,
+    )
+
+
+def _move(written: Path, out: Path) -> None:
+    """Put the variant where it was asked for, once it is known to run; what an older one left beside it goes."""
+    beside = [f"{out.name}{suffix}" for suffix in (".data", "_data")]
+    for name in beside:
+        out.with_name(name).unlink(missing_ok=True)
+    for file in written.parent.iterdir():
+        shutil.move(file, out.with_name(file.name))
 
 
 def _check_paths(model: Path, out: Path) -> None:

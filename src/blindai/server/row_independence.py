@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import numpy_helper
 
-from blindai.server import row_choices, row_layers, row_rules, row_sizes
+from blindai.server import row_choices, row_layers, row_rules, row_sizes, row_tables
 from blindai.server.row_steps import RowsMixedError, Step
 from blindai.server.row_values import (
     BATCH,
@@ -42,7 +42,6 @@ Rule = Callable[[Step], Value | tuple[Value, ...]]
 _DEFAULT, _ML = "", "ai.onnx.ml"
 _MAX_ELEMENTS = 64
 _WHOLE = frozenset({onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL})
-_CONSTANT = "Constant"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +65,7 @@ def judge_rows(model: onnx.ModelProto) -> RowVerdict:
     """Decide whether each row of every answer depends on that row of the request alone.
 
     Args:
-        model: as uploaded; the weights are not read, but for short lists of whole numbers.
+        model: as uploaded; of its weights only short lists of whole numbers are read.
     """
     try:
         _Walk(model).judge()
@@ -80,14 +79,17 @@ class _Walk:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
-        self._functions = len(model.functions)
-        self._versions = {_domain(entry.domain): entry.version for entry in model.opset_import}
+        self._functions = model.functions
+        self._imports = {(_domain(entry.domain), entry.version) for entry in model.opset_import}
+        self._versions = dict(self._imports)
         self._symbols = Symbols()
         self._values: dict[str, Value] = {}
 
     def judge(self) -> None:
         if self._functions:
             raise _DependentError("the model has functions of its own, which are not followed")
+        if len(self._versions) < len(self._imports):
+            raise _DependentError("the model names two versions of one operator set")
         self._start()
         for node in self._graph.node:
             self._follow(node)
@@ -156,6 +158,8 @@ def _domain(name: str) -> str:
 
 def _known(operator: str) -> str:
     """An operator's type, unless the model's author made it up."""
+    if not operator:
+        return "it is made of numbers of rows"
     if any(operator == known for _, known in _RULES):
         return operator
     return operator if operator.isidentifier() and onnx.defs.has(operator) else "an operator that is not followed"
@@ -182,7 +186,10 @@ def _constant(tensor: onnx.TensorProto) -> Value:
         count *= size
     short = len(shape) <= 1 and 0 <= count <= _MAX_ELEMENTS
     if short and tensor.data_type in _WHOLE and tensor.data_location != onnx.TensorProto.EXTERNAL:
-        numbers = numpy_helper.to_array(tensor).reshape(-1).tolist()
+        try:
+            numbers = numpy_helper.to_array(tensor).reshape(-1).tolist()
+        except (ValueError, TypeError):  # it does not hold what its sizes say
+            return mixed()
         return whole_numbers(tuple(Size(int(number)) for number in numbers), shape)
     return shared(shape)
 
@@ -238,8 +245,10 @@ _RULES: dict[tuple[str, str], Rule] = {
         "PRelu Sum Xor",
     ),
     **_rules(_DEFAULT, row_rules.arithmetic, "Add Div Equal Mul Sub"),
-    **_rules(_DEFAULT, row_layers.reduce, "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean"),
-    **_rules(_DEFAULT, row_layers.reduce, "ReduceMin ReduceProd ReduceSum ReduceSumSquare"),
+    **_rules(
+        _DEFAULT, row_layers.reduce, "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin"
+    ),
+    **_rules(_DEFAULT, row_layers.reduce, " ReduceProd ReduceSum ReduceSumSquare"),
     **_rules(_DEFAULT, row_layers.matmul, "MatMul MatMulInteger QLinearMatMul"),
     **_rules(_DEFAULT, row_layers.convolution, "Conv ConvInteger ConvTranspose QLinearConv"),
     **_rules(_DEFAULT, row_layers.pool, "AveragePool LpPool MaxPool"),
@@ -253,7 +262,7 @@ _RULES: dict[tuple[str, str], Rule] = {
     (_DEFAULT, "BatchNormalization"): row_layers.batch_normalization,
     (_DEFAULT, "Cast"): row_rules.cast,
     (_DEFAULT, "Concat"): row_rules.concat,
-    (_DEFAULT, _CONSTANT): _constant_node,
+    (_DEFAULT, "Constant"): _constant_node,
     (_DEFAULT, "ConstantOfShape"): _filled,
     (_DEFAULT, "CumSum"): row_layers.cumulated,
     (_DEFAULT, "Dropout"): row_rules.dropout,
@@ -284,11 +293,11 @@ _RULES: dict[tuple[str, str], Rule] = {
     **_rules(_ML, row_rules.elementwise, "Binarizer CategoryMapper LabelEncoder"),
     **_rules(
         _ML,
-        row_layers.table,
+        row_tables.table,
         "Imputer LinearClassifier LinearRegressor Normalizer Scaler SVMClassifier SVMRegressor TreeEnsemble "
         "TreeEnsembleClassifier TreeEnsembleRegressor",
     ),
     (_ML, "ArrayFeatureExtractor"): row_choices.array_feature_extractor,
-    (_ML, "FeatureVectorizer"): row_layers.feature_vectorizer,
-    (_ML, "OneHotEncoder"): row_layers.one_hot_encoder,
+    (_ML, "FeatureVectorizer"): row_tables.feature_vectorizer,
+    (_ML, "OneHotEncoder"): row_tables.one_hot_encoder,
 }

@@ -1,8 +1,8 @@
-"""Rules for layers, reductions, quantisation with fixed scales, and the operators of ai.onnx.ml.
+"""Rules for layers, reductions, and quantisation with fixed scales.
 
 A rule answers with the node's outputs, or raises `RowsMixedError`.
-Leaves out: everything else (row_rules.py, row_choices.py). Operators that compute ranges, means or orders over the
-batch have no rule, DynamicQuantizeLinear first among them.
+Operators that compute ranges, means or orders over the batch have no rule, DynamicQuantizeLinear first among them.
+Leaves out: everything else (row_rules.py, row_choices.py, row_tables.py).
 """
 
 from __future__ import annotations
@@ -264,46 +264,3 @@ def quantize(step: Step) -> Value:
         if step.attributes.get("block_size", 0) or any(value.rank > 1 for value in parameters):
             raise RowsMixedError
     return joined(rows)
-
-
-def table(step: Step) -> tuple[Value, ...]:
-    """Operators of ai.onnx.ml on a table [rows, features]: scalers, linear models, trees, support vectors.
-
-    A list is one row to most of them, so it is refused.
-    """
-    if step.all_shared:
-        return (shared(),) * step.outputs
-    rows = step.rows(0, ranks=_TABLE)
-    if len(step.inputs) != 1:
-        raise RowsMixedError
-    return tuple(joined(shape) for shape in _table_shapes(step, rows))
-
-
-def _table_shapes(step: Step, rows: Shape) -> list[Shape]:
-    scores = (rows[0], step.symbols.fresh())
-    if step.operator.endswith("Classifier"):
-        return [(rows[0],), scores][: step.outputs]
-    if step.operator in {"Scaler", "Normalizer", "Imputer"}:
-        return [rows]
-    targets = step.attributes.get("n_targets", step.attributes.get("targets"))
-    if step.operator == "SVMRegressor":
-        targets = 1
-    return [scores if targets is None else (rows[0], Size(int(targets)))]
-
-
-def feature_vectorizer(step: Step) -> Value:
-    """FeatureVectorizer: tables side by side."""
-    if step.all_shared:
-        return shared()
-    tables = [step.rows(place, ranks=_TABLE) for place in range(len(step.inputs))]
-    if any(one[0] != tables[0][0] for one in tables):
-        raise RowsMixedError
-    return joined((tables[0][0], step.symbols.fresh()))
-
-
-def one_hot_encoder(step: Step) -> Value:
-    """ai.onnx.ml OneHotEncoder: a new last axis."""
-    value = step.needed(0)
-    if value.shared:
-        return shared()
-    return joined((*step.rows(0), step.symbols.fresh()))

@@ -156,7 +156,7 @@ def _quiet() -> Iterator[None]:
 def write_model(model: onnx.ModelProto, path: Path, *, external: bool) -> None:
     """Write a model, with its weights in `<path>.data` if the original had them outside or they are large."""
     data = path.with_name(f"{path.name}.data")
-    data.unlink(missing_ok=True)  # onnx appends to what is there
+    path.parent.mkdir()  # a new folder: onnx appends to data that is there
     if external or model.ByteSize() > _MAX_INLINE_BYTES:
         onnx.save(
             _copy(model), path, save_as_external_data=True, location=data.name, size_threshold=1024,
