@@ -28,7 +28,7 @@ TRANSPORTS = ("sealed", "tls")
 PINNED_LEVEL = Level.PINNED_TLS.text
 
 
-def make_connection(
+def make_connection(  # noqa: PLR0913  # the options of `Client`, by keyword
     policy: str | Path | Policy | None,
     *,
     insecure_simulation: bool,
