@@ -34,14 +34,15 @@ class SoakedServer:
 
     Args:
         folder: for its files; `store` in it is its data folder.
+        settings: more lines for its configuration.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = f"epoch_s = {EPOCH_S}") -> None:
         self.keys = {tenant: draw_key(os.urandom, tenant)[1] for tenant in TENANTS}
         (folder / "access.toml").write_text(self._access())
         (folder / "store").mkdir()
         (folder / "config.toml").write_text(
-            f'epoch_s = {EPOCH_S}\nauthentication = "required"\naccess = "{folder / "access.toml"}"\n'
+            f'{settings}\nauthentication = "required"\naccess = "{folder / "access.toml"}"\n'
             f'data_dir = "{folder / "store"}"\n'
         )
         self._store = folder / "store"
