@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from conformance.server_under_test import ServerUnderTest
 from e2e.tiny_models import times
-from soak.soaked_server import SoakedServer
+from soak.soaked_server import ANY_CERTIFICATE, SoakedServer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -27,15 +27,15 @@ _SETTINGS = f'log_level = "debug"\nidle_timeout_s = {IDLE_S}\nmax_body_bytes = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The server, and how its front door is reached without any client of ours."""
+    """The server, and how its front door is reached without any client of ours.
+
+    Attributes:
+        raw: plain HTTPS with the key of `alpha`.
+    """
 
     server: SoakedServer
     folder: Path
-
-    @property
-    def raw(self) -> ServerUnderTest:
-        """Plain HTTPS with the key of `alpha`."""
-        return ServerUnderTest(self.server.running.url, headers={"authorization": self.authorization})
+    raw: ServerUnderTest
 
     @property
     def authorization(self) -> str:
@@ -49,9 +49,9 @@ class Site:
 
     def connect(self) -> ssl.SSLSocket:
         """A TLS connection that has said nothing yet."""
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context.wrap_socket(socket.create_connection(("127.0.0.1", self.server.running.port), timeout=30))
+        return ANY_CERTIFICATE.wrap_socket(
+            socket.create_connection(("127.0.0.1", self.server.running.port), timeout=30)
+        )
 
     def is_alive(self) -> bool:
         """Whether it answers."""
@@ -108,7 +108,9 @@ class Neighbour:
 @contextlib.contextmanager
 def running_site(folder: Path) -> Iterator[Site]:
     """A server with a model of each tenant, whose log is quiet at the end."""
-    site = Site(server=SoakedServer(folder, _SETTINGS), folder=folder)
+    server = SoakedServer(folder, _SETTINGS)
+    authorization = {"authorization": f"Bearer {server.keys['alpha']}"}
+    site = Site(server=server, folder=folder, raw=ServerUnderTest(server.running.url, headers=authorization))
     try:
         for tenant, name in (("alpha", "model"), ("beta", "neighbour")):
             with site.server.client(tenant) as client:
