@@ -37,6 +37,7 @@ from blindai.server.http_limits import HttpLimits
 from blindai.server.http_server import HttpServer
 from blindai.server.infer import ENGINE, MAX_JSON_TENSOR_BYTES
 from blindai.server.log import LOG, configure_logging
+from blindai.server.metrics import Metrics
 from blindai.server.metrics_listener import METRICS_PATH, metrics_server
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from blindai.attester import Attester
-    from blindai.server.metrics import Metrics
     from blindai.server.settings import Settings
     from blindai.server.tls_identity import TlsIdentity
 
@@ -98,14 +98,16 @@ def create_app(
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
     store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
+    metrics = Metrics()
     service = Service(
         settings=settings,
         store=store,
-        pool=_worker_pool(store, settings, directory),
+        pool=_worker_pool(store, settings, directory, metrics),
         bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
         access=access,
         sharing=Sharing(),
         runs=RunSlots(access.quota),
+        metrics=metrics,
     )
     app = App(
         attestation=AttestationDoor(keys=keys, attester=attester),
@@ -113,13 +115,14 @@ def create_app(
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,
     )
-    _tell_gauges(app, service.metrics)
+    _tell_gauges(app, metrics)
     return app
 
 
 def _tell_gauges(app: App, metrics: Metrics) -> None:
     metrics.read_from("blindai_sessions", lambda: len(app.sealed.sessions))
     metrics.read_from("blindai_workers", lambda: len(app.sealed.service.pool.process_ids))
+    metrics.read_from("blindai_queue_length", lambda: app.sealed.service.pool.waiting)
     metrics.read_from("blindai_keyset_age_seconds", app.sealed.keys.epoch_age_s)
     metrics.read_from("blindai_ready", lambda: float(app.readiness.is_ready))
 
@@ -139,7 +142,7 @@ def _store_limits(settings: Settings) -> StoreLimits:
     )
 
 
-def _worker_pool(store: ModelStore, settings: Settings, directory: Path) -> WorkerPool:
+def _worker_pool(store: ModelStore, settings: Settings, directory: Path, metrics: Metrics) -> WorkerPool:
     options = PoolOptions(
         run_timeout_s=settings.run_timeout_s,
         load_timeout_s=settings.load_timeout_s,
@@ -151,7 +154,7 @@ def _worker_pool(store: ModelStore, settings: Settings, directory: Path) -> Work
         isolation=settings.isolation,
         batching=settings.batching,
     )
-    return WorkerPool(store, options, directory=directory)
+    return WorkerPool(store, options, directory=directory, metrics=metrics)
 
 
 def _memory_bytes() -> int:
