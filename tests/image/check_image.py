@@ -31,6 +31,7 @@ PACKAGES = "python3,python3-venv,ca-certificates"
 HTTPS_PORT, GRPC_PORT = 50051, 50052
 PATIENCE_S = 900
 STOP_S = 40
+RUNTIME = ("--runtime", "runc", "--cgroup-manager", "cgroupfs")
 SEEN_BY_PIP = ("/etc/ssl/certs", "/etc/pip.conf")  # how this machine reaches its package registry
 
 
@@ -42,14 +43,13 @@ class Store:
 
     def run(self, program: str, *arguments: str | Path, limit_s: float = PATIENCE_S) -> str:
         """Run buildah or podman to its end; what it printed on stdout."""
-        options = ["--root", self.folder / "storage", "--runroot", self.folder / "run", "--storage-driver", "overlay"]
-        if program == "podman":
-            options += ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
-        ended = subprocess.run(
-            [program, *options, *arguments], capture_output=True, text=True, check=False, timeout=limit_s, cwd=ROOT
-        )
+        folders = ["--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run")]
+        options = [*folders, "--storage-driver", "overlay", *(RUNTIME if program == "podman" else ())]
+        command = [program, *options, *map(str, arguments)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s, cwd=ROOT)
         assert ended.returncode == 0, f"{program} {arguments}: {ended.stderr[-4000:]}"
-        return ended.stdout.strip()
+        printed: str = ended.stdout
+        return printed.strip()
 
 
 @pytest.fixture(scope="module")

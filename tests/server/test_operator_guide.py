@@ -37,7 +37,8 @@ def attested(name: str) -> str:
     before = Settings()
     value = getattr(before, name)
     other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else WORDS[name]
-    old, new = (flat(one.runtime_policy().members()) for one in (before, dataclasses.replace(before, **{name: other})))
+    change: dict[str, Any] = {name: other}
+    old, new = (flat(one.runtime_policy().members()) for one in (before, dataclasses.replace(before, **change)))
     assert old["configuration"] != new["configuration"]
     changed = [f"`{member}`" for member in old if old[member] != new[member] and member != "configuration"]
     return ", ".join(changed) or "–"
