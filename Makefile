@@ -21,7 +21,7 @@ LOCK := pyproject.toml constraints.txt
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed lint bench protocol clean
+.PHONY: help demo test test-offline test-seed test-image lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -37,6 +37,10 @@ test-offline: $(DEV)  ## the unit tests, in a network namespace that has no netw
 
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
+
+test-image: $(DEV)  ## build the Containerfile, run it and use it (root on Debian; installs its tools)
+	apt-get install --yes --no-install-recommends buildah podman runc iptables containernetworking-plugins debootstrap
+	$(BIN)/pytest tests/image/check_image.py
 
 lint: $(DEV)  ## style and types
 	$(BIN)/ruff check

@@ -23,6 +23,7 @@ from blindai.oip.datatypes import Datatype
 from blindai.oip.tensors import encode_tensor
 from blindai.server.batching import check_batch
 from blindai.server.instances import Instances
+from blindai.server.metrics import Metrics
 from blindai.server.model_config import RunWish
 from blindai.server.request_queue import queued_request, signature_of
 from blindai.server.runner_start import PoolOptions, RunnerStarter
@@ -72,6 +73,7 @@ class WorkerPool:
         store: where models are read from.
         options: how they are run.
         directory: where it makes the empty folder in which its processes run; the system's for such if `None`.
+        metrics: where batches and restarts are counted; nobody's if `None`.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class WorkerPool:
         options: PoolOptions = _DEFAULTS,
         *,
         directory: Path | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._options = options
+        self._metrics = metrics or Metrics()
         self._instances: dict[tuple[str, str], list[Instances]] = {}
         self._served: dict[tuple[str, str, str, str], _Served] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -96,6 +100,11 @@ class WorkerPool:
         """Of the processes that are ready."""
         runners = (runner for instances in self._all() for runner in instances.runners)
         return tuple(runner.process_id for runner in runners if runner.process_id is not None)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in all queues."""
+        return sum(instances.scheduler.waiting for instances in self._all())
 
     async def load(self, model: StoredModel, share: str) -> None:
         """Start the model's processes if they are not up; undoes `unload`.
@@ -265,6 +274,7 @@ class WorkerPool:
                 start_runner=self._start_runner,
                 on_outcome=self._note_outcome,
                 on_idle=self._close_soon,
+                metrics=self._metrics,
             )
             self._instances.setdefault(place, []).append(instances)
         key = _key(model)
