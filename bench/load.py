@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import ssl
@@ -19,7 +20,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import uvloop
@@ -38,6 +39,11 @@ from blindai.oip.rest import InferRequest, encode_infer_request
 from blindai.oip.tensors import tensor_from
 from blindai.receipts import verify_receipt
 from blindai.wire import base64url_encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blindai.client.transport import HttpRequest, HttpResponse
 
 SEALED_AHEAD = 900  # a session's window is 1024 numbers wide
 _MAX_ANSWER_BYTES = 1 << 28
@@ -179,9 +185,16 @@ class SealedSession:
 
     def _open_session(self) -> None:
         transport = SyncTransport(parse_server_url(self._url))
-        _drive(attest(self._connection), transport)
-        _drive(flows.infer(self._connection, self._model, self._inputs, version=None, outputs=()), transport)
+        self.open_session(transport.send)
         transport.close()
+
+    def open_session(self, send: Callable[[HttpRequest], HttpResponse]) -> None:
+        """Attest, and infer once by the SDK's own flows."""
+        for flow in (
+            attest(self._connection),
+            flows.infer(self._connection, self._model, self._inputs, version=None, outputs=()),
+        ):
+            _drive(flow, send)
 
     def window(self, seconds: float) -> Window:
         """As many as a session allows to be ahead."""
@@ -236,19 +249,22 @@ class SealedSession:
                     answer.trailer.receipt, public_key=keyset.keyset.receipt_public_key, keyset_id=keyset.keyset_id
                 )
         open_us = (time.process_time() - begun_s) / max(1, len(answered)) * 1e6
-        for sealed in answered:
-            self._session.answered(sealed.number)
-        self._left = [sealed for sealed in self._all if not sealed.answer]
+        self.release()
         return {"seal_us": self._seal_us, "open_us": open_us}
 
+    def release(self) -> None:
+        """Numbers of answered requests are free; the others are sent in the next window."""
+        for sealed in self._all:
+            if sealed.answer:
+                self._session.answered(sealed.number)
+        self._left = [sealed for sealed in self._all if not sealed.answer]
 
-def _drive(flow: Any, transport: SyncTransport) -> Any:
-    try:
+
+def _drive(flow: Any, send: Callable[[HttpRequest], HttpResponse]) -> None:
+    with contextlib.suppress(StopIteration):
         request = next(flow)
         while True:
-            request = flow.send(transport.send(request))
-    except StopIteration as done:
-        return done.value
+            request = flow.send(send(request))
 
 
 async def _http_window(senders: list[Sender], window: Window) -> None:
