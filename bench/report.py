@@ -1,6 +1,6 @@
 """Tables on the terminal, and docs/benchmarks.md's plots, of what `run.py` found.
 
-    python bench/report.py bench/results/DATE.json      draws docs/benchmarks-*.svg and prints the tables in Markdown
+    python bench/report.py bench/results/DATE.json      writes them into docs/benchmarks.md, and docs/benchmarks-*.svg
 
 Leaves out: measuring.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("target", "conn.", "answers/s", "p50 ms", "p99 ms", "main µs", "worker µs", "client µs", "seal + open µs")
 DOCS = Path(__file__).parents[1] / "docs"
+BEGIN, END = "<!-- results: written by bench/report.py -->", "<!-- end of results -->"
 
 
 def machine() -> dict[str, Any]:
@@ -129,8 +130,20 @@ def _value(found: dict[str, float], *, by_cpu: bool) -> tuple[float, str]:
     return found["rate"], f"{found['rate']:.1f}/s"
 
 
+def write_page(result: dict[str, Any]) -> None:
+    """Put tables and plots into docs/benchmarks.md, between its marks."""
+    page = DOCS / "benchmarks.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    found = result["machine"]
+    load = ", ".join(f"{one:.1f}" for one in found["load_average"])
+    where = (
+        f"{result['when']}: {found['cpus']} × {found['cpu']}, Python {found['python']}, "
+        f"ONNX Runtime {found['onnxruntime']}, load average at the end {load}."
+    )
+    plots = "\n".join(f"![{path.stem}]({path.name})" for path in draw(result))
+    page.write_text(f"{before}{BEGIN}\n{where}\n\n{markdown(result)}\n\n{plots}\n{END}{after}")
+
+
 if __name__ == "__main__":
-    the_result = json.loads(Path(sys.argv[1]).read_text())
-    print(markdown(the_result))
-    for the_path in draw(the_result):
-        print(f"<!-- {the_path} -->")
+    write_page(json.loads(Path(sys.argv[1]).read_text()))
