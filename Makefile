@@ -47,8 +47,8 @@ lint: $(DEV)  ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(DEV)  ## measured speed; each file of bench/ prints its method
-	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+bench: $(DEV)  ## every bar of issue 3 in one run, 10 minutes; BENCH=quick takes 2, BENCH="full mlp" one part
+	$(BIN)/python bench/run.py $(or $(BENCH),full)
 
 protocol: $(DEV)  ## compile oip/grpc's .proto files again
 	$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTOCOL) --descriptor_set_out=$(PROTOCOL)/protocol.pb \
