@@ -8,6 +8,8 @@ SEED_VENV := .seed-venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+PROTOCOL := src/blindai/oip/grpc
+
 # One stamp for each interpreter and extra, inside the environment, so that both go together.
 TAG := $(subst /,_,$(PYTHON))
 DEMO := $(VENV)/.demo-$(TAG)
@@ -19,7 +21,7 @@ LOCK := pyproject.toml constraints.txt
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed lint bench clean
+.PHONY: help demo test test-offline test-seed lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -43,6 +45,10 @@ lint: $(DEV)  ## style and types
 
 bench: $(DEV)  ## measured speed; each file of bench/ prints its method
 	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+protocol: $(DEV)  ## compile oip/grpc's .proto files again
+	$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTOCOL) --descriptor_set_out=$(PROTOCOL)/protocol.pb \
+		model_config.proto inference.proto health.proto
 
 clean:  ## remove the environments and everything made by the targets
 	rm -rf $(VENV) $(SEED_VENV) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
