@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blindai.channel.exchange import MEDIA_TYPE
@@ -17,6 +17,8 @@ from blindai.server.attestation_door import PATH as ATTESTATION_PATH
 from blindai.server.calls import error_reply
 from blindai.server.log import LOG
 from blindai.server.sealed_door import OuterError, SealedDoor
+from blindai.server.start_check import check_start_models
+from blindai.server.triton_repository import StartModels
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -71,6 +73,20 @@ class App:
 
     attestation: AttestationDoor
     sealed: SealedDoor
+    start: StartModels = field(default_factory=StartModels)
+
+    async def prepare(self) -> None:
+        """Load the models of the repository, before anything listens; what was started ends if one cannot be served.
+
+        Raises:
+            InvalidSettingsError: what is wrong with the repository.
+        """
+        service = self.sealed.service
+        try:
+            await check_start_models(self.start, store=service.store, pool=service.pool)
+        except BaseException:
+            await service.pool.close()
+            raise
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request, or the server's own lifetime."""

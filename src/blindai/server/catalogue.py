@@ -177,6 +177,10 @@ class Catalogue:
         self.end(place)
         return model, candidate.file_ids if known else ()
 
+    def add(self, record: Record) -> StoredModel:
+        """Register a model that was never on its way in, since it has no files."""
+        return self.register(Place(size=0, candidate=record))[0]
+
     def remove(self, models: tuple[StoredModel, ...]) -> list[Record]:
         """Forget models; what is answered says which files were theirs."""
         return [self._records.pop((model.name, model.version)) for model in models]

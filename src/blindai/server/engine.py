@@ -19,6 +19,7 @@ from blindai.errors import InternalError, InvalidInputError, InvalidModelError
 from blindai.model_guard import check_model
 from blindai.oip.datatypes import MAX_RANK
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
+from blindai.server.declared import check_inputs, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,52 +152,13 @@ class Engine:
         return tuple(_from_ort_value(value, spec) for value, spec in zip(values, wished, strict=True))
 
 
-def check_inputs(inputs: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
-    """Whether the tensors are what the model expects: each input once, its datatype, rank and fixed axes.
-
-    Raises:
-        InvalidInputError: what the model expects.
-    """
-    expected = {spec.name: spec for spec in specs}
-    names = [tensor.name for tensor in inputs]
-    if len(set(names)) != len(names):
-        raise InvalidInputError("an input is given twice", hint=_listed(specs))
-    if not expected.keys() >= set(names):
-        raise InvalidInputError("an input is given that the model does not have", hint=_listed(specs))
-    missing = [name for name in expected if name not in names]
-    if missing:
-        raise InvalidInputError(f"input {missing[0]!r} is missing", hint=_listed(specs))
-    for tensor in inputs:
-        _check_input(tensor, expected[tensor.name])
-
-
-def _check_input(tensor: Tensor, spec: TensorSpec) -> None:
-    if tensor.datatype is not spec.datatype:
-        raise InvalidInputError(
-            f"input {spec.name!r} has datatype {tensor.datatype.value}, the model expects {spec.datatype.value}"
-        )
-    fits = len(tensor.shape) == len(spec.shape) and all(
-        expected in (-1, size) for size, expected in zip(tensor.shape, spec.shape, strict=True)
-    )
-    if not fits:
-        raise InvalidInputError(
-            f"the shape of input {spec.name!r} does not fit, the model expects {list(spec.shape)}",
-            hint="-1 is an axis of any size." if -1 in spec.shape else "",
-        )
-
-
 def _wished_outputs(names: Sequence[str], specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     if not names:
         return specs
     known = {spec.name: spec for spec in specs}
     if len(set(names)) != len(names) or not known.keys() >= set(names):
-        raise InvalidInputError("an output is asked for that the model does not have, or twice", hint=_listed(specs))
+        raise InvalidInputError("an output is asked for that the model does not have, or twice", hint=listed(specs))
     return tuple(known[name] for name in names)
-
-
-def _listed(specs: Sequence[TensorSpec]) -> str:
-    described = (f"{spec.name} {spec.datatype.value} {list(spec.shape)}" for spec in specs)
-    return f"The model has {', '.join(described)}."
 
 
 def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:

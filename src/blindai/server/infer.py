@@ -24,6 +24,7 @@ from blindai.oip.rest import (
 )
 from blindai.receipts import ModelIdentity
 from blindai.server.calls import Call, Reply
+from blindai.server.ensemble import run_model
 
 if TYPE_CHECKING:
     from blindai.oip.rest import Buffer
@@ -62,7 +63,7 @@ async def infer(
     header_length = _header_length(call)
     body = await call.read_body(max_body_bytes, share)
     request = await _decode(body, header_length, share)
-    outputs = await pool.infer(model, call.principal.share, request.inputs, request.outputs)
+    outputs = await run_model(model, call.principal.share, request.inputs, request.outputs, store=store, pool=pool)
     response = InferResponse(model_name=model.name, model_version=model.version, id=request.id, outputs=outputs)
     buffers, answer_header_length = await _encode(response)
     return Reply(

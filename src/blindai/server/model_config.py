@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blindai.oip.tensors import Tensor
+    from blindai.oip.tensors import Tensor, TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,25 @@ class QueuePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleStep:
+    """One model that an ensemble runs.
+
+    Attributes:
+        model: its name.
+        version: the very version; never "the latest", so that nobody can change what an ensemble computes.
+        digest: of that version.
+        inputs: the model's input ← the ensemble's tensor, pair by pair.
+        outputs: the model's output → the ensemble's tensor, pair by pair.
+    """
+
+    model: str
+    version: str
+    digest: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingConfig:
     """How one model is served.
 
@@ -48,6 +67,13 @@ class ServingConfig:
         intra_op_threads: of one process; 0 divides the CPUs among the instances.
         queue: its bounds.
         warmup: requests that run, each its count of times, before the model is ready.
+        inputs: what its operator declares of its inputs, the batch's axis included; empty takes the model's own word.
+        outputs: likewise; the model's other outputs are not served.
+        reshapes: of declared inputs and outputs that the model has in another shape: names, and the model's shapes
+            without the batch's axis.
+        labels: names of the classes, by output.
+        steps: of an ensemble, which has no model of its own.
+        version_policy: `latest N`, `all` or `specific N N …`, as its repository says.
     """
 
     max_batch_size: int = 0
@@ -59,6 +85,12 @@ class ServingConfig:
     intra_op_threads: int = 0
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     warmup: tuple[tuple[tuple[Tensor, ...], int], ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    reshapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    steps: tuple[EnsembleStep, ...] = ()
+    version_policy: str = "latest 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

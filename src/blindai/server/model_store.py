@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from blindai.bundle import MODEL_NAME, BundleFile, ModelManifest, SessionOptions, UploadHeader, digest_text
 from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError
 from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, StoreLimits, not_found
+from blindai.server.model_config import ServingConfig
 from blindai.server.sealed_file import KEY_BYTES, SealedFileWriter, disk_error, read_sealed_file
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _FILE_ID_BYTES = 32
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _NO_LIMITS = StoreLimits()
+_AS_UPLOADED = ServingConfig()
+_DEFAULT_SESSION = SessionOptions()
 
 
 class ModelStore:
@@ -63,8 +66,21 @@ class ModelStore:
         except OSError as problem:
             raise disk_error(problem) from problem
 
-    def begin_upload(self, name: str, header: UploadHeader) -> Upload:
+    def begin_upload(
+        self,
+        name: str,
+        header: UploadHeader,
+        *,
+        session: SessionOptions = _DEFAULT_SESSION,
+        config: ServingConfig = _AS_UPLOADED,
+    ) -> Upload:
         """Start to take in a model: the sizes that the header claims count from now on, but take no disk yet.
+
+        Args:
+            name: of the model.
+            header: its version and files.
+            session: how the engine runs it.
+            config: how it is served.
 
         Raises:
             InvalidInputError: the name is not one.
@@ -75,7 +91,17 @@ class ModelStore:
             raise InvalidInputError("a model's name has 1 to 128 letters, digits, '.', '_' or '-'")
         with self._lock:
             place = self._catalogue.begin(name, header)
-        return Upload(self, name, header, place)
+        return Upload(self, name, header, place, session=session, config=config)
+
+    def add_ensemble(self, model: StoredModel) -> StoredModel:
+        """Register a model that has no files of its own.
+
+        Raises:
+            ModelDigestMismatchError: its version is another model.
+            TooLargeError: there are as many models as there may be.
+        """
+        with self._lock:
+            return self._catalogue.add(Record(model=model, file_ids=()))
 
     def models(self) -> tuple[StoredModel, ...]:
         """All models, the one uploaded last at the end."""
@@ -181,11 +207,22 @@ class ModelStore:
 class Upload:
     """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
 
-    def __init__(self, store: ModelStore, name: str, header: UploadHeader, place: Place) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        name: str,
+        header: UploadHeader,
+        place: Place,
+        *,
+        session: SessionOptions,
+        config: ServingConfig,
+    ) -> None:
         self._store = store
         self._name = name
         self._header = header
         self._place = place
+        self._session = session
+        self._config = config
         self._waiting = list(reversed(header.files))
         self._written: list[tuple[BundleFile, bytes]] = []
         self._current: SealedFileWriter | None = None
@@ -224,13 +261,14 @@ class Upload:
             self.abort()
             raise
         files = sorted(self._written, key=lambda written: written[0].path)
-        manifest = ModelManifest(files=tuple(file for file, _ in files), session=SessionOptions())
+        manifest = ModelManifest(files=tuple(file for file, _ in files), session=self._session)
         model = StoredModel(
             name=self._name,
             version=self._header.version or "",
             manifest=manifest,
             digest=digest_text(manifest.digest),
             default_shape=self._header.default_shape,
+            config=self._config,
         )
         record = Record(model=model, file_ids=tuple(file_id for _, file_id in files))
         with self._store._lock:  # noqa: SLF001  # one room of two classes, here and below

@@ -12,6 +12,7 @@ from blindai.bundle import MAX_UPLOAD_HEADER_BYTES, UploadResult, parse_upload_h
 from blindai.errors import ForbiddenError, InvalidInputError, TooLargeError
 from blindai.oip.rest import ModelMetadata, encode_metadata
 from blindai.server.calls import Call, Reply
+from blindai.server.ensemble import model_specs
 from blindai.wire import compact_json
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ async def upload(call: Call, *, name: str, store: ModelStore, pool: WorkerPool, 
 async def metadata(
     principal: Principal, *, reference: str, version: str | None, store: ModelStore, pool: WorkerPool
 ) -> Reply:
-    """A model's inputs and outputs (OIP §3.2.4), read from the model itself; loads it if need be."""
+    """A model's inputs and outputs (OIP §3.2.4), as declared or read from the model itself; loads it if need be."""
     model = store.resolve(reference, version)
-    inputs, outputs = await pool.metadata(model, principal.share)
+    inputs, outputs = await model_specs(model, principal.share, pool=pool)
     described = ModelMetadata(
         name=model.name,
         versions=tuple(other.version for other in store.models() if other.name == model.name),
-        platform=PLATFORM,
+        platform="ensemble" if model.config.steps else PLATFORM,
         inputs=inputs,
         outputs=outputs,
         version=model.version,

@@ -36,6 +36,7 @@ from blindai.server.process_guard import forbid_dumps
 from blindai.server.run_folder import run_folder
 from blindai.server.sealed_door import SealedDoor
 from blindai.server.tls_identity import make_tls_identity
+from blindai.server.triton_repository import StartModels, load_repository
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -59,16 +60,17 @@ SYSTEM_CLOCK = Clock(wall=time.time, boot=_boot_s)
 
 def create_app(settings: Settings, *, attester: Attester, directory: Path, clock: Clock = SYSTEM_CLOCK) -> App:
     """Wire the whole server: the one place where its parts meet."""
+    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings))
+    start = _start_models(settings, store)
     engine, _, version = ENGINE.partition(" ")
     identity = Identity(
         service=settings.service,
         instance=os.urandom(INSTANCE_BYTES),
-        runtime=settings.runtime_policy(),
+        runtime=settings.runtime_policy(start.digests, start.description),
         software=Software(name="blindai", version=blindai.__version__, engines=((engine, version),)),
         simulated=attester.tee == "simulation",
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
-    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings))
     service = Service(
         settings=settings,
         store=store,
@@ -78,6 +80,18 @@ def create_app(settings: Settings, *, attester: Attester, directory: Path, clock
     return App(
         attestation=AttestationDoor(keys=keys, attester=attester),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
+        start=start,
+    )
+
+
+def _start_models(settings: Settings, store: ModelStore) -> StartModels:
+    if settings.model_repository is None:
+        return StartModels()
+    return load_repository(
+        settings.model_repository,
+        store,
+        max_model_bytes=settings.max_model_bytes,
+        max_request_bytes=settings.max_body_bytes,
     )
 
 
@@ -112,7 +126,7 @@ def serve(settings: Settings) -> None:
         app = create_app(settings, attester=attester, directory=directory)
         listener = _listen(settings)
         config = _http_config(app, settings, make_tls_identity(settings.host))
-        _AnnouncingServer(config, f"https://{_shown(listener)}").run(sockets=[listener])
+        _AnnouncingServer(config, f"https://{_shown(listener)}", app).run(sockets=[listener])
 
 
 def _unwind(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -141,11 +155,13 @@ def _http_config(app: App, settings: Settings, tls: TlsIdentity) -> uvicorn.Conf
 class _AnnouncingServer(uvicorn.Server):
     """Says on stdout when requests are answered, so that scripts need not poll."""
 
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, app: App) -> None:
         super().__init__(config)
         self._url = url
+        self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.prepare()
         await super().startup(sockets)
         sys.stdout.write(f"ready {self._url}\n")
         sys.stdout.flush()
