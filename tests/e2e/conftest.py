@@ -13,7 +13,7 @@ from e2e.running_server import RunningServer
 import blindai
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from blindai import Client
 
@@ -41,8 +41,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     """Starts servers that are empty and may be killed."""
     servers: list[RunningServer] = []
 
-    def start(port: int = 0) -> RunningServer:
-        servers.append(RunningServer(tmp_path_factory.mktemp("server") / "stderr.log", port=port))
+    def start(port: int = 0, options: Sequence[str] = ()) -> RunningServer:
+        servers.append(RunningServer(tmp_path_factory.mktemp("server") / "stderr.log", port=port, options=options))
         return servers[-1]
 
     try:

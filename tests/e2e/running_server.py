@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _STOP_S = 15
@@ -23,12 +24,12 @@ class RunningServer:
         port: its port, so that another can follow on it.
     """
 
-    def __init__(self, log: Path, *, port: int = 0) -> None:
+    def __init__(self, log: Path, *, port: int = 0, options: Sequence[str] = ()) -> None:
         self._log = log
         self._log_file = log.open("wb")
         # A session of its own, so that its children (the models' processes) end with it whatever happens.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "blindai.cli.main", "serve", "--simulation", "--port", str(port)],
+            [sys.executable, "-m", "blindai.cli.main", "serve", "--simulation", "--port", str(port), *options],
             stdout=subprocess.PIPE,
             stderr=self._log_file,
             start_new_session=True,

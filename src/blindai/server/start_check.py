@@ -1,6 +1,6 @@
-"""Before the server listens: the models of its repository load, are warm, and are what their configuration says.
+"""Before the server listens: the models of its repository load, are what their configuration says, and are warm.
 
-Leaves out: reading the repository (`triton_repository`); warm-up itself is the worker pool's.
+Leaves out: reading the repository (`triton_repository`), and making warm-up requests (`triton_warmup`).
 """
 
 from __future__ import annotations
@@ -42,8 +42,15 @@ async def _check_single(model: StoredModel, pool: WorkerPool, findings: Findings
     async with turn:
         try:
             check_model(model.config, *await pool.metadata(model, OPEN_TENANT))
+            await _warm(model, pool)
         except BlindAIError as error:
             findings.refuse(f"{model.name}/{model.version}", str(error), error.hint)
+
+
+async def _warm(model: StoredModel, pool: WorkerPool) -> None:
+    for request, count in model.config.warmup:
+        for _ in range(count):
+            await pool.infer(model, OPEN_TENANT, request)
 
 
 async def _check_ensemble(model: StoredModel, store: ModelStore, pool: WorkerPool, findings: Findings) -> None:
