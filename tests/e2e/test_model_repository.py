@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from e2e.running_server import RunningServer
 
 pytestmark = pytest.mark.network
+SERVE = ("--simulation", "--port", "0", "--model-repository")
 
 
 def test_models_of_a_repository_answer_by_name(tmp_path: Path, start_server: Callable[..., RunningServer]) -> None:
@@ -39,8 +40,7 @@ def test_a_server_whose_repository_is_wrong_does_not_start(tmp_path: Path) -> No
     add_model(tmp_path, "wrong", SCALER.replace('"x"', '"q"'))
     add_model(tmp_path, "fine", SCALER)
     run = subprocess.run(
-        [sys.executable, "-m", "blindai.cli.main", "serve", "--simulation", "--port", "0"]
-        + ["--model-repository", str(tmp_path)],
+        [sys.executable, "-m", "blindai.cli.main", "serve", *SERVE, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -50,6 +50,11 @@ def refusal(repository: Path, store: ModelStore, **limits: int) -> str:
     return str(refused.value)
 
 
+def warming(tensor: str) -> str:
+    """A warm-up request of one input."""
+    return f"model_warmup {{ batch_size: 1 inputs {{ key: {tensor} }} }}"
+
+
 def configured(repository: Path, store: ModelStore, more: str, **given: Any) -> Any:
     """How a scaler is served whose config.pbtxt goes on with `more`."""
     add_model(repository, "m", SCALER + more, **given)
@@ -166,7 +171,8 @@ def test_warm_up_requests_are_made_row_by_row(repository: Path, store: ModelStor
     )
     ((zeros,), _), ((drawn,), _), ((read,), count) = config.warmup
     assert zeros.data.tolist() == [[0.0, 0.0]]
-    assert drawn.shape == (3, 2) and 0 <= drawn.data.min() <= drawn.data.max() < 1
+    assert drawn.shape == (3, 2)
+    assert 0 <= drawn.data.min() <= drawn.data.max() < 1
     assert (read.data.tolist(), count) == ([row.tolist()] * 2, 5)
 
 
@@ -261,18 +267,15 @@ def test_what_has_no_effect_is_named_once(
             "an input is given that the model does not have",
         ),
         (
-            "model_warmup { batch_size: 8 "
-            'inputs { key: "x" value { data_type: TYPE_FP32 dims: 99999 zero_data: true } } }',
+            warming('"x" value { data_type: TYPE_FP32 dims: 999999 zero_data: true }'),
             "more than 1048576 bytes",
         ),
         (
-            "model_warmup { batch_size: 1 "
-            'inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 input_data_file: "../config.pbtxt" } } }',
+            warming('"x" value { data_type: TYPE_FP32 dims: 2 input_data_file: "../config.pbtxt" }'),
             "m/warmup/../config.pbtxt: not a file name",
         ),
         (
-            "model_warmup { batch_size: 1 "
-            'inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 input_data_file: "short" } } }',
+            warming('"x" value { data_type: TYPE_FP32 dims: 2 input_data_file: "short" }'),
             "takes 8 bytes",
         ),
     ],
@@ -385,7 +388,7 @@ def test_an_ensemble_names_the_very_versions_and_digests(repository: Path, store
             "circular dependency: these steps wait for each other: join, triple",
         ),
         (
-            'input [ {',
+            "input [ {",
             'input [ { name: "idle", data_type: TYPE_FP32, dims: [ 2 ] }, {',
             "ensemble input 'idle' isn't used",
         ),
@@ -393,11 +396,11 @@ def test_an_ensemble_names_the_very_versions_and_digests(repository: Path, store
         ("ensemble_scheduling", "instance_group {} ensemble_scheduling", "an ensemble has none"),
         (PIPELINE[PIPELINE.index("ensemble_s") :], "ensemble_scheduling {}", "an ensemble has 1 to 256 steps"),
         ('"double", model_version: -1,', '"pipeline", model_version: -1,', "circular dependency between ensembles"),
-        ('model_version: -1,', 'model_namespace: "n",', "there are no namespaces"),
+        ("model_version: -1,", 'model_namespace: "n",', "there are no namespaces"),
     ],
 )  # fmt: skip
 def test_an_ensemble_that_does_not_fit_together_is_refused(
-    repository: Path, store: ModelStore, old: str, new: str, words: str
+    repository: Path, store: ModelStore, *, old: str, new: str, words: str
 ) -> None:
     assert old in PIPELINE
     add_pipeline(repository, PIPELINE.replace(old, new, 1))

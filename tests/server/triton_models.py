@@ -18,7 +18,7 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 def scaler(
     factor: float = 2.0, *, shape: Sequence[int | str] = ("rows", 2), names: tuple[str, str] = ("x", "y")
 ) -> onnx.ModelProto:
-    """y = factor * x, over float."""
+    """Y = factor * x, over float."""
     x, y = (helper.make_tensor_value_info(name, FLOAT, list(shape)) for name in names)
     value = numpy_helper.from_array(np.array([factor], dtype=np.float32), "w")
     graph = helper.make_graph([helper.make_node("Mul", [names[0], "w"], [names[1]])], "g", [x], [y], [value])
@@ -26,7 +26,7 @@ def scaler(
 
 
 def adder() -> onnx.ModelProto:
-    """sum = a + b, and difference = a - b, over float [rows, 2]."""
+    """Sum = a + b, and difference = a - b, over float [rows, 2]."""
     a, b, total, difference = (
         helper.make_tensor_value_info(name, FLOAT, ["rows", 2]) for name in ("a", "b", "sum", "difference")
     )
@@ -53,6 +53,7 @@ def add_model(
     name: str,
     config: str | None = None,
     models: dict[int, onnx.ModelProto] | None = None,
+    *,
     files: dict[str, bytes] | None = None,
 ) -> Path:
     """A model folder; without `models`, version 1 is a scaler."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blindai.errors import InvalidInputError, InvalidModelError, ModelNotReadyError
+from blindai.errors import InternalError, InvalidInputError, InvalidModelError
 from blindai.oip.tensors import Tensor, TensorSpec
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def from_model(config: ServingConfig, outputs: tuple[Tensor, ...]) -> tuple[Tens
     """The answer in the shapes that are declared.
 
     Raises:
-        ModelNotReadyError: the model answers in a shape that cannot be brought into the declared one.
+        InternalError: the model answers in a shape that cannot be brought into the declared one.
     """
     reshaped = dict(config.reshapes)
     declared = {spec.name: spec.shape[bool(config.max_batch_size) :] for spec in config.outputs}
@@ -126,7 +126,7 @@ def from_model(config: ServingConfig, outputs: tuple[Tensor, ...]) -> tuple[Tens
             for tensor in outputs
         )
     except InvalidInputError:
-        raise ModelNotReadyError("the model answers in a shape that its configuration does not foresee") from None
+        raise InternalError("the model answers in a shape that its configuration does not foresee") from None
 
 
 def _check_side(side: str, config: ServingConfig, declared: Specs, found: Specs) -> None:
