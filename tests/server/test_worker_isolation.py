@@ -93,7 +93,10 @@ class Impostor:
         loading = asyncio.create_task(self.worker.load())
         await asyncio.sleep(0)
         loaded = protocol.Loaded(
-            inputs=(protocol.SpecEntry("x", "FP32", (-1,)),), outputs=(output,), rows_independent=False
+            inputs=(protocol.SpecEntry("x", "FP32", (-1,)),),
+            outputs=(output,),
+            rows_independent=False,
+            precision="fp32",
         )
         self.say(protocol.LOADED, protocol.encode_header(loaded), 0)
         await loading
@@ -125,7 +128,9 @@ NONSENSE: dict[str, Callable[[Impostor], object]] = {
     "an unknown kind": lambda it: it.say(77, right(), 1),
     "a request": lambda it: it.say(protocol.RUN, right(), 1),
     "loaded again": lambda it: it.say(
-        protocol.LOADED, protocol.encode_header(protocol.Loaded(inputs=(), outputs=(), rows_independent=True)), 1
+        protocol.LOADED,
+        protocol.encode_header(protocol.Loaded(inputs=(), outputs=(), rows_independent=True, precision="fp32")),
+        1,
     ),
     "another run": lambda it: it.say(protocol.RESULT, right(), 2),
     "a header too long": lambda it: it.doorbell.send(protocol.DOORBELL.pack(protocol.RESULT, 2**32 - 1, 1)),

@@ -48,6 +48,7 @@ from blindai.server.settings import DEFAULT_METRICS_PORT
 from blindai.server.sharing import Sharing
 from blindai.server.tls_door import TlsDoor
 from blindai.server.tls_identity import make_tls_identity
+from blindai.server.triton_repository import StartModels, load_repository
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -88,16 +89,17 @@ def create_app(
     """
     engine, _, version = ENGINE.partition(" ")
     settings, access = _open_access(settings, clock)
+    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
+    start = _start_models(settings, store)
     identity = Identity(
         service=settings.service,
         instance=os.urandom(INSTANCE_BYTES),
-        runtime=settings.runtime_policy(),
+        runtime=settings.runtime_policy(start.digests, start.description),
         software=Software(name="blindai", version=blindai.__version__, engines=((engine, version),)),
         simulated=attester.tee == "simulation",
         tls=() if tls is None else (tls.spki_sha256,),
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
-    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
     service = Service(
         settings=settings,
         store=store,
@@ -112,9 +114,21 @@ def create_app(
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,
+        start=start,
     )
     _tell_gauges(app, service.metrics)
     return app
+
+
+def _start_models(settings: Settings, store: ModelStore) -> StartModels:
+    if settings.model_repository is None:
+        return StartModels()
+    return load_repository(
+        settings.model_repository,
+        store,
+        max_model_bytes=settings.max_model_bytes,
+        max_request_bytes=settings.max_body_bytes,
+    )
 
 
 def _tell_gauges(app: App, metrics: Metrics) -> None:
@@ -202,18 +216,32 @@ async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
     listener, side_listener = _listen(settings.host, settings.port), _listen(settings.host, _metrics_port(settings))
     grpc_door = _grpc_door(app, settings, tls)
     async with app.running():
-        await doors.listen(listener, tls.context())
-        await side.listen(side_listener)
-        grpc_address = await grpc_door.start() if grpc_door else None
-        _announce("ready", f"https://{_shown(listener)}")
-        _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
-        if grpc_address:
-            _announce("grpc", grpc_address)
-        await asked_to_stop.wait()
-        app.readiness.is_draining = True
-        stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
-        await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
+        await side.listen(side_listener)  # first: whoever asks is told that models are loading
+        await _prepare(app, asked_to_stop)
+        if not asked_to_stop.is_set():
+            await doors.listen(listener, tls.context())
+            grpc_address = await grpc_door.start() if grpc_door else None
+            _announce("ready", f"https://{_shown(listener)}")
+            _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
+            if grpc_address:
+                _announce("grpc", grpc_address)
+            await asked_to_stop.wait()
+            app.readiness.is_draining = True
+            stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
+            await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
     await side.drain(_METRICS_DRAIN_S)
+
+
+async def _prepare(app: App, asked_to_stop: asyncio.Event) -> None:
+    """Load the models of the repository, unless the server is to end before it has begun."""
+    loading, stopping = asyncio.create_task(app.prepare()), asyncio.create_task(asked_to_stop.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if asked_to_stop.is_set():
+        loading.cancel()
+        await asyncio.wait((loading,))
+    else:
+        await loading
 
 
 def _tell_traffic(server: HttpServer, metrics: Metrics) -> None:
