@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from server.triton_models import PIPELINE, SCALER, add_model, add_pipeline, lookup, scaler
 
 from blindai.attester.simulation import SimulationAttester
-from blindai.errors import InvalidInputError, InvalidSettingsError, ModelNotFoundError
+from blindai.errors import InvalidInputError, InvalidSettingsError, ModelNotFoundError, NotAuthorizedError
 from blindai.oip.tensors import Tensor, tensor_from
-from blindai.server.access import open_principal
+from blindai.server.access import Principal, Role, open_principal
 from blindai.server.ensemble import run_model, served_face
-from blindai.server.serve import create_app
+from blindai.server.serve import _prepare, create_app
 from blindai.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -269,6 +270,53 @@ async def test_an_ensemble_checks_its_requests(repository: Path) -> None:
                 await run(service, "pipeline", *wrong)
         with pytest.raises(InvalidInputError, match="unexpected inference output 'doubled'"):
             await run(service, "pipeline", floats("IN", [[1, 2]]), outputs=("doubled",))
+
+
+async def test_a_tenant_runs_an_ensemble_and_its_models_in_processes_of_its_own(repository: Path) -> None:
+    add_pipeline(repository)
+    async with serving(repository) as service:
+        before = set(service.pool.process_ids)
+        acme = Principal(tenant="acme", roles=frozenset(Role), share="acme")
+        models = service.models_of(acme)
+        model = models.resolve("pipeline")
+        face = await served_face(model, acme.share, models=models, pool=service.pool)
+        given = (floats("IN", [[1, 2]]),)
+        answer = await run_model(model, acme.share, given, ("OUT",), face=face, models=models, pool=service.pool)
+        assert answer[0].data.tolist() == [[5, 10]]
+        assert len(set(service.pool.process_ids) - before) == len(before) == 3
+        with pytest.raises(NotAuthorizedError):
+            models.delete("pipeline")
+
+
+async def test_a_server_that_is_to_end_while_its_models_load_does_not_wait_for_them(repository: Path) -> None:
+    add_pipeline(repository)
+    app, stop = application(repository), asyncio.Event()
+    async with app.running():
+        preparing = asyncio.create_task(_prepare(app, stop))
+        while app.readiness.is_ready:  # noqa: ASYNC110  # one turn of the loop
+            await asyncio.sleep(0)
+        stop.set()
+        await preparing
+        assert app.readiness.is_ready
+    assert app.sealed.service.pool.process_ids == ()
+
+
+async def test_an_ensemble_of_several_precisions_is_mixed(repository: Path) -> None:
+    add_pipeline(repository)
+    narrow = scaler(3.0)
+    weight = numpy_helper.from_array(np.ones((2, 2), np.float16), "unused")
+    narrow.graph.initializer.append(weight)
+    add_model(repository, "narrow", SCALER, {1: narrow})
+    changed = PIPELINE.replace('"triple"', '"narrow"')
+    add_model(repository, "other", changed, {})
+    (repository / "other" / "1").mkdir()
+    async with serving(repository) as service:
+        models = service.models_of(open_principal(""))
+        found = [
+            (await served_face(models.resolve(name), SHARE, models=models, pool=service.pool)).precision
+            for name in ("narrow", "pipeline", "other")
+        ]
+        assert found == ["fp16", "fp32", "mixed"]
 
 
 async def test_an_ensemble_never_takes_another_model_of_the_same_name(repository: Path) -> None:

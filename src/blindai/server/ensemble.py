@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from blindai.bundle import ModelManifest
-from blindai.errors import BlindAIError
+from blindai.errors import BlindAIError, InvalidInputError
 from blindai.server.model_config import RunWish
 from blindai.server.model_fit import check_inputs, check_outputs
 from blindai.server.reshapes import from_model, to_model
@@ -124,8 +124,13 @@ async def run_model(
         InvalidInputError: they do not fit the configuration or the model.
         InferenceError: as `WorkerPool.infer`.
     """
-    check_inputs(model.name, model.config, inputs, face.inputs)
-    check_outputs(model.name, outputs, face.outputs)
+    begun_ns = time.monotonic_ns()
+    try:
+        check_inputs(model.name, model.config, inputs, face.inputs)
+        check_outputs(model.name, outputs, face.outputs)
+    except InvalidInputError:
+        pool.statistics(model).fail.add(time.monotonic_ns() - begun_ns)
+        raise
     wished = outputs or tuple(spec.name for spec in model.config.outputs)
     if model.config.steps:
         return await _Run(model, share, inputs, wished, models=models, pool=pool, wish=wish).outcome()
