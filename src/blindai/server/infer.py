@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import re
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blindai.errors import InvalidInputError, ModelChangedError, TooLargeError
+from blindai.errors import BlindAIError, InvalidInputError, ModelChangedError, TooLargeError
 from blindai.oip.answers import OutputForm, encode_infer_response
 from blindai.oip.classification import classify
 from blindai.oip.datatypes import Datatype
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from blindai.server.catalogue import StoredModel
     from blindai.server.dispatch import Service
     from blindai.server.routes import Target
+    from blindai.server.runner import ModelFace
 
 _QUICK_BODY_BYTES = 1024 * 1024
 _QUICK_HEADER_BYTES = 16 * 1024
@@ -58,10 +60,28 @@ async def infer(service: Service, call: Call, target: Target) -> Reply:
     call.let_leave_cancel()
     model = find_model(service, call.principal, target)
     with service.runs.run(call.principal.tenant), service.bodies.share() as share:
-        return await _infer(service, call, model, share)
+        begun_ns = time.monotonic_ns()
+        try:
+            request, face = await _read(service, call, model, share)
+        except BlindAIError:
+            service.pool.statistics(model).fail.add(time.monotonic_ns() - begun_ns)
+            raise
+        outputs = await run_model(
+            model,
+            call.principal.share,
+            request.inputs,
+            request.outputs,
+            face=face,
+            models=service.models_of(call.principal),
+            pool=service.pool,
+            wish=run_wish(call, request.parameters),
+        )
+        reply = await _reply(model, request, outputs, share)
+        return replace(reply, model=identity(model, face.precision))
 
 
-async def _infer(service: Service, call: Call, model: StoredModel, share: Share) -> Reply:
+async def _read(service: Service, call: Call, model: StoredModel, share: Share) -> tuple[InferRequest, ModelFace]:
+    """The request, whole, and what it is held against."""
     _require_same_model(call, model)
     header_length = _header_length(call)
     body = await call.read_body(service.settings.max_body_bytes, share)
@@ -69,18 +89,7 @@ async def _infer(service: Service, call: Call, model: StoredModel, share: Share)
     face = await model_face(service, call.principal, model)
     if request is None:
         request = raw_request(body, face.inputs, model=model.name, batched=bool(model.config.max_batch_size))
-    outputs = await run_model(
-        model,
-        call.principal.share,
-        request.inputs,
-        request.outputs,
-        face=face,
-        models=service.models_of(call.principal),
-        pool=service.pool,
-        wish=run_wish(call, request.parameters),
-    )
-    reply = await _reply(model, request, outputs, share)
-    return replace(reply, model=identity(model, face.precision))
+    return request, face
 
 
 async def _decode(body: memoryview, header_length: int | None, share: Share) -> InferRequest:
