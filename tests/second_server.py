@@ -66,6 +66,18 @@ def _configuration(i: Inputs) -> Outputs:
     return {"configuration": H(L("configuration"), LP(compact(settings)))}
 
 
+def _configuration_with_repository(i: Inputs) -> Outputs:
+    require(i["settings"].get("model_repository") is not None, "invalid_settings")
+    settings = compact({**DEFAULTS, **i["settings"]})
+    return {"configuration": H(L("configuration"), LP(settings), LP(i["repository"]))}
+
+
+# --- ensembles: docs/spec/bundle.md (Ensembles)
+def _encode_ensemble(i: Inputs) -> Outputs:
+    manifest = compact({name: i[name] for name in ("steps", "outputs", "inputs")})
+    return {"manifest": manifest, "digest": H(L("ensemble"), LP(manifest))}
+
+
 # --- simulated evidence: docs/spec/evidence.md §3
 SENTENCE = b"This seed is published on purpose: the BlindAI simulation root protects nothing."
 FINGERPRINT = "5bce6200fad593bbdfe302fd6cced8b7b125af5959f435363d0b9b6a22d75964"
@@ -149,6 +161,8 @@ def _read_stored_file(i: Inputs) -> Outputs:
 
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "configuration": _configuration,
+    "configuration_with_repository": _configuration_with_repository,
+    "encode_ensemble": _encode_ensemble,
     "simulated_evidence": _simulated_evidence,
     "verify_simulated": _verify_simulated,
     "measure": _measure,

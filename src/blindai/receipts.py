@@ -39,7 +39,6 @@ from blindai.wire import (
 ALGORITHM = "Ed25519"
 TYPE = "blindai-receipt+jws"
 MAX_RECEIPT_BYTES = 16 * 1024
-AS_UPLOADED = "as-uploaded"  # the one precision of this version: the model ran with the numbers of its own files
 _MODEL_MEMBERS = frozenset({"name", "version", "digest", "engine", "precision"})
 _MEMBERS = frozenset(
     {

@@ -43,6 +43,7 @@ class StoredModel:
         sequence: grows with every upload; the highest is the model uploaded last. 0 until it is registered.
         config: how it is served.
         tenant: whose it is.
+        came_with_server: it is of the operator's repository, and nobody may change it while the server runs.
     """
 
     name: str
@@ -53,6 +54,7 @@ class StoredModel:
     sequence: int = 0
     config: ServingConfig = field(default_factory=ServingConfig)
     tenant: str = OPEN_TENANT
+    came_with_server: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +191,10 @@ class Catalogue:
         self._records[tenant, name, version] = Record(model=model, file_ids=(known or candidate).file_ids)
         self.end(place)
         return model, candidate.file_ids if known else ()
+
+    def add(self, record: Record) -> StoredModel:
+        """Register a model that was never on its way in, since it has no files."""
+        return self.register(Place(size=0, tenant=record.model.tenant, candidate=record))[0]
 
     def reconfigure(self, model: StoredModel, config: ServingConfig) -> StoredModel:
         """Serve a registered model otherwise; its files, version and place in the order stay.

@@ -52,6 +52,7 @@ from blindai.server.start_table import start_table
 from blindai.server.telemetry import sent_to
 from blindai.server.tls_door import TlsDoor
 from blindai.server.tls_identity import make_tls_identity
+from blindai.server.triton_repository import StartModels, load_repository
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -91,16 +92,17 @@ def create_app(
     """
     engine, _, version = ENGINE.partition(" ")
     settings, access = _open_access(settings, clock)
+    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
+    start = _start_models(settings, store)
     identity = Identity(
         service=settings.service,
         instance=os.urandom(INSTANCE_BYTES),
-        runtime=settings.runtime_policy(),
+        runtime=settings.runtime_policy(start.digests, start.description),
         software=Software(name="blindai", version=blindai.__version__, engines=((engine, version),)),
         simulated=attester.tee == "simulation",
         tls=() if tls is None else (tls.spki_sha256,),
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
-    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
     metrics = Metrics()
     service = Service(
         settings=settings,
@@ -117,9 +119,21 @@ def create_app(
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,
+        start=start,
     )
     _tell_gauges(app, metrics)
     return app
+
+
+def _start_models(settings: Settings, store: ModelStore) -> StartModels:
+    if settings.model_repository is None:
+        return StartModels()
+    return load_repository(
+        settings.model_repository,
+        store,
+        max_model_bytes=settings.max_model_bytes,
+        max_request_bytes=settings.max_body_bytes,
+    )
 
 
 def _tell_gauges(app: App, metrics: Metrics) -> None:
@@ -221,18 +235,32 @@ async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
     )
     grpc_door = _grpc_door(app, settings, tls)
     async with app.running(), sent_to(settings.telemetry_endpoint, app.sealed.service.metrics, settings.service):
-        await doors.listen(listener, tls.context())
-        await side.listen(side_listener)
-        grpc_address = await grpc_door.start() if grpc_door else None
-        _announce("ready", f"https://{_shown(listener)}")
-        _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
-        if grpc_address:
-            _announce("grpc", grpc_address)
-        await asked_to_stop.wait()
-        app.readiness.is_draining = True
-        stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
-        await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
+        await side.listen(side_listener)  # first: whoever asks is told that models are loading
+        await _prepare(app, asked_to_stop)
+        if not asked_to_stop.is_set():
+            await doors.listen(listener, tls.context())
+            grpc_address = await grpc_door.start() if grpc_door else None
+            _announce("ready", f"https://{_shown(listener)}")
+            _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
+            if grpc_address:
+                _announce("grpc", grpc_address)
+            await asked_to_stop.wait()
+            app.readiness.is_draining = True
+            stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
+            await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
     await side.drain(_METRICS_DRAIN_S)
+
+
+async def _prepare(app: App, asked_to_stop: asyncio.Event) -> None:
+    """Load the models of the repository, unless the server is to end before it has begun."""
+    loading, stopping = asyncio.create_task(app.prepare()), asyncio.create_task(asked_to_stop.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if asked_to_stop.is_set():
+        loading.cancel()
+        await asyncio.wait((loading,))
+    else:
+        await loading
 
 
 def _tell_traffic(server: HttpServer, metrics: Metrics) -> None:

@@ -171,13 +171,18 @@ class Settings:
                 "there is an access file, and authentication is open", hint='set `authentication = "required"`'
             )
 
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of every setting, the defaults included."""
-        return hashlib.sha256(label("configuration") + length_prefixed(compact_json(dataclasses.asdict(self)))).digest()
+    def digest(self, repository: bytes = b"") -> bytes:
+        """SHA-256 of every setting, the defaults included, and of what the model repository holds, if there is one."""
+        parts = (compact_json(dataclasses.asdict(self)), *((repository,) if repository else ()))
+        return hashlib.sha256(label("configuration") + b"".join(map(length_prefixed, parts))).digest()
 
-    def runtime_policy(self) -> RuntimePolicy:
-        """What of this a data owner cares about, as the keyset states it."""
+    def runtime_policy(self, models: tuple[str, ...] = (), repository: bytes = b"") -> RuntimePolicy:
+        """What of this a data owner cares about, as the keyset states it.
+
+        Args:
+            models: digests of the models in the repository.
+            repository: what else the repository holds (`StartModels.description`).
+        """
         return RuntimePolicy(
             log_level=self.log_level,
             telemetry=self.telemetry_endpoint is not None,
@@ -187,14 +192,14 @@ class Settings:
             sealing="ephemeral",
             upload_allowed=self.upload_allowed,
             require_sealed=self.require_sealed,
-            models=(),
+            models=models,
             limits=RuntimeLimits(
                 max_body_bytes=self.max_body_bytes,
                 max_model_bytes=self.max_model_bytes,
                 max_models=self.max_models,
                 run_timeout_s=self.run_timeout_s,
             ),
-            configuration=self.digest,
+            configuration=self.digest(repository),
         )
 
 

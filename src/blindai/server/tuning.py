@@ -204,7 +204,7 @@ class _Search:
         cpus = available_cpus()
         pool = WorkerPool(self._store, PoolOptions(batching=True, max_workers=cpus + 1))
         try:
-            specs, _ = await pool.metadata(self._model, _SHARE)
+            specs = (await pool.metadata(self._model, _SHARE)).inputs
             inputs = random_inputs(specs, rows=1) if sample is None else sample_inputs(specs, sample)
             await pool.infer(self._model, _SHARE, inputs)  # says what is wrong with the sample, before the search
             for threads, instances in grid(cpus):

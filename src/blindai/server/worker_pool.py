@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from blindai.oip.tensors import Tensor, TensorSpec
+    from blindai.oip.tensors import Tensor
     from blindai.server.arena import Buffer
     from blindai.server.model_config import QueuePolicy
     from blindai.server.model_store import ModelStore, StoredModel
-    from blindai.server.runner import Runner
+    from blindai.server.runner import ModelFace, Runner
 
 _NO_WISH = RunWish()
 _DEFAULTS = PoolOptions()
@@ -118,11 +118,11 @@ class WorkerPool:
         self._entry(model).unloaded = False
         await self._find(model, share).ready()
 
-    async def metadata(self, model: StoredModel, share: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        """The model's inputs and outputs; loads it if need be, and raises what `load` does."""
+    async def metadata(self, model: StoredModel, share: str) -> ModelFace:
+        """The model's own word of itself; loads it if need be, and raises what `load` does."""
         self._require_loaded(model)
         runner = await self._find(model, share).ready()
-        return runner.inputs, runner.outputs
+        return runner.face
 
     async def infer(
         self,
