@@ -140,7 +140,9 @@ async def test_a_bundle_with_external_weights_works(store: ModelStore, pool: Wor
         "m.onnx.data": bytes(8) + np.arange(4, dtype="<f4").tobytes(),
         "m.onnx": external_model("m.onnx.data", 4, 8),
     }
-    assert await added(pool, stored(store, data), 1) == [7]
+    model = stored(store, data)
+    assert await added(pool, model, 1) == [7]
+    assert (await pool.metadata(model, "public")).precision == "fp32"
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../../../../../../../etc/passwd", "passwd"])
