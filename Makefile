@@ -21,7 +21,7 @@ LOCK := pyproject.toml constraints.txt
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed test-image lint bench protocol clean
+.PHONY: help demo test test-offline test-seed test-onnx test-image audit lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -29,11 +29,11 @@ help:  ## list the targets
 demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, prove, and show what the operator sees
 	@$(BIN)/blindai demo
 
-test: lint  ## everything but tests/seed, style and types first
-	$(BIN)/pytest -n auto -m 'not seed' --ignore=tests/seed
+test: lint  ## everything but tests/seed and tests/onnx_suite, style and types first
+	$(BIN)/pytest -n auto -m 'not seed' --ignore=tests/seed --ignore=tests/onnx_suite
 
 test-offline: $(DEV)  ## the unit tests, in a network namespace that has no network
-	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed' --ignore=tests/seed
+	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed' --ignore=tests/seed --ignore=tests/onnx_suite
 
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
@@ -41,6 +41,12 @@ test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and 
 test-image: $(DEV)  ## build the Containerfile, run it and use it (root on Debian; installs its tools)
 	apt-get install --yes --no-install-recommends buildah podman runc iptables containernetworking-plugins debootstrap
 	$(BIN)/pytest tests/image/check_image.py
+
+test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,800 models with a process each (minutes)
+	$(BIN)/pytest tests/onnx_suite
+
+audit: $(DEV)  ## ten minutes of mixed load on one server; AUDIT=--report=FILE writes the counts down
+	cd tests && ../$(BIN)/python -m soak $(AUDIT)
 
 lint: $(DEV)  ## style and types
 	$(BIN)/ruff check

@@ -34,6 +34,7 @@ Every error carries a message (what was expected, what was found; never a secret
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
@@ -318,6 +319,7 @@ class NotAuthorizedError(ModelStoreError):
 
 
 _Error = TypeVar("_Error")
+_SECONDS = re.compile(r"[0-9]{1,9}\Z")
 
 
 def _descendants(cls: type[_Error]) -> Iterator[type[_Error]]:
@@ -336,6 +338,9 @@ _SERVER_ERRORS: dict[str, type[ServerError]] = {
 }
 
 
-def server_error(code: str, message: str, *, hint: str = "") -> ServerError:
-    """Build the error that a sealed answer names; an unknown code is an `InternalError`."""
-    return _SERVER_ERRORS.get(code, InternalError)(message, hint=hint)
+def server_error(code: str, message: str, *, hint: str = "", retry_after: str | None = None) -> ServerError:
+    """Build the error that an answer names, with its `Retry-After`; an unknown code is an `InternalError`."""
+    error = _SERVER_ERRORS.get(code, InternalError)(message, hint=hint)
+    if isinstance(error, InferenceError) and retry_after is not None and _SECONDS.match(retry_after):
+        error.retry_after_s = int(retry_after)
+    return error

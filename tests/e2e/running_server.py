@@ -32,12 +32,20 @@ class RunningServer:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        words = self._process.stdout.readline().decode().split()
-        if len(words) != 2 or words[0] != "ready":
-            self.kill()
-            raise AssertionError(f"the server did not start:\n{self.log}")
-        self.url = words[1]
+        self._addresses: dict[str, str] = {}
+        self.url = self.address("ready")
         self.port = int(self.url.rsplit(":", 1)[1])
+
+    def address(self, word: str) -> str:
+        """Where a listener answers: `ready` (HTTPS), `metrics` or `grpc`, as the server announces them."""
+        while word not in self._addresses:
+            assert self._process.stdout is not None
+            words = self._process.stdout.readline().decode().split()
+            if len(words) != 2:
+                self.kill()
+                raise AssertionError(f"the server did not start:\n{self.log}")
+            self._addresses[words[0]] = words[1]
+        return self._addresses[word]
 
     @property
     def process_id(self) -> int:
@@ -46,8 +54,11 @@ class RunningServer:
 
     def model_processes(self) -> list[int]:
         """Its children: one for each model that runs."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text("ascii")
-        return [int(pid) for pid in children.split()]
+        found: list[int] = []
+        for thread in Path(f"/proc/{self._process.pid}/task").iterdir():  # each has children of its own
+            with contextlib.suppress(OSError):  # it has just ended
+                found += map(int, (thread / "children").read_text("ascii").split())
+        return found
 
     @property
     def log(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -74,6 +75,16 @@ def test_nobody_else_does_anything(guarded: Guarded, key: str | None) -> None:
         assert client.attestation.keyset.runtime.authentication == "required"
         with pytest.raises(UnauthenticatedError):
             client.models()
+
+
+def test_over_pinned_tls_the_key_goes_with_each_request(guarded: Guarded, tmp_path: Path) -> None:
+    connect = functools.partial(blindai.connect, guarded.server.url, insecure_simulation=True, transport="tls")
+    with connect(api_key=guarded.keys["upload"]) as uploads:
+        uploads.upload_model(times(tmp_path / "pinned.onnx", 2.0))
+    with connect(api_key=guarded.keys["infer"]) as infers:
+        assert infers.infer("pinned", ROW)["y"].tolist() == [[2, 4, 6]]
+    with connect() as nobody, pytest.raises(UnauthenticatedError):
+        nobody.models()
 
 
 async def test_the_async_client_shows_tokens_and_manages_keys(guarded: Guarded) -> None:

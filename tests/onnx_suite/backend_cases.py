@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from onnx import TensorProto, numpy_helper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OLDEST = 7
+_UPGRADE_TO = 13
 _FOLDERS = ("simple", "pytorch-converted", "pytorch-operator")
 _TYPES = frozenset(
     {
@@ -54,6 +57,21 @@ def backend_cases() -> Iterator[BackendCase]:
     for folder in _FOLDERS:
         yield from _stored_cases(folder)
     yield from _light_cases()
+
+
+def is_older_than_7(case: BackendCase) -> bool:
+    """Whether the model's operator set is one that the server's guard does not let through."""
+    sets = onnx.load_model_from_string(case.model).opset_import
+    return any(one.domain == "" and one.version < OLDEST for one in sets)
+
+
+def upgraded(case: BackendCase) -> BackendCase | None:
+    """The case in a newer operator set, as the refusal's hint advises; None where onnx cannot convert it."""
+    try:
+        model = onnx.version_converter.convert_version(onnx.load_model_from_string(case.model), _UPGRADE_TO)
+    except (RuntimeError, onnx.version_converter.ConvertError):
+        return None
+    return BackendCase(name=f"{case.name} upgraded", model=model.SerializeToString(), inputs=case.inputs)
 
 
 def _data() -> Path:

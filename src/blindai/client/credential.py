@@ -1,6 +1,6 @@
 """What a client shows to be let in: an API key, or a token that may be drawn anew for each use.
 
-It goes into sealed heads only, and is in no message, log or `repr` of this project.
+It goes into sealed heads, or inside TLS to the attested key, and is in no message, log or `repr` of this project.
 """
 
 from __future__ import annotations

@@ -267,7 +267,8 @@ def _raise_sealed_error(answer: Answer, *, in_session: bool) -> None:
         raise _SessionAgedError
     if error.code in _CHANNEL_ERRORS:
         raise _CHANNEL_ERRORS[error.code](error.message, hint=error.hint)
-    raise server_error(error.code, error.message, hint=error.hint)
+    retry_after = answer.head.header("retry-after")
+    raise server_error(error.code, error.message, hint=error.hint, retry_after=retry_after)
 
 
 def _check_receipt(answer: Answer, head: RequestHead, keyset: AttestedKeyset, request: bytes) -> Receipt:

@@ -65,7 +65,7 @@ def _http_request(connection: Connection, keyset: AttestedKeyset, request: Seale
         headers.append(("Content-Type", request.content_type))
     headers.append(("Blindai-Client", base64url_encode(connection.token)))
     if connection.settings.credential:
-        headers.append(("Authorization", f"Bearer {connection.settings.credential()}"))
+        headers.append(("Authorization", f"Bearer {connection.settings.credential()}"))  # the pin is checked before
     return HttpRequest(
         method=request.method,
         path=request.path,
@@ -86,4 +86,5 @@ def _raise_error(response: HttpResponse) -> None:
         raise ConnectionLostError(
             f"the server answered with status {response.status} and no reason", hint="is it a BlindAI server?"
         ) from None
-    raise server_error(error.code, error.message, hint=error.hint)
+    retry_after = response.headers.get("retry-after")
+    raise server_error(error.code, error.message, hint=error.hint, retry_after=retry_after)
