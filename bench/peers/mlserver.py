@@ -17,13 +17,14 @@ class OnnxModel(MLModel):
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(self.settings.parameters.uri, options, providers=["CPUExecutionProvider"])
-        self.names = [value.name for value in self.session.get_inputs()]
-        self.outputs = [value.name for value in self.session.get_outputs()]
+        self.output_names = [value.name for value in self.session.get_outputs()]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """A batch of rows."""
         feeds = {one.name: np.ascontiguousarray(NumpyCodec.decode_input(one)) for one in payload.inputs}
         results = self.session.run(None, feeds)
-        outputs = [NumpyCodec.encode_output(name, found) for name, found in zip(self.outputs, results, strict=True)]
+        outputs = [
+            NumpyCodec.encode_output(name, found) for name, found in zip(self.output_names, results, strict=True)
+        ]
         return InferenceResponse(id=payload.id, model_name=self.name, outputs=outputs)
