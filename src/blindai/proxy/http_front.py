@@ -7,6 +7,7 @@ come from another site are refused. Leaves out: what is done with a request (`fo
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -49,9 +50,9 @@ def make_application(forwarder: Forwarder, *, host: str) -> web.Application:
 
     application = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
     application.on_response_prepare.append(_without_banner)
-    application.router.add_get("/", lambda _: _page(forwarder))
+    application.router.add_get("/", partial(_page, forwarder))
     application.router.add_get(LIVE_PATH, _live)
-    application.router.add_route("*", "/{path:.*}", lambda request: _forward(forwarder, request))
+    application.router.add_route("*", "/{path:.*}", partial(_forward, forwarder))
     return application
 
 
@@ -103,7 +104,7 @@ def _path_of(target: str) -> str:
     return target.partition("?")[0]
 
 
-async def _page(forwarder: Forwarder) -> web.Response:
+async def _page(forwarder: Forwarder, _request: web.Request) -> web.Response:
     """What was verified, for people."""
     try:
         page, status = status_page(forwarder.server, await forwarder.verify()), 200
