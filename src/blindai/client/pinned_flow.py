@@ -64,6 +64,8 @@ def _http_request(connection: Connection, keyset: AttestedKeyset, request: Seale
     if request.content_type:
         headers.append(("Content-Type", request.content_type))
     headers.append(("Blindai-Client", base64url_encode(connection.token)))
+    if connection.settings.credential:
+        headers.append(("Authorization", f"Bearer {connection.settings.credential()}"))
     return HttpRequest(
         method=request.method,
         path=request.path,

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import re
+import time
 from typing import TYPE_CHECKING
 
-from blindai.errors import InvalidInputError, ModelChangedError, TooLargeError
+from blindai.errors import BlindAIError, InvalidInputError, ModelChangedError, TooLargeError
 from blindai.oip.answers import OutputForm, encode_infer_response
 from blindai.oip.classification import classify
 from blindai.oip.datatypes import Datatype
@@ -56,10 +57,19 @@ async def infer(service: Service, call: Call, target: Target) -> Reply:
     call.let_leave_cancel()
     model = find_model(service, call.principal, target)
     with service.runs.run(call.principal.tenant), service.bodies.share() as share:
-        return await _infer(service, call, model, share)
+        begun_ns = time.monotonic_ns()
+        try:
+            request = await _read(service, call, model, share)
+        except BlindAIError:
+            service.pool.statistics(model).fail.add(time.monotonic_ns() - begun_ns)
+            raise
+        wish = run_wish(call, request.parameters)
+        found = await service.pool.infer(model, call.principal.share, request.inputs, request.outputs, wish=wish)
+        return await _reply(model, request, found, share)
 
 
-async def _infer(service: Service, call: Call, model: StoredModel, share: Share) -> Reply:
+async def _read(service: Service, call: Call, model: StoredModel, share: Share) -> InferRequest:
+    """The request, whole and fitting the model."""
     _require_same_model(call, model)
     header_length = _header_length(call)
     body = await call.read_body(service.settings.max_body_bytes, share)
@@ -70,9 +80,7 @@ async def _infer(service: Service, call: Call, model: StoredModel, share: Share)
     check_inputs(model, request.inputs, inputs)
     if request.outputs:
         check_outputs(model, request.outputs, outputs)
-    wish = run_wish(call, request.parameters)
-    found = await service.pool.infer(model, call.principal.share, request.inputs, request.outputs, wish=wish)
-    return await _reply(model, request, found, share)
+    return request
 
 
 async def _decode(body: memoryview, header_length: int | None, share: Share) -> InferRequest:
