@@ -44,7 +44,9 @@ async def local_proxy(url: str, **options: Any) -> AsyncIterator[LocalProxy]:
         started.set_result(LocalProxy(http=f"http://{http}", grpc=grpc))
 
     chosen = {"policy": insecure_simulation_policy(), "service": "blindai-srv", "level": "fresh", **options}
-    task = asyncio.create_task(run_proxy(ProxyOptions(url=url, **chosen), http=ANY_PORT, grpc=ANY_PORT, announce=announce))
+    task = asyncio.create_task(
+        run_proxy(ProxyOptions(url=url, **chosen), http=ANY_PORT, grpc=ANY_PORT, announce=announce)
+    )
     await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         await task

@@ -81,7 +81,10 @@ async def test_large_bodies_cross_both_ways(server: RunningServer, session: aioh
     rows = np.arange(3 << 20, dtype=np.float32).reshape(-1, 3)  # 12 MiB
     entry = {"name": "x", "datatype": "FP32", "shape": list(rows.shape)}
     header = json.dumps(
-        {"inputs": [{**entry, "parameters": {"binary_data_size": rows.nbytes}}], "parameters": {"binary_data_output": True}}
+        {
+            "inputs": [{**entry, "parameters": {"binary_data_size": rows.nbytes}}],
+            "parameters": {"binary_data_output": True},
+        }
     ).encode()
     async with local_proxy(server.url) as proxy:
         status, headers, body = await asked(
@@ -152,8 +155,14 @@ async def test_bytes_that_are_no_http_get_a_refusal_and_harm_nobody(
         for sent, status in (
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"400"),
             (b"GET /v2 HTTP/1.1\r\nHost: 127.0.0.1\r\nA: " + b"a" * 70_000 + b"\r\n\r\n", b"400"),
-            (b"POST /v2 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
-            (b"GET http://127.0.0.1/v2/models/doubler?q HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", b"200"),
+            (
+                b"POST /v2 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b"400",
+            ),
+            (
+                b"GET http://127.0.0.1/v2/models/doubler?q HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+                b"200",
+            ),
             (b"GET /v2/health/live HTTP/1.0\r\n\r\n", b"200"),
         ):
             reader, writer = await asyncio.open_connection("127.0.0.1", int(proxy.http.rpartition(":")[2]))

@@ -53,7 +53,9 @@ def test_addresses_are_of_this_machine() -> None:
 
 @pytest.mark.network
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_listens_and_ends_with_0(server: RunningServer, tmp_path: Path, number: signal.Signals) -> None:
+def test_it_says_where_it_listens_and_ends_with_0(
+    server: RunningServer, tmp_path: Path, number: signal.Signals
+) -> None:
     with proxy_process(server.url, tmp_path / "log") as running:
         assert get(f"{running.at.http}/v2/health/ready") == (200, b'{"ready":true}')
         running.process.send_signal(number)
