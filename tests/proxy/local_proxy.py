@@ -47,7 +47,8 @@ async def local_proxy(url: str, **options: Any) -> AsyncIterator[LocalProxy]:
     task = asyncio.create_task(
         run_proxy(ProxyOptions(url=url, **chosen), http=ANY_PORT, grpc=ANY_PORT, announce=announce)
     )
-    await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+    either: tuple[asyncio.Future[Any], ...] = (task, started)
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         await task
     try:

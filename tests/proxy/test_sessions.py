@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -30,6 +29,7 @@ from blindai.wire import base64url_decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.network
 
@@ -154,7 +154,8 @@ async def test_keys_change_under_running_requests(tmp_path: Path, tell: Callable
         with blindai.connect(server.url, insecure_simulation=True) as client:
             client.upload_model(tiny_models.times(tmp_path / "doubler.onnx", 2))
         async with local_proxy(server.url, level="cached") as proxy, aiohttp.ClientSession() as session:
-            keysets, answers, end_s = set(), 0, time.monotonic() + SOON_S
+            keysets: set[str] = set()
+            answers, end_s = 0, time.monotonic() + SOON_S
             while len(keysets) < 3:
                 assert time.monotonic() < end_s
                 for headers in await asyncio.gather(*(infer(session, proxy, n, 1, 2) for n in range(8))):
