@@ -6,6 +6,7 @@ Leaves out: whose connection carries a request (`forward`), and who listens (`ht
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ from blindai.errors import (
     OverloadedError,
     UnauthenticatedError,
 )
-from blindai.wire import compact_json
 
 if TYPE_CHECKING:
     from blindai.errors import BlindAIError
@@ -115,7 +115,7 @@ def refusal(error: BlindAIError, *, status: int, prefix: str = "") -> LocalAnswe
     return LocalAnswer(
         status=status,
         headers=(("content-type", "application/json"), *_advice(error)),
-        body=compact_json(members),
+        body=json.dumps(members, separators=(",", ":")).encode(),
     )
 
 
