@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 SEED_VENV := .seed-venv
+CLIENTS_VENV := .clients-venv
+MLSERVER_VENV := .mlserver-venv
+PERF_ANALYZER := .perf-analyzer
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -15,13 +18,15 @@ TAG := $(subst /,_,$(PYTHON))
 DEMO := $(VENV)/.demo-$(TAG)
 DEV := $(VENV)/.dev-$(TAG)
 SEED := $(SEED_VENV)/.seed-$(TAG)
+CLIENTS := $(CLIENTS_VENV)/.clients-$(TAG)
+MLSERVER := $(MLSERVER_VENV)/.mlserver-$(TAG)
 LOCK := pyproject.toml constraints.txt
 
 # A network namespace without any interface up; a user who is not root becomes one inside it.
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed test-onnx audit lint bench protocol clean
+.PHONY: help demo test test-offline test-seed test-onnx test-clients test-image audit lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -29,14 +34,18 @@ help:  ## list the targets
 demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, prove, and show what the operator sees
 	@$(BIN)/blindai demo
 
-test: lint  ## everything but tests/seed and tests/onnx_suite, style and types first
-	$(BIN)/pytest -n auto -m 'not seed' --ignore=tests/seed --ignore=tests/onnx_suite
+test: lint  ## everything but seed, clients and the ONNX suite; style and types first
+	$(BIN)/pytest -n auto -m 'not seed and not clients' --ignore=tests/seed --ignore=tests/onnx_suite
 
 test-offline: $(DEV)  ## the unit tests, in a network namespace that has no network
-	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed' --ignore=tests/seed --ignore=tests/onnx_suite
+	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients' --ignore=tests/seed --ignore=tests/onnx_suite
 
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
+
+test-image: $(DEV)  ## build the Containerfile, run it and use it (root on Debian; installs its tools)
+	apt-get install --yes --no-install-recommends buildah podman runc iptables containernetworking-plugins debootstrap
+	$(BIN)/pytest tests/image/check_image.py
 
 test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,800 models with a process each (minutes)
 	$(BIN)/pytest tests/onnx_suite
@@ -44,20 +53,24 @@ test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,8
 audit: $(DEV)  ## ten minutes of mixed load on one server; AUDIT=--report=FILE writes the counts down
 	cd tests && ../$(BIN)/python -m soak $(AUDIT)
 
+test-clients: $(DEV) $(CLIENTS) $(MLSERVER)  ## Triton's, KServe's and MLServer's clients, perf_analyzer and curl, unmodified
+	BLINDAI_CLIENTS_VENV=$(CLIENTS_VENV) BLINDAI_MLSERVER_VENV=$(MLSERVER_VENV) BLINDAI_PERF_ANALYZER=$(PERF_ANALYZER) \
+		$(BIN)/pytest -m clients tests/clients
+
 lint: $(DEV)  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(DEV)  ## measured speed; each file of bench/ prints its method
-	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+bench: $(DEV)  ## every bar of issue 3 in one run, 10 minutes; BENCH=quick takes 2, BENCH="full mlp" one part
+	$(BIN)/python bench/run.py $(or $(BENCH),full)
 
 protocol: $(DEV)  ## compile oip/grpc's .proto files again
 	$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTOCOL) --descriptor_set_out=$(PROTOCOL)/protocol.pb \
 		model_config.proto inference.proto health.proto
 
 clean:  ## remove the environments and everything made by the targets
-	rm -rf $(VENV) $(SEED_VENV) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(PERF_ANALYZER) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Make the environment $(1), or keep one of the same Python version.
@@ -81,4 +94,14 @@ $(DEV): $(LOCK)
 $(SEED): $(LOCK) seed-requirements.txt
 	$(call make-venv,$(SEED_VENV))
 	$(SEED_VENV)/bin/python -m pip install --quiet -c constraints.txt -r seed-requirements.txt -e '.[server]'
+	@touch $@
+
+$(CLIENTS): clients-requirements.txt
+	$(call make-venv,$(CLIENTS_VENV))
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet -r clients-requirements.txt
+	@touch $@
+
+$(MLSERVER): mlserver-requirements.txt
+	$(call make-venv,$(MLSERVER_VENV))
+	$(MLSERVER_VENV)/bin/python -m pip install --quiet -r mlserver-requirements.txt
 	@touch $@

@@ -50,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "idle_worker_s": 60,
     "max_workers": 64,
     "max_worker_bytes": 16 << 30,
+    "telemetry_endpoint": None,
 }
 
 
@@ -63,6 +64,18 @@ def _configuration(i: Inputs) -> Outputs:
     require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
     require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")
     return {"configuration": H(L("configuration"), LP(compact(settings)))}
+
+
+def _configuration_with_repository(i: Inputs) -> Outputs:
+    require(i["settings"].get("model_repository") is not None, "invalid_settings")
+    settings = compact({**DEFAULTS, **i["settings"]})
+    return {"configuration": H(L("configuration"), LP(settings), LP(i["repository"]))}
+
+
+# --- ensembles: docs/spec/bundle.md (Ensembles)
+def _encode_ensemble(i: Inputs) -> Outputs:
+    manifest = compact({name: i[name] for name in ("steps", "outputs", "inputs")})
+    return {"manifest": manifest, "digest": H(L("ensemble"), LP(manifest))}
 
 
 # --- simulated evidence: docs/spec/evidence.md §3
@@ -148,6 +161,8 @@ def _read_stored_file(i: Inputs) -> Outputs:
 
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "configuration": _configuration,
+    "configuration_with_repository": _configuration_with_repository,
+    "encode_ensemble": _encode_ensemble,
     "simulated_evidence": _simulated_evidence,
     "verify_simulated": _verify_simulated,
     "measure": _measure,

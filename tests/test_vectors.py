@@ -76,6 +76,7 @@ LABELS = frozenset(
         "receipt-response",
         "salt-response",
         "model",
+        "ensemble",
         "configuration",
         "simulation-evidence",
         "simulation-device",

@@ -41,6 +41,33 @@ def configuration_cases() -> Iterator[Case]:
     del common["failure"]
     common["covers"] = ("configuration",)
     yield Case(slug="access", title="an access file: its hash stands for its path", inputs=access, **common)
+    common["operation"] = "configuration_with_repository"
+    settings = {**good, "model_repository": "/srv/models"}
+    listed = b'[{"files":{"config.pbtxt":"00"},"name":"m","versions":{"1":"sha256:00"}}]'
+    inputs = {"settings": settings, "repository": listed}
+    yield Case(slug="repository", title="with a model repository", inputs=inputs, **common)
+
+
+def ensemble_cases() -> Iterator[Case]:
+    """What an ensemble's digest covers."""
+    wide, text = (
+        {"datatype": "FP32", "name": "IN", "shape": [-1, 2]},
+        {"datatype": "BYTES", "name": "é", "shape": [-1]},
+    )
+    models = [f"sha256:{fixed(f'member {index}', 32).hex()}" for index in range(2)]
+    steps = [
+        {"model": models[0], "inputs": {"x": "IN"}, "outputs": {"y": "mid", "a": "other"}},
+        {"model": models[1], "inputs": {"b": "other", "a": "mid"}, "outputs": {"out": "é"}},
+    ]
+    yield Case(
+        topic="bundle",
+        slug="ensemble",
+        title="an ensemble of two steps, tensors by names",
+        spec="docs/spec/bundle.md (Ensembles)",
+        operation="encode_ensemble",
+        covers=("ensemble",),
+        inputs={"inputs": [wide], "outputs": [text], "steps": steps},
+    )
 
 
 def _flip(data: bytes, at: int) -> bytes:

@@ -12,6 +12,9 @@ from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.tee.simulation import verify
 from blindai.attester.simulation import SimulationAttester, measure_software
+from blindai.oip.tensors import Datatype, TensorSpec
+from blindai.server.ensemble import EnsembleManifest
+from blindai.server.model_config import EnsembleStep
 from blindai.server.sealed_file import SealedFileWriter, _Cipher, read_sealed_file
 from blindai.server.settings import load_settings
 
@@ -20,6 +23,32 @@ if TYPE_CHECKING:
 
 Inputs = dict[str, Any]
 Outputs = dict[str, Any]
+
+
+def _configuration_with_repository(inputs: Inputs) -> Outputs:
+    return {"configuration": load_settings(None, inputs["settings"]).digest(inputs["repository"])}
+
+
+def _encode_ensemble(inputs: Inputs) -> Outputs:
+    inputs_of, outputs_of = (
+        tuple(
+            TensorSpec(name=spec["name"], datatype=Datatype[spec["datatype"]], shape=tuple(spec["shape"]))
+            for spec in inputs[side]
+        )
+        for side in ("inputs", "outputs")
+    )
+    steps = tuple(
+        EnsembleStep(
+            model="any",
+            version="1",
+            digest=step["model"],
+            inputs=tuple(sorted(step["inputs"].items())),
+            outputs=tuple(sorted(step["outputs"].items())),
+        )
+        for step in inputs["steps"]
+    )
+    manifest = EnsembleManifest(files=(), inputs=inputs_of, outputs=outputs_of, steps=steps)
+    return {"manifest": manifest.encode(), "digest": manifest.digest}
 
 
 def _simulated_evidence(inputs: Inputs) -> Outputs:
@@ -87,7 +116,9 @@ def _read_stored_file(inputs: Inputs) -> Outputs:
 
 
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
-    "configuration": lambda inputs: {"configuration": load_settings(None, inputs).digest},
+    "configuration": lambda inputs: {"configuration": load_settings(None, inputs).digest()},
+    "configuration_with_repository": _configuration_with_repository,
+    "encode_ensemble": _encode_ensemble,
     "simulated_evidence": _simulated_evidence,
     "verify_simulated": _verify_simulated,
     "measure": _measure,

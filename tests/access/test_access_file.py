@@ -93,4 +93,4 @@ def test_evidence_vouches_for_the_files_content_and_not_for_its_path(build: Call
     assert {policy.authentication for policy in policies} == {"required"}
     assert policies[0].configuration == policies[1].configuration != policies[2].configuration
     pin = f"sha256:{hashlib.sha256(access_toml(keys).encode()).hexdigest()}"
-    assert policies[0].configuration == Settings(simulation=True, authentication="required", access=pin).digest
+    assert policies[0].configuration == Settings(simulation=True, authentication="required", access=pin).digest()

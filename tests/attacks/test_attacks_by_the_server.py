@@ -67,7 +67,7 @@ def liar(monkeypatch: pytest.MonkeyPatch) -> Liar:
 
 
 def model_of(world: World) -> ModelIdentity:
-    return identity(world.app.sealed.service.store.resolve(MODEL))
+    return identity(world.app.sealed.service.store.resolve(MODEL), "fp32")
 
 
 def infer(victim: Victim, reference: str = MODEL, version: str | None = None, values: Any = None) -> list[float]:

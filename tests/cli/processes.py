@@ -74,6 +74,7 @@ class Served:
     """A simulated server and all that it writes: its log, its data folder, its temporary files and its home."""
 
     url: str
+    metrics_url: str
     pid: int
     folder: Path
 
@@ -114,7 +115,9 @@ def served(folder: Path) -> Iterator[Served]:
     try:
         words = process.stdout.readline().decode().split()
         assert words[:1] == ["ready"], (folder / "server.log").read_text()
-        yield Served(url=words[1], pid=process.pid, folder=folder)
+        metrics = process.stdout.readline().decode().split()
+        assert metrics[:1] == ["metrics"]
+        yield Served(url=words[1], metrics_url=metrics[1], pid=process.pid, folder=folder)
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

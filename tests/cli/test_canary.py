@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +101,10 @@ class Scene:
     relay: RecordingRelay
 
 
-def use_everything(url: str, canary: Canary, model: Path) -> None:
+def use_everything(url: str, canary: Canary, model: Path, *, transport: str = "sealed") -> None:
     """Every call of a client, the failing ones too: an error must not tell more than an answer."""
     inputs = {"x": canary.numbers, "text": [canary.text]}
-    with blindai.connect(url, insecure_simulation=True) as client:
+    with blindai.connect(url, insecure_simulation=True, transport=transport) as client:
         client.upload_model(model, name=canary.name, version=canary.version)
         result = client.infer(canary.name, inputs)
         assert result["diagnosis"][0] == canary.label
@@ -134,7 +135,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         served(folder / "served") as server,
         RecordingRelay(parse_server_url(server.url), make_tls_identity("127.0.0.1").context()) as relay,
     ):
-        use_everything(relay.url, canary, canary.model(folder / "owner" / "model.onnx"))
+        model = canary.model(folder / "owner" / "model.onnx")
+        use_everything(
+            server.url, canary, model, transport="tls"
+        )  # past the recording, which that door does not survive
+        use_everything(relay.url, canary, model)
         yield Scene(canary=canary, server=server, relay=relay)
 
 
@@ -149,6 +154,19 @@ def test_the_log_says_nothing(scene: Scene) -> None:
     log = scene.server.log.read_bytes()
     assert log
     assert scene.canary.secrets().found_in(log) == 0
+
+
+def test_the_metrics_count_and_say_nothing(scene: Scene) -> None:
+    at = scene.server.metrics_url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(at[0], timeout=20)
+    connection.request("GET", f"/{at[2]}")
+    shown = connection.getresponse().read()
+    connection.close()
+    for door in (b"sealed", b"tls"):
+        counted = re.search(rb'blindai_requests_total{door="%b",outcome="ok"} (\S+)' % door, shown)
+        assert counted is not None
+        assert float(counted[1]) >= 5
+    assert scene.canary.secrets().found_in(shown) == 0
 
 
 def test_no_file_of_the_server_holds_or_is_named_anything(scene: Scene) -> None:

@@ -26,6 +26,7 @@ def opening() -> Opening:
     tensor = tensor_from(np.array([1.5], dtype=np.float32), name="y")
     response = InferResponse(model_name="m", model_version="1", id="", outputs=(tensor,))
     buffers, length = encode_infer_response(response)
+    assert length is not None
     return Opening(
         salt=bytes(32),
         request_body=b"patient",

@@ -1,15 +1,21 @@
 """tritonclient, unmodified, over its four transports: run in the clients' own environment, never imported.
 
-    python use_tritonclient.py HTTP_ADDRESS GRPC_ADDRESS
+    python use_tritonclient.py HTTP_ADDRESS GRPC_ADDRESS [--tls]
 
-Needs the model `simple` (INPUT0, INPUT1 INT32 [-1,16] → OUTPUT0 = sum, OUTPUT1 = difference).
-Prints one line for each transport, and fails on the first wrong answer.
+Needs the conformance suite's models `simple` (INPUT0, INPUT1 INT32 [-1,16] → OUTPUT0 = sum, OUTPUT1 = difference) and
+`id_bytes` (INPUT0 → OUTPUT0). With `--tls` the addresses are the server's own doors, whose certificate is trusted as
+they show it. Prints one line for each transport, and fails on the first wrong answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
+import ssl
 import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +27,33 @@ import tritonclient.http.aio
 MODEL = "simple"
 FIRST = np.arange(16, dtype=np.int32).reshape(1, 16)
 SECOND = np.full((1, 16), 7, dtype=np.int32)
+TEXT = np.array(["é\0".encode(), b"", b"a"], dtype=object)
+PATIENCE_S = 60
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where to ask, and how each transport is told to use TLS."""
+
+    http: str
+    grpc: str
+    of_http: dict[str, Any] = field(default_factory=dict)
+    of_http_aio: dict[str, Any] = field(default_factory=dict)
+    of_grpc: dict[str, Any] = field(default_factory=dict)
+
+
+def tls_doors(http: str, grpc: str, folder: Path) -> Doors:
+    host, port = http.rsplit(":", 1)
+    certificate = folder / "server.pem"
+    certificate.write_text(ssl.get_server_certificate((host, int(port))))
+    context = ssl.create_default_context(cafile=str(certificate))
+    return Doors(
+        http=http,
+        grpc=grpc,
+        of_http={"ssl": True, "ssl_options": {"ca_certs": str(certificate)}},
+        of_http_aio={"ssl": True, "ssl_context": context},
+        of_grpc={"ssl": True, "root_certificates": str(certificate)},
+    )
 
 
 def inputs(module: Any) -> list[Any]:
@@ -32,9 +65,10 @@ def inputs(module: Any) -> list[Any]:
     return made
 
 
-def check(result: Any) -> None:
+def check(result: Any) -> int:
     np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), FIRST + SECOND)
     np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), FIRST - SECOND)
+    return 1
 
 
 def name_of(metadata: Any) -> Any:
@@ -51,42 +85,65 @@ def use_blocking(module: Any, client: Any) -> int:
     assert client.get_model_config(MODEL)
     assert client.get_model_repository_index()
     outputs = [module.InferRequestedOutput("OUTPUT1"), module.InferRequestedOutput("OUTPUT0")]
-    for _ in range(20):
-        check(client.infer(MODEL, inputs(module), outputs=outputs, request_id="one"))
-    check(client.infer(MODEL, inputs(module)))
+    right = sum(check(client.infer(MODEL, inputs(module), outputs=outputs, request_id="one")) for _ in range(20))
+    right += check(client.infer(MODEL, inputs(module), priority=1, timeout=60_000_000))
     assert client.get_inference_statistics(MODEL)
-    refusal = ""
-    try:
-        client.infer("nobody", inputs(module))
-    except Exception as error:  # noqa: BLE001  # each transport wraps it in its own class
-        refusal = str(error)
-    assert "unknown model" in refusal.lower(), refusal
-    return 21
+    use_refusals(module, client)
+    return right + use_text(module, client)
 
 
-def use_http(address: str) -> int:
-    with tritonclient.http.InferenceServerClient(address, concurrency=8) as client:
-        count = use_blocking(tritonclient.http, client)
+def use_text(module: Any, client: Any) -> int:
+    entry = module.InferInput("INPUT0", [3], "BYTES")
+    entry.set_data_from_numpy(TEXT)
+    np.testing.assert_array_equal(client.infer("id_bytes", [entry]).as_numpy("OUTPUT0"), TEXT)
+    return 1
+
+
+def use_refusals(module: Any, client: Any) -> None:
+    """Each transport wraps them in its own class, with the server's words and its status."""
+    for model, version in (("nobody", ""), (MODEL, "9")):
+        refusal: Any = None
+        try:
+            client.infer(model, inputs(module), model_version=version)
+        except tritonclient.utils.InferenceServerException as error:
+            refusal = error
+        assert refusal is not None, f"{model} {version} was answered"
+        assert "unknown model" in str(refusal).lower(), refusal
+        assert refusal.status() in {"404", "StatusCode.NOT_FOUND"}, refusal.status()
+
+
+def use_http(doors: Doors) -> int:
+    with tritonclient.http.InferenceServerClient(doors.http, concurrency=8, **doors.of_http) as client:
+        right = use_blocking(tritonclient.http, client)
         waiting = [client.async_infer(MODEL, inputs(tritonclient.http)) for _ in range(16)]
-        for one in waiting:
-            check(one.get_result())
-        zipped = client.infer(MODEL, inputs(tritonclient.http), request_compression_algorithm="gzip")
-        check(zipped)
-        return count + 17
+        right += sum(check(one.get_result()) for one in waiting)
+        for coding in ("gzip", "deflate"):
+            right += check(client.infer(MODEL, inputs(tritonclient.http), request_compression_algorithm=coding))
+        return right
 
 
-def use_grpc(address: str) -> int:
-    answers: list[Any] = []
-    with tritonclient.grpc.InferenceServerClient(address) as client:
-        count = use_blocking(tritonclient.grpc, client)
-        client.start_stream(lambda result, error: answers.append((result, error)))
-        for number in range(32):
-            client.async_stream_infer(MODEL, inputs(tritonclient.grpc), request_id=str(number))
-        client.stop_stream()
-    assert [result.get_response().id for result, error in answers if not error] == [str(n) for n in range(32)], answers
-    for result, _ in answers:
-        check(result)
-    return count + 32
+def use_grpc(doors: Doors) -> int:
+    with tritonclient.grpc.InferenceServerClient(doors.grpc, **doors.of_grpc) as client:
+        right = use_blocking(tritonclient.grpc, client)
+        right += check(client.infer(MODEL, inputs(tritonclient.grpc), compression_algorithm="gzip"))
+        right += check(client.infer(MODEL, inputs(tritonclient.grpc), client_timeout=PATIENCE_S))
+        return right + use_stream(client)
+
+
+def use_stream(client: Any) -> int:
+    """Answers come in order, a failure among them, and each request has its last answer marked."""
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for number in range(32):
+        given = inputs(tritonclient.grpc)[: 1 if number == 9 else 2]
+        client.async_stream_infer(MODEL, given, request_id=str(number), enable_empty_final_response=True)
+    found = [answers.get(timeout=PATIENCE_S) for _ in range(32)]
+    client.stop_stream()
+    assert [number for number, (_, error) in enumerate(found) if error] == [9], found
+    right = [result for result, error in found if not error]
+    assert [int(result.get_response().id) for result in right] == [number for number in range(32) if number != 9]
+    assert all(result.get_response().parameters["triton_final_response"].bool_param for result in right)
+    return sum(map(check, right))
 
 
 async def use_asyncio(module: Any, client: Any) -> int:
@@ -95,26 +152,26 @@ async def use_asyncio(module: Any, client: Any) -> int:
     assert await client.is_model_ready(MODEL)
     assert name_of(await client.get_model_metadata(MODEL)) == MODEL
     results = await asyncio.gather(*(client.infer(MODEL, inputs(module)) for _ in range(32)))
-    for result in results:
-        check(result)
-    return len(results)
+    return sum(map(check, results))
 
 
-async def use_http_aio(address: str) -> int:
-    async with tritonclient.http.aio.InferenceServerClient(address) as client:
+async def use_http_aio(doors: Doors) -> int:
+    async with tritonclient.http.aio.InferenceServerClient(doors.http, **doors.of_http_aio) as client:
         return await use_asyncio(tritonclient.http.aio, client)
 
 
-async def use_grpc_aio(address: str) -> int:
-    async with tritonclient.grpc.aio.InferenceServerClient(address) as client:
+async def use_grpc_aio(doors: Doors) -> int:
+    async with tritonclient.grpc.aio.InferenceServerClient(doors.grpc, **doors.of_grpc) as client:
         return await use_asyncio(tritonclient.grpc.aio, client)
 
 
-def main(http: str, grpc: str) -> None:
-    print(f"tritonclient.http: {use_http(http)} right answers")
-    print(f"tritonclient.http.aio: {asyncio.run(use_http_aio(http))} right answers")
-    print(f"tritonclient.grpc: {use_grpc(grpc)} right answers")
-    print(f"tritonclient.grpc.aio: {asyncio.run(use_grpc_aio(grpc))} right answers")
+def main(http: str, grpc: str, *options: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        doors = tls_doors(http, grpc, Path(folder)) if "--tls" in options else Doors(http=http, grpc=grpc)
+        print(f"tritonclient.http: {use_http(doors)} right answers")
+        print(f"tritonclient.http.aio: {asyncio.run(use_http_aio(doors))} right answers")
+        print(f"tritonclient.grpc: {use_grpc(doors)} right answers")
+        print(f"tritonclient.grpc.aio: {asyncio.run(use_grpc_aio(doors))} right answers")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from conformance.checks import (
@@ -162,7 +162,8 @@ def _negative_size(server: ServerUnderTest) -> None:
 @check("B17")
 def _size_text(server: ServerUnderTest) -> None:
     """A size that is no number."""
-    for size in ("64", 64.0, True, None, []):
+    sizes: tuple[Any, ...] = ("64", 64.0, True, None, [])
+    for size in sizes:
         refused(infer(server, "simple", simple_inputs(parameters={"binary_data_size": size})), 400)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Face = Mapping[str, tuple[int, Sequence[int | str]]]
 
-_TYPES = {
+_TYPES: dict[int, str] = {
     TensorProto.INT32: "TYPE_INT32",
     TensorProto.INT64: "TYPE_INT64",
     TensorProto.UINT64: "TYPE_UINT64",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from conformance.server_under_test import ServerUnderTest
 
-__all__ = ["ELSEWHERE", "TABLE", "counts", "outcome"]
+__all__ = ["ELSEWHERE", "PROXY_IS_DIFFERENT", "TABLE", "counts", "outcome"]
 
 SECTIONS = {
     "H": "health", "M": "models", "I": "inference", "Q": "parameters", "B": "binary", "C": "classification",
@@ -43,6 +43,11 @@ ELSEWHERE = {
     "X5": "text generation: not served yet",
     "X6": "text generation: not served yet",
     "X7": "metrics: their own listener, other names",
+}
+
+# Checks that the TLS door passes and the local proxy need not; each with why.
+PROXY_IS_DIFFERENT = {
+    "H8": "the root is the proxy's page for people, which says what was verified: tests/proxy/test_http_front.py",
 }
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from conformance.run import ELSEWHERE, TABLE, counts, outcome
+from conformance.run import ELSEWHERE, PROXY_IS_DIFFERENT, TABLE, counts, outcome
 from conformance.server_under_test import ServerUnderTest
 
 if TYPE_CHECKING:
@@ -23,6 +23,19 @@ _LISTED = {"H": 11, "M": 21, "I": 60, "Q": 11, "B": 41, "C": 4, "R": 23, "X": 9}
 @pytest.mark.parametrize("identifier", TABLE)
 def test_conforms(identifier: str, server: ServerUnderTest) -> None:
     TABLE[identifier].run(server)
+
+
+@pytest.mark.parametrize("identifier", [identifier for identifier in TABLE if identifier not in PROXY_IS_DIFFERENT])
+def test_conforms_through_the_proxy(identifier: str, through_proxy: ServerUnderTest) -> None:
+    TABLE[identifier].run(through_proxy)
+
+
+def test_what_the_proxy_is_excused_from_it_really_does_otherwise(
+    through_proxy: ServerUnderTest, tell: Callable[[str], None]
+) -> None:
+    for identifier in PROXY_IS_DIFFERENT:
+        assert outcome(TABLE[identifier], through_proxy), identifier
+    tell(f"{len(TABLE) - len(PROXY_IS_DIFFERENT)} of {len(TABLE)} checks run through the proxy")
 
 
 def test_every_listed_id_has_a_check_or_a_place_elsewhere(tell: Callable[[str], None]) -> None:

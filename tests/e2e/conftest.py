@@ -41,8 +41,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     """Starts servers that are empty and may be killed."""
     servers: list[RunningServer] = []
 
-    def start(port: int = 0) -> RunningServer:
-        servers.append(RunningServer(tmp_path_factory.mktemp("server") / "stderr.log", port=port))
+    def start(port: int = 0, options: tuple[str, ...] = ()) -> RunningServer:
+        servers.append(RunningServer(tmp_path_factory.mktemp("server") / "stderr.log", port=port, options=options))
         return servers[-1]
 
     try:

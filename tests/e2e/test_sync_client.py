@@ -118,7 +118,7 @@ def test_a_receipt_says_what_ran_for_whom_and_when(client: Client, tmp_path: Pat
     assert (receipt.model.name, receipt.model.version) == ("receipted", "1")
     assert receipt.model.digest == uploaded.digest
     assert receipt.model.engine.startswith("onnxruntime ")
-    assert receipt.model.precision == "as-uploaded"
+    assert receipt.model.precision == client.metadata("receipted").precision == "fp32"
     assert receipt.runtime_policy == keyset.runtime.digest
     assert receipt.padded
     assert before_ms <= receipt.start_ms <= receipt.end_ms <= int(time.time() * 1000)

@@ -160,6 +160,20 @@ def test_what_does_not_go_together_is_an_invalid_argument(message: Message) -> N
     assert refusal("ModelInfer", message).code is Code.INVALID_ARGUMENT
 
 
+def test_a_size_beside_raw_contents_is_taken_if_it_is_true() -> None:
+    """KServe's client says it in gRPC too."""
+
+    def sized(parameter: dict[str, Any]) -> Message:
+        entry = {"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": parameter}}
+        return infer_request(entry, raw_input_contents=[b"abcd"])
+
+    header, tail = opened(to_rest("ModelInfer", sized({"int64_param": 4})))
+    assert (header["inputs"][0]["parameters"], tail) == ({"binary_data_size": 4}, b"abcd")
+    wrong: dict[str, Any]
+    for wrong in ({"int64_param": 3}, {"string_param": "4"}):
+        assert refusal("ModelInfer", sized(wrong)).code is Code.INVALID_ARGUMENT
+
+
 def test_shared_memory_is_unimplemented() -> None:
     entry = {
         "name": "x",
@@ -415,7 +429,7 @@ def test_an_answer_of_another_form_is_the_servers_fault(rpc: str, body: bytes) -
         (499, "DEADLINE_EXCEEDED"),
         (500, "INTERNAL"),
         (501, "UNIMPLEMENTED"),
-        (502, "INTERNAL"),
+        (502, "UNAVAILABLE"),
         (503, "UNAVAILABLE"),
         (504, "DEADLINE_EXCEEDED"),
     ],

@@ -26,6 +26,7 @@ def metadata(**changes: Any) -> ModelMetadata:
         "outputs": (TensorSpec(name="y", datatype=Datatype.BYTES, shape=()),),
         "version": "2",
         "digest": DIGEST,
+        "precision": "fp32",
         "default_shape": None,
         **changes,
     }
@@ -58,6 +59,8 @@ def test_metadata_round_trips(specs: tuple[TensorSpec, ...], default_shape: tupl
         {"digest": "sha256:00"},
         {"digest": DIGEST + "\n"},
         {"digest": DIGEST.upper()},
+        {"precision": "int4"},
+        {"precision": None},
         {"default_shape": [-2]},
         {"default_shape": [1] * 17},
         {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-2]}]},

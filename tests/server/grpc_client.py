@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 20.0
 _STOP_S = 15
-_MAX_MESSAGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+MAX_MESSAGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class GrpcServer:
     @contextlib.contextmanager
     def channel(self) -> Iterator[Any]:
         credentials = grpc.ssl_channel_credentials(self.certificate())
-        with grpc.secure_channel(self.address, credentials, options=_MAX_MESSAGE) as channel:
+        with grpc.secure_channel(self.address, credentials, options=MAX_MESSAGE) as channel:
             yield channel
 
 

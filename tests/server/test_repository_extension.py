@@ -174,9 +174,9 @@ async def test_written_configurations_are_read_again(tmp_path: Path) -> None:
     async with serving(tmp_path) as service:
         await load(service, "id_fp32", config='{"max_batch_size": 8, "dynamic_batching": {}}')
         (model,) = service.store.models()
-        inputs, outputs = await service.pool.metadata(model, "public")
-        written = write_config(model, inputs, outputs, platform="onnxruntime_onnx")
+        face = await service.pool.metadata(model, "public")
+        written = write_config(model, face)
         written["instance_group"] = [{"count": 1}]
         found = read_config(json.dumps(written).encode(), name="m")
     assert (found.max_batch_size, found.queue, found.batching) == (8, config.queue, config.batching)
-    assert found.inputs == inputs
+    assert found.inputs == face.inputs

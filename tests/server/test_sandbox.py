@@ -406,3 +406,21 @@ def test_looks_at_arguments(architecture: Architecture, name: str, arguments: tu
 
 def test_every_call_with_conditions_has_cases() -> None:
     assert {name for name, _, _ in CASES} == set(seccomp_filter._CONDITIONAL)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("number", "words"), [(LANDLOCK_CREATE_RULESET, "Landlock"), (SECCOMP, "seccomp filters")])
+def test_a_server_that_could_not_close_its_models_does_not_start(number: int, words: str) -> None:
+    serve = (
+        "import sys; from blindai.cli.main import main; sys.argv[1:] = ['serve', '--simulation', '--port', '0']; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", "import ctypes, struct\n" + WITHOUT_CALL.replace("NUMBER", str(number)) + serve],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SOON_S,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "the kernel lacks what keeps a model's process closed" in ended.stderr
+    assert words in ended.stderr

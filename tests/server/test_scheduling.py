@@ -26,7 +26,6 @@ from blindai.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidInputError,
-    InvalidModelError,
     ModelNotReadyError,
     OverloadedError,
 )
@@ -177,22 +176,12 @@ async def test_unequal_requests_run_apart(store: ModelStore) -> None:
 async def test_a_batch_axis_is_held_to_its_limit(store: ModelStore) -> None:
     model = stored(store, add_model(), config=ServingConfig(max_batch_size=4, batching="on"))
     async with pool_of(store) as pool:
-        assert (await pool.metadata(model, "public"))[0][0].shape == (-1,)
+        assert (await pool.metadata(model, "public")).inputs[0].shape == (-1,)
         with pytest.raises(InvalidInputError, match="inference request batch-size must be <= 4"):
             await added(pool, model, *range(5))
         assert await added(pool, model, *range(4)) == [1, 2, 3, 4]
         await asyncio.gather(*(added(pool, model, 1, 2, 3) for _ in range(4)))
         assert max(pool.statistics(model).batches) <= 4
-
-
-async def test_a_model_without_a_batch_axis_cannot_be_served_in_batches(store: ModelStore) -> None:
-    model = stored(store, counting_model(), config=ServingConfig(max_batch_size=4))
-    async with pool_of(store) as pool:
-        with pytest.raises(InvalidModelError, match="max_batch_size"):
-            await pool.load(model, "public")
-        state, reason = pool.state(model)
-        assert state is ModelState.UNAVAILABLE
-        assert "max_batch_size" in reason
 
 
 async def test_a_full_queue_refuses_with_429_and_advice(store: ModelStore) -> None:

@@ -7,7 +7,7 @@ import mmap
 import os
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from blindai.oip.metadata import Precision
     from blindai.server.runner import Runner
 
 SOON_S = 20.0
@@ -89,11 +90,14 @@ class Impostor:
         self.answers.write_header(header)
         self.doorbell.send(protocol.DOORBELL.pack(kind, len(header), run_id))
 
-    async def loaded(self, output: protocol.SpecEntry = Y) -> None:
+    async def loaded(self, output: protocol.SpecEntry = Y, precision: Precision = "fp32") -> None:
         loading = asyncio.create_task(self.worker.load())
         await asyncio.sleep(0)
         loaded = protocol.Loaded(
-            inputs=(protocol.SpecEntry("x", "FP32", (-1,)),), outputs=(output,), rows_independent=False
+            inputs=(protocol.SpecEntry("x", "FP32", (-1,)),),
+            outputs=(output,),
+            rows_independent=False,
+            precision=precision,
         )
         self.say(protocol.LOADED, protocol.encode_header(loaded), 0)
         await loading
@@ -125,7 +129,9 @@ NONSENSE: dict[str, Callable[[Impostor], object]] = {
     "an unknown kind": lambda it: it.say(77, right(), 1),
     "a request": lambda it: it.say(protocol.RUN, right(), 1),
     "loaded again": lambda it: it.say(
-        protocol.LOADED, protocol.encode_header(protocol.Loaded(inputs=(), outputs=(), rows_independent=True)), 1
+        protocol.LOADED,
+        protocol.encode_header(protocol.Loaded(inputs=(), outputs=(), rows_independent=True, precision="fp32")),
+        1,
     ),
     "another run": lambda it: it.say(protocol.RESULT, right(), 2),
     "a header too long": lambda it: it.doorbell.send(protocol.DOORBELL.pack(protocol.RESULT, 2**32 - 1, 1)),
@@ -230,6 +236,16 @@ async def test_a_model_that_is_described_by_nonsense_is_not_ready(spec: protocol
     try:
         with pytest.raises(ModelNotReadyError):
             await impostor.loaded(spec)
+    finally:
+        await impostor.end()
+
+
+async def test_a_model_of_a_precision_that_there_is_not_is_not_ready() -> None:
+    impostor = Impostor()
+    unknown: Any = "int4"
+    try:
+        with pytest.raises(ModelNotReadyError):
+            await impostor.loaded(precision=unknown)
     finally:
         await impostor.end()
 

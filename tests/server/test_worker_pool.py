@@ -43,6 +43,7 @@ from blindai.server import worker_protocol as protocol
 from blindai.server.cpu_quota import available_cpus, parse_quota
 from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, queued_request
+from blindai.server.runner import ModelFace
 from blindai.server.runner_start import PoolOptions
 from blindai.server.statistics import ModelStatistics
 from blindai.server.worker_launch import WorkerLimits, launch_worker
@@ -87,9 +88,10 @@ def resident_bytes() -> int:
 async def test_runs_a_model_and_tells_its_inputs(store: ModelStore, pool: WorkerPool) -> None:
     model = stored(store, add_model())
     assert pool.process_ids == ()
-    assert await pool.metadata(model, "public") == (
-        (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1,)),),
-        (TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1,)),),
+    assert await pool.metadata(model, "public") == ModelFace(
+        inputs=(TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1,)),),
+        outputs=(TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1,)),),
+        precision="fp32",
     )
     assert await added(pool, model, 1, 2) == [2, 3]
     assert await added(pool, model) == []
@@ -138,7 +140,9 @@ async def test_a_bundle_with_external_weights_works(store: ModelStore, pool: Wor
         "m.onnx.data": bytes(8) + np.arange(4, dtype="<f4").tobytes(),
         "m.onnx": external_model("m.onnx.data", 4, 8),
     }
-    assert await added(pool, stored(store, data), 1) == [7]
+    model = stored(store, data)
+    assert await added(pool, model, 1) == [7]
+    assert (await pool.metadata(model, "public")).precision == "fp32"
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../../../../../../../etc/passwd", "passwd"])

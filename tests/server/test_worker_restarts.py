@@ -23,6 +23,7 @@ from server.model_parts import (
 
 from blindai.errors import BlindAIError, InvalidModelError, ModelNotReadyError, OverloadedError
 from blindai.server.backoff import Backoff
+from blindai.server.metrics import Metrics
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
 from blindai.server.runner_start import PoolOptions
@@ -199,3 +200,22 @@ async def test_a_process_that_does_not_break_its_run_off_is_killed(store: ModelS
             await until(lambda: process_id not in pool.process_ids and len(pool.process_ids) == 1)
             (output,) = await pool.infer(model, "public", count_to(2))
         assert output.data == 2
+
+
+async def test_restarts_waiting_requests_and_runs_are_counted(store: ModelStore) -> None:
+    metrics = Metrics()
+    model = stored(store, counting_model())
+    pool = WorkerPool(store, PoolOptions(), metrics=metrics)
+    try:
+        await pool.load(model, "public")
+        (process_id,) = pool.process_ids
+        running = [asyncio.create_task(pool.infer(model, "public", count_to(count))) for count in (FOREVER, 1, 2)]
+        await until_busy(process_id)
+        assert (pool.waiting, metrics.worker_restarts, metrics.batch_sizes.total) == (2, 0, 0)
+        os.kill(process_id, signal.SIGKILL)
+        async with asyncio.timeout(SOON_S):
+            await asyncio.wait(running)
+        assert (pool.waiting, metrics.worker_restarts) == (0, 1)
+        assert metrics.batch_sizes.counts[0] == metrics.batch_sizes.total == 2
+    finally:
+        await pool.close()

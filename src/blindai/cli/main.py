@@ -9,6 +9,7 @@ import typer
 
 import blindai
 from blindai.cli import access_verbs, client_verbs, proxy_verb, server_verbs, verify_verb
+from blindai.cli.bench import bench
 from blindai.cli.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
 from blindai.cli.optimize import optimize
 from blindai.cli.screen import error_members, file_error, print_error, print_json, use_any_encoding
@@ -35,6 +36,7 @@ app.command("delete")(client_verbs.delete)
 app.command("verify")(verify_verb.verify)
 app.command("proxy")(proxy_verb.proxy)
 app.command("optimize")(optimize)
+app.command("bench")(bench)
 app.add_typer(access_verbs.app, name="access")
 
 

@@ -98,12 +98,12 @@ class Server:
 
         policy = chosen_policy(self.policy, insecure_simulation=self.insecure_simulation)
         with Client(
-            self.url, policy=policy, service=self.service, level=self.require_level.value, token=self._credential()
+            self.url, policy=policy, service=self.service, level=self.require_level.value, token=self.credential()
         ) as client:
             warn_of_simulation(client.attestation.simulated)
             yield client
 
-    def _credential(self) -> str | None:
+    def credential(self) -> str | None:
         """The key from where it was put; one on the command line works, and is warned of."""
         if self.api_key and self.api_key_file:
             raise typer.BadParameter("choose one of --api-key and --api-key-file")

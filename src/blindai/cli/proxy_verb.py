@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from blindai.cli.options import Server, chosen_policy, client_verb
 from blindai.cli.screen import file_error, note, say, warn_of_simulation
-from blindai.errors import BlindAIError
+from blindai.errors import BlindAIError, UnauthenticatedError
 
 if TYPE_CHECKING:
     from blindai.client.attestation_view import Attestation
@@ -34,14 +37,31 @@ def proxy(
         policy=chosen_policy(server.policy, insecure_simulation=server.insecure_simulation),
         service=server.service,
         level=server.require_level.value,
+        credential=_credential(server),
     )
     http_address, grpc_address = parse_address(http), parse_address(grpc) if grpc else None
     try:
         asyncio.run(run_proxy(options, http=http_address, grpc=grpc_address, announce=_announce))
     except ModuleNotFoundError as error:
         raise BlindAIError(f"gRPC needs {error.name}", hint="pip install '.[grpc]', or --grpc ''") from None
+    except BlindAIError:  # some are OSErrors too
+        raise
     except OSError as error:
         raise BlindAIError(f"cannot listen: {file_error(error)}", hint="another --http or --grpc, or port 0") from None
+
+
+def _credential(server: Server) -> Callable[[], str] | None:
+    """The proxy's own; a file is read anew at each use, since a token in it may be renewed while the proxy runs."""
+    if (found := server.credential()) is None:
+        return None
+    return partial(_read, server.api_key_file) if server.api_key_file else lambda: found
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise UnauthenticatedError("the proxy cannot read its key file any more") from None
 
 
 def _announce(attestation: Attestation, http: str, grpc: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from blindai.cli.screen import file_error
+from blindai.cli.screen import file_error, note
 from blindai.errors import BlindAIError
 
 
@@ -30,13 +31,14 @@ def serve(
         bool | None, typer.Option("--require-sealed", help="close the pinned-TLS and gRPC doors")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options go before it")] = None,
-    check_config: Annotated[bool, typer.Option("--check-config", help="check the settings and stop")] = False,
+    check_config: Annotated[bool, typer.Option("--check-config", help="show what would be served, and stop")] = False,
 ) -> None:
     """Serve models; so far only from a simulated enclave."""
     try:
         from blindai.server.access_file import read_access_file
         from blindai.server.serve import serve as run
-        from blindai.server.settings import load_settings
+        from blindai.server.settings import in_effect, load_settings
+        from blindai.server.start_table import start_table
     except ModuleNotFoundError as error:
         raise BlindAIError(
             f"the server needs {error.name}", hint="in a clone of the project: pip install '.[server]'"
@@ -59,6 +61,7 @@ def serve(
     if settings.access is not None:
         read_access_file(Path(settings.access))
     if check_config:
+        note("\n".join(start_table(in_effect(settings, os.environ))))
         typer.echo("the settings are in order")
         return
     try:

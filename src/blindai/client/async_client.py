@@ -144,7 +144,7 @@ class AsyncClient:
         """One request of the Open Inference Protocol as it stands, sealed; the local proxy's way.
 
         Raises:
-            BlindAIError: no answer that verifies, or the server's own refusal (`InferenceError`, `ModelStoreError`).
+            BlindAIError: no answer that verifies; a refusal by the server itself is an answer.
         """
         return await self._run(send_raw(self._connection, request))
 

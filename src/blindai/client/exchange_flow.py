@@ -16,7 +16,9 @@ from blindai.client.transport import HttpRequest
 from blindai.errors import (
     ChannelError,
     ConnectionLostError,
+    InferenceError,
     InvalidReceiptError,
+    ModelStoreError,
     PeerKeyMismatchError,
     ReplayedMessageError,
     SealedMessageError,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from blindai.channel.sessions import ClientSession
     from blindai.client.attest_flow import Flow
     from blindai.client.connection import Connection
+    from blindai.errors import ServerError
 
 SEALED_PATH = "/v1/sealed"
 _CHANNEL_ERRORS: dict[str, type[ChannelError]] = {
@@ -49,6 +52,7 @@ class SealedRequest:
     Attributes:
         body: makes the body anew each time it is called, for the one repetition that a 421 allows.
         repeatable: inference may be repeated after a 421; management never is, silently.
+        on_refusal: sees the enclave's own, authenticated answer that becomes an error, before that is raised.
     """
 
     method: str
@@ -57,6 +61,7 @@ class SealedRequest:
     content_type: str = ""
     body: Callable[[], Iterable[Buffer]] = field(default=tuple, repr=False)
     repeatable: bool = True
+    on_refusal: Callable[[ServerError, Answer, AttestedKeyset], None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +230,12 @@ def _send(
     )
     _check_outer(response.status, keyset)
     answer = reader.finish(writer.digest)
-    _raise_sealed_error(answer, in_session=sealed.in_session)
+    try:
+        _raise_sealed_error(answer, in_session=sealed.in_session)
+    except (InferenceError, ModelStoreError) as error:
+        if request.on_refusal:
+            request.on_refusal(error, answer, keyset)
+        raise
     receipt = _check_receipt(answer, head, keyset, committed.digest())
     token = answer.trailer.receipt
     return answer, SealedResult(answer=answer, receipt=receipt, token=token, salt=head.salt, keyset=keyset)

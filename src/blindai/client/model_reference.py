@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from blindai.bundle import MODEL_NAME, MODEL_VERSION, TENANT_NAME
 from blindai.errors import InvalidInputError, InvalidReceiptError, ModelDigestMismatchError
-from blindai.receipts import AS_UPLOADED
 
 if TYPE_CHECKING:
     from blindai.channel.keyset import Keyset
@@ -92,7 +91,7 @@ def require_model(metadata: ModelMetadata, receipt: Receipt, keyset: Keyset) -> 
     """Whether a receipt names the model whose metadata the request was made from.
 
     Raises:
-        InvalidReceiptError: it names another one, or an engine that was not attested.
+        InvalidReceiptError: it names another one, another precision, or an engine that was not attested.
     """
     model = receipt.model
     if model is None:
@@ -100,8 +99,8 @@ def require_model(metadata: ModelMetadata, receipt: Receipt, keyset: Keyset) -> 
     if (model.name, model.version, model.digest) != (metadata.name, metadata.version, metadata.digest):
         raise InvalidReceiptError("the receipt names another model than the one that was asked")
     require_engine(model, keyset)
-    if model.precision != AS_UPLOADED:
-        raise InvalidReceiptError("the receipt names a precision that this client does not know")
+    if model.precision != metadata.precision:
+        raise InvalidReceiptError("the receipt names another precision than the model's metadata")
 
 
 def require_engine(model: ModelIdentity, keyset: Keyset) -> None:

@@ -1,6 +1,6 @@
 """What a server says of a model: its inputs and outputs (OIP v2 REST, model metadata), and which model exactly.
 
-`version`, `digest` and `default_shape` are ours beside the protocol's members.
+`version`, `digest`, `precision` and `default_shape` are ours beside the protocol's members.
 A client takes names, datatypes and shapes from here, so sizes are bounded before anything is computed with them.
 Leaves out: whether the digest is that of the model wished for (the client compares it).
 """
@@ -8,7 +8,7 @@ Leaves out: whether the digest is that of the model wished for (the client compa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ from blindai.oip.tensors import TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+Precision = Literal["fp32", "fp16", "bf16", "fp64", "int8-dynamic", "int8-static", "mixed"]
 _Pattern = Annotated[tuple[Annotated[int, Meta(ge=-1, le=MAX_AXIS)], ...], Meta(max_length=MAX_RANK)]
 
 
@@ -35,6 +36,7 @@ class ModelMetadata:
         outputs: what it answers.
         version: the one described here.
         digest: `sha256:<hex>`, of the model's manifest.
+        precision: of the model's numbers, by its graph; receipts name the same.
         default_shape: the shape that a flat list for the first input takes, if one was given at upload.
     """
 
@@ -45,6 +47,7 @@ class ModelMetadata:
     outputs: tuple[TensorSpec, ...]
     version: str
     digest: str
+    precision: Precision
     default_shape: tuple[int, ...] | None
 
 
@@ -62,6 +65,7 @@ class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
     outputs: list[_Spec]
     version: str
     digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+    precision: Precision
     default_shape: _Pattern | None
 
 
@@ -70,7 +74,7 @@ _decoder = msgspec.json.Decoder(_Metadata)
 
 
 def encode_metadata(metadata: ModelMetadata) -> bytes:
-    """As JSON; `version`, `digest` and `default_shape` are ours, the rest is the protocol's."""
+    """As JSON; `version`, `digest`, `precision` and `default_shape` are ours, the rest is the protocol's."""
     return _encoder.encode(
         _Metadata(
             name=metadata.name,
@@ -80,6 +84,7 @@ def encode_metadata(metadata: ModelMetadata) -> bytes:
             outputs=_write_specs(metadata.outputs),
             version=metadata.version,
             digest=metadata.digest,
+            precision=metadata.precision,
             default_shape=metadata.default_shape,
         )
     )
@@ -100,6 +105,7 @@ def decode_metadata(data: bytes | memoryview) -> ModelMetadata:
         outputs=_read_specs(message.outputs),
         version=message.version,
         digest=message.digest,
+        precision=message.precision,
         default_shape=message.default_shape,
     )
 

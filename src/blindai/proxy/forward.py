@@ -1,21 +1,30 @@
 """From a local request to a sealed one and back: whose connection it takes, and what its failure looks like.
 
 Each principal (whoever a local `Authorization` header names) has a connection of its own, and so a session of its own;
-a request without one takes the proxy's own credential. Leaves out: who listens (`http_front`, `grpc_front`).
+a request without one takes the proxy's own credential. An answer of the server is passed on as it came, failures too;
+what fails on the way is answered 502, and what fails because the server is not verified, 503.
+Leaves out: what crosses the seal (`messages`), and who listens (`http_front`, `grpc_front`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blindai.client.async_client import AsyncClient
-from blindai.client.exchange_flow import SealedRequest
-from blindai.errors import BlindAIError, InferenceError, ModelStoreError, RejectedEvidenceError
-from blindai.wire import compact_json
+from blindai.errors import (
+    BlindAIError,
+    EndorsementsUnavailableError,
+    InferenceError,
+    ModelStoreError,
+    RejectedEvidenceError,
+    WrongOperatorError,
+    WrongServiceError,
+)
+from blindai.proxy.messages import LocalAnswer, LocalRequest, credential_of, refusal, sealed_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,16 +32,10 @@ if TYPE_CHECKING:
     from blindai.attestation.policy import Policy
     from blindai.client.attestation_view import Attestation
 
-MAX_PRINCIPALS = 256
-_RETRY = frozenset({429, 503})
-# What may run twice without harm, should the server have forgotten our keys: everything but management.
-_REPEATABLE = re.compile(
-    r"/v2(/models(/[^/]+(/versions/[^/]+)?(/(infer|ready|config|stats))?|/stats)?|/repository/index)?/?"
-)
-_PASSED_ON = frozenset(
-    {"content-encoding", "accept", "accept-encoding", "if-match", "inference-header-content-length", "retry-after"}
-)
-_BEARER = "Bearer "
+MAX_IDLE_PRINCIPALS = 256
+READY_PATH = "/v2/health/ready"
+_UNVERIFIED = (RejectedEvidenceError, EndorsementsUnavailableError, WrongServiceError, WrongOperatorError)
+_LOG = logging.getLogger("blindai.proxy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +54,12 @@ class ProxyOptions:
     credential: Callable[[], str] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalRequest:
-    """One request of a local program; `path` percent-encoded, header names in lower case."""
+@dataclass(slots=True, kw_only=True)
+class _Principal:
+    """One principal's connection, and how many of its requests are under way."""
 
-    method: str
-    path: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    body: bytes = field(repr=False)
-    authorization: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalAnswer:
-    """What it gets back."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    body: bytes = field(repr=False)
+    client: AsyncClient
+    running: int = 0
 
 
 class Forwarder:
@@ -76,7 +67,7 @@ class Forwarder:
 
     def __init__(self, options: ProxyOptions) -> None:
         self._options = options
-        self._clients: OrderedDict[str, AsyncClient] = OrderedDict()  # by Authorization, the idlest first
+        self._principals: OrderedDict[str | None, _Principal] = OrderedDict()  # by credential, the idlest first
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -85,60 +76,70 @@ class Forwarder:
         return self._options.url
 
     async def verify(self) -> Attestation:
-        """What the server proves now; attests it if no living keys are held.
+        """What the server proves; attests it if no living keys are held.
 
         Raises:
             RejectedEvidenceError: it is not what the policy accepts.
             ChannelError: it cannot be reached, or is another service.
         """
-        client = await self._client(None).connect()
+        client = self._principal(None).client
+        await client.connect()
         return client.attestation
+
+    async def ready(self) -> LocalAnswer:
+        """Whether the server is verified, and says that it is ready."""
+        return await self.forward(LocalRequest(method="GET", path=READY_PATH))
 
     async def forward(self, request: LocalRequest) -> LocalAnswer:
         """Answer one request; a failure is an answer too."""
         try:
             return await self._forward(request)
-        except (InferenceError, ModelStoreError) as error:
-            return refusal(error.status, error)
-        except RejectedEvidenceError as error:
-            return refusal(503, error, prefix="the server is not verified, so nothing was sent: ")
+        except (InferenceError, ModelStoreError) as error:  # ours: the server's own come as answers
+            return refusal(error, status=error.status)
+        except _UNVERIFIED as error:
+            _LOG.warning("the server is not verified: %s", error)
+            return refusal(error, status=503, prefix="the server is not verified, so nothing was sent: ")
         except BlindAIError as error:
-            return refusal(502, error)
+            return refusal(error, status=502)
 
     async def close(self) -> None:
         """Forget every key, session and credential."""
-        clients, self._clients = tuple(self._clients.values()), OrderedDict()
-        await asyncio.gather(*(client.close() for client in clients), *self._closing)
+        principals, self._principals = tuple(self._principals.values()), OrderedDict()
+        await asyncio.gather(*(principal.client.close() for principal in principals), *self._closing)
 
     async def _forward(self, request: LocalRequest) -> LocalAnswer:
-        content_type = next((value for name, value in request.headers if name == "content-type"), "")
-        answer = await self._client(request.authorization).send_raw(
-            SealedRequest(
-                method=request.method,
-                path=request.path,
-                headers=tuple((name, value) for name, value in request.headers if name in _PASSED_ON),
-                content_type=content_type,
-                body=lambda: (request.body,),
-                repeatable=_REPEATABLE.fullmatch(request.path) is not None,
-            )
+        sealed, principal = sealed_request(request), self._principal(credential_of(request))
+        principal.running += 1
+        try:
+            answer = await principal.client.send_raw(sealed)
+        finally:
+            principal.running -= 1
+        receipt = (("blindai-receipt", answer.receipt),) if answer.receipt else ()
+        return LocalAnswer(
+            status=answer.status,
+            headers=(*answer.headers, ("blindai-level", answer.level), *receipt),
+            body=answer.body,
         )
-        ours = (("blindai-level", answer.level), ("blindai-receipt", answer.receipt))
-        return LocalAnswer(status=answer.status, headers=(*answer.headers, *ours), body=answer.body)
 
-    def _client(self, authorization: str | None) -> AsyncClient:
-        """The principal's own connection; the idlest of too many goes."""
-        key = authorization or ""
-        if key not in self._clients:
-            self._clients[key] = self._open(authorization)
-            if len(self._clients) > MAX_PRINCIPALS:
-                _, idlest = self._clients.popitem(last=False)
-                closing = asyncio.create_task(idlest.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-        self._clients.move_to_end(key)
-        return self._clients[key]
+    def _principal(self, credential: str | None) -> _Principal:
+        """The principal's own connection; of too many, the idlest goes."""
+        found = self._principals.get(credential)
+        if found is None:
+            found = self._principals[credential] = _Principal(client=self._open(credential))
+            self._close_idlest()
+        self._principals.move_to_end(credential)
+        return found
 
-    def _open(self, authorization: str | None) -> AsyncClient:
+    def _close_idlest(self) -> None:
+        if len(self._principals) <= MAX_IDLE_PRINCIPALS:
+            return
+        idle = [key for key, principal in self._principals.items() if key is not None and not principal.running][:-1]
+        for credential in idle[:1]:
+            closing = asyncio.create_task(self._principals.pop(credential).client.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    def _open(self, credential: str | None) -> AsyncClient:
         options = self._options
         return AsyncClient(
             options.url,
@@ -146,16 +147,5 @@ class Forwarder:
             service=options.service,
             level=options.level,
             timeout_s=options.timeout_s,
-            token=authorization.removeprefix(_BEARER) if authorization else options.credential,
+            token=options.credential if credential is None else credential,
         )
-
-
-def refusal(status: int, error: BlindAIError, *, prefix: str = "") -> LocalAnswer:
-    """A failure in the protocol's form, with our code and hint beside it."""
-    members = {
-        "error": f"{prefix}{error}" if str(error) else prefix or error.code,
-        "code": error.code,
-        "hint": error.hint,
-    }
-    headers = (("content-type", "application/json"), *((("retry-after", "1"),) if status in _RETRY else ()))
-    return LocalAnswer(status=status, headers=headers, body=compact_json(members))

@@ -6,24 +6,30 @@ come from another site are refused. Leaves out: what is done with a request (`fo
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from blindai.errors import BlindAIError, ForbiddenError, InvalidInputError
-from blindai.proxy.forward import LocalRequest, refusal
+from blindai.errors import BlindAIError, ForbiddenError, InferenceError, InternalError, TooLargeError
+from blindai.proxy.messages import LocalRequest, refusal
 from blindai.proxy.page import status_page
-from blindai.wire import Json, compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from blindai.proxy.forward import Forwarder, LocalAnswer
+    from blindai.proxy.forward import Forwarder
+    from blindai.proxy.messages import LocalAnswer
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 1 << 30
+LIVE_PATH = "/v2/health/live"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
+_UNAUTHENTICATED = 401
+_LOG = logging.getLogger("blindai.proxy")
 
 
 def make_application(forwarder: Forwarder, *, host: str) -> web.Application:
@@ -31,21 +37,28 @@ def make_application(forwarder: Forwarder, *, host: str) -> web.Application:
     names = _LOOPBACK | {host}
 
     @web.middleware
-    async def guard(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             _require_local(request, names)
-        except ForbiddenError as error:
-            return _response(refusal(error.status, error))
-        return await handler(request)
+            return await handler(request)
+        except InferenceError as error:
+            return _response(refusal(error, status=error.status))
+        except Exception as error:  # noqa: BLE001  # a traceback can hold values
+            _LOG.error("a request failed: %s", type(error).__name__)
+            failed = InternalError("the proxy failed on this request")
+            return _response(refusal(failed, status=failed.status))
 
     application = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
-    application.router.add_get("/", lambda _: _page(forwarder))
-    application.router.add_get("/v2/health/live", lambda _: _live())
-    application.router.add_get("/v2/health/ready", lambda _: _ready(forwarder))
-    application.router.add_route("*", "/{path:.*}", lambda request: _forward(forwarder, request))
+    application.on_response_prepare.append(_without_banner)
+    application.router.add_get("/", partial(_page, forwarder))
+    application.router.add_get(LIVE_PATH, _live)
+    application.router.add_route("*", "/{path:.*}", partial(_forward, forwarder))
     return application
+
+
+async def _without_banner(_request: web.Request, response: web.StreamResponse) -> None:
+    """The server behind shows none either."""
+    response.headers.popall("Server", None)
 
 
 def _require_local(request: web.Request, names: frozenset[str]) -> None:
@@ -54,33 +67,44 @@ def _require_local(request: web.Request, names: frozenset[str]) -> None:
     Raises:
         ForbiddenError: another host is named, or another site asks.
     """
-    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-    origin = request.headers.get("Origin")
-    if host not in names or (origin is not None and urlsplit(origin).hostname not in names):
-        raise ForbiddenError("this proxy answers programs of this machine only", hint=f"ask for {sorted(_LOOPBACK)[1]}")
+    hosts, origins = request.headers.getall("Host", []), request.headers.getall("Origin", [])
+    is_local = all(_host_of(f"//{host}") in names for host in hosts)  # HTTP/1.0 has none, and browsers have one
+    is_own = all(_host_of(origin) in names for origin in origins)
+    if not is_local or not is_own or request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise ForbiddenError("this proxy answers programs of this machine only", hint="ask for 127.0.0.1 or localhost")
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _forward(forwarder: Forwarder, request: web.Request) -> web.Response:
-    if request.method not in _METHODS:
-        return web.Response(status=405, headers={"Allow": ", ".join(sorted(_METHODS))})
     try:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        error = InvalidInputError(f"a request body has at most {MAX_BODY_BYTES} bytes here")
-        return _response(refusal(413, error))
+        raise TooLargeError(f"a request body has at most {MAX_BODY_BYTES} bytes here") from None
     answer = await forwarder.forward(
         LocalRequest(
-            method="GET" if request.method == "HEAD" else request.method,
-            path=request.raw_path,
+            method=request.method,
+            path=_path_of(request.raw_path),
             headers=tuple((name.lower(), value) for name, value in request.headers.items()),
             body=body,
-            authorization=request.headers.get("Authorization"),
         )
     )
     return _response(answer)
 
 
-async def _page(forwarder: Forwarder) -> web.Response:
+def _path_of(target: str) -> str:
+    """As the server's doors take it: percent-encoded as it came, the query left out; clients add none that mean any."""
+    if not target.startswith("/"):  # RFC 9112 §3.2.2, the form that is meant for proxies
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    return target.partition("?")[0]
+
+
+async def _page(forwarder: Forwarder, _request: web.Request) -> web.Response:
     """What was verified, for people."""
     try:
         page, status = status_page(forwarder.server, await forwarder.verify()), 200
@@ -89,21 +113,13 @@ async def _page(forwarder: Forwarder) -> web.Response:
     return web.Response(status=status, text=page, content_type="text/html", headers={"Cache-Control": "no-store"})
 
 
-async def _live() -> web.Response:
+async def _live(_request: web.Request) -> web.Response:
     """Of the proxy itself."""
     return web.Response(body=b'{"live":true}', content_type="application/json")
 
 
-async def _ready(forwarder: Forwarder) -> web.Response:
-    """Whether the server is verified, and ready itself."""
-    try:
-        await forwarder.verify()
-    except BlindAIError as error:
-        members: dict[str, Json] = {"ready": False, "error": f"the server is not verified: {error}"}
-        return web.Response(status=503, body=compact_json(members), content_type="application/json")
-    request = LocalRequest(method="GET", path="/v2/health/ready", headers=(), body=b"")
-    return _response(await forwarder.forward(request))
-
-
 def _response(answer: LocalAnswer) -> web.Response:
-    return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
+    headers = {"cache-control": "no-store", **dict(answer.headers)}
+    if answer.status == _UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"  # RFC 9110 §15.5.2
+    return web.Response(status=answer.status, headers=headers, body=answer.body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import signal
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blindai.client.attestation_view import Attestation
+    from blindai.proxy.grpc_front import GrpcFront
 
 STOP_S = 10.0
 _MAX_PORT = 65535
@@ -42,7 +44,7 @@ def parse_address(text: str) -> Address:
         InvalidInputError: no such form, or an address that other machines reach: what comes in is not protected.
     """
     host, colon, port = text.rpartition(":")
-    host = host.strip("[]")
+    host = "127.0.0.1" if host == "localhost" else host.strip("[]")  # one address, so that port 0 is one port
     if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
         raise InvalidInputError(f"{text!r} is not host:port", hint="for example 127.0.0.1:8000")
     if not _is_loopback(host):
@@ -55,7 +57,7 @@ def parse_address(text: str) -> Address:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -88,26 +90,31 @@ async def run_proxy(
         auto_decompress=False,  # the server inflates, within its bounds
         shutdown_timeout=STOP_S,
     )
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = None
+    front: GrpcFront | None = None
     try:
         attestation = await forwarder.verify()
+        stop = _stop_event()
         await runner.setup()
-        site = web.TCPSite(runner, http.host, http.port)
-        await site.start()
-        port = runner.addresses[0][1]
-        grpc_address = ""
+        await web.TCPSite(runner, http.host, http.port).start()
         if grpc is not None:
             from blindai.proxy.grpc_front import start_grpc  # noqa: PLC0415  # an extra: HTTP works without it
 
-            server, grpc_port = await start_grpc(forwarder, str(grpc))
-            grpc_address = str(Address(host=grpc.host, port=grpc_port))
-        announce(attestation, str(Address(host=http.host, port=port)), grpc_address)
+            front = await start_grpc(forwarder, str(grpc))
+        announce(
+            attestation,
+            str(Address(host=http.host, port=runner.addresses[0][1])),
+            str(Address(host=grpc.host, port=front.port)) if grpc and front else "",
+        )
         await stop.wait()
     finally:
-        if server is not None:
-            await server.stop(STOP_S)
-        await runner.cleanup()
+        await asyncio.gather(runner.cleanup(), *((front.stop(STOP_S),) if front else ()))
         await forwarder.close()
+
+
+def _stop_event() -> asyncio.Event:
+    """Set by the first signal to stop; until it exists, signals end the process, which has nothing to clean up."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: there Ctrl-C is a KeyboardInterrupt
+            loop.add_signal_handler(number, stop.set)
+    return stop

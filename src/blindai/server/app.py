@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blindai.channel.exchange import MEDIA_TYPE
@@ -21,6 +21,8 @@ from blindai.server.http_request import JSON, NO_STORE
 from blindai.server.log import LOG
 from blindai.server.readiness import LIVE_PATH, READY_PATH, Readiness
 from blindai.server.sealed_door import OuterError, SealedDoor
+from blindai.server.start_check import check_start_models
+from blindai.server.triton_repository import StartModels
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,6 +45,16 @@ class App:
     sealed: SealedDoor
     tls: TlsDoor
     readiness: Readiness
+    start: StartModels = field(default_factory=StartModels)
+
+    async def prepare(self) -> None:
+        """Load the models of the repository, before anything but health is answered.
+
+        Raises:
+            InvalidSettingsError: what is wrong with the repository.
+        """
+        with self.readiness.not_ready():
+            await check_start_models(self.start, self.sealed.service)
 
     async def handle(self, request: HttpRequest) -> None:
         """Answer one request.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blindai.errors import InvalidInputError, InvalidModelError
+from blindai.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from blindai.oip.tensors import Tensor
@@ -41,18 +41,10 @@ class BatchingRule:
         self._refill_rows = 0
 
     def decide(self, runner: Runner) -> None:
-        """Once the model is known: whether its requests may be joined.
-
-        Raises:
-            InvalidModelError: it is to be served in batches, and its first axes are fixed.
-        """
-        specs = (*runner.inputs, *runner.outputs)
-        is_open = bool(runner.inputs) and all(spec.shape[:1] == (_FIRST_AXIS_OPEN,) for spec in specs)
-        if self._config.max_batch_size and not is_open:
-            raise InvalidModelError(
-                "max_batch_size is set, and the first axis of an input or output is not open",
-                hint="Export the model with a dynamic first axis, or set max_batch_size to 0.",
-            )
+        """Once the model is known: whether its requests may be joined; never if an axis of theirs is fixed."""
+        face = runner.face
+        specs = (*face.inputs, *face.outputs)
+        is_open = bool(face.inputs) and all(spec.shape[:1] == (_FIRST_AXIS_OPEN,) for spec in specs)
         self.may_join = self.may_join and is_open and (self._config.batching == "on" or runner.rows_independent)
 
     def forbid(self) -> None:

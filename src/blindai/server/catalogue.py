@@ -43,6 +43,7 @@ class StoredModel:
         sequence: grows with every upload; the highest is the model uploaded last. 0 until it is registered.
         config: how it is served.
         tenant: whose it is.
+        came_with_server: it is of the operator's repository, and nobody may change it while the server runs.
     """
 
     name: str
@@ -53,6 +54,7 @@ class StoredModel:
     sequence: int = 0
     config: ServingConfig = field(default_factory=ServingConfig)
     tenant: str = OPEN_TENANT
+    came_with_server: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +101,19 @@ class Catalogue:
         self._limits = limits
         self._quota_of = quota_of
         self._records: dict[tuple[str, str, str], Record] = {}  # by tenant, name and version
+        self._listed: dict[str, tuple[StoredModel, ...]] = {}  # what `models` answered; each request asks twice
         self._places: set[Place] = set()
         self._sequence = 0
 
     def models(self, tenant: str) -> tuple[StoredModel, ...]:
         """A tenant's registered models, the one uploaded last at the end."""
-        own = (record.model for record in self._records.values() if record.model.tenant == tenant)
-        return tuple(sorted(own, key=lambda model: model.sequence))
+        listed = self._listed.get(tenant)
+        if listed is None:
+            own = (record.model for record in self._records.values() if record.model.tenant == tenant)
+            listed = tuple(sorted(own, key=lambda model: model.sequence))
+            if listed:  # else names that nobody has would fill it
+                self._listed[tenant] = listed
+        return listed
 
     def matching(self, reference: str, version: str | None, tenant: str) -> tuple[StoredModel, ...]:
         """What `reference` means in a tenant, the model uploaded last at the end; never empty.
@@ -186,9 +194,14 @@ class Catalogue:
         self._sequence += 1
         version = known.model.version if known else wished or self._next_version(tenant, name)
         model = replace(candidate.model, version=version, sequence=self._sequence)
+        self._listed.pop(tenant, None)
         self._records[tenant, name, version] = Record(model=model, file_ids=(known or candidate).file_ids)
         self.end(place)
         return model, candidate.file_ids if known else ()
+
+    def add(self, record: Record) -> StoredModel:
+        """Register a model that was never on its way in, since it has no files."""
+        return self.register(Place(size=0, tenant=record.model.tenant, candidate=record))[0]
 
     def reconfigure(self, model: StoredModel, config: ServingConfig) -> StoredModel:
         """Serve a registered model otherwise; its files, version and place in the order stay.
@@ -200,16 +213,20 @@ class Catalogue:
         if record is None or record.model.digest != model.digest:
             raise not_found()
         changed = replace(record.model, config=config)
+        self._listed.pop(model.tenant, None)
         self._records[model.tenant, model.name, model.version] = replace(record, model=changed)
         return changed
 
     def remove(self, models: tuple[StoredModel, ...]) -> list[Record]:
         """Forget models; what is answered says which files were theirs."""
+        for model in models:
+            self._listed.pop(model.tenant, None)
         return [self._records.pop((model.tenant, model.name, model.version)) for model in models]
 
     def clear(self) -> None:
         """Forget every model, and every upload under way."""
         self._records.clear()
+        self._listed.clear()
         self._places.clear()
 
     def _held(self) -> Iterator[Record]:

@@ -20,10 +20,13 @@ from blindai.errors import InternalError, InvalidInputError, InvalidModelError
 from blindai.model_guard import check_model
 from blindai.oip.datatypes import MAX_RANK
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
+from blindai.server.precision import precision_of
 from blindai.server.row_independence import judge_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from blindai.oip.metadata import Precision
 
 _FATAL = 4  # ONNX Runtime's log severity: everything below may quote names, shapes and values
 _DATATYPES = {
@@ -74,6 +77,7 @@ class Engine:
         inputs: what `run` expects, known after `load`.
         outputs: what it answers.
         rows_independent: whether requests may be joined along their first axis without changing an answer.
+        precision: of its numbers, by its graph.
     """
 
     def __init__(self, session: SessionOptions | None = None, *, threads: int = 1) -> None:
@@ -82,6 +86,7 @@ class Engine:
         self._session: Any = None
         self._run: Any = None
         self.rows_independent = False
+        self.precision: Precision = "mixed"
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
 
@@ -100,6 +105,7 @@ class Engine:
         model = bytes(files[model_path])
         graph = check_model(model, {path: len(data) for path, data in external.items()})
         self.rows_independent = rows_wanted and judge_rows(graph).independent
+        self.precision = precision_of(graph)
         self._session = self._create_session(model, external)
         self._run = self._session._sess.run  # noqa: SLF001  # `run` checks again what `check_inputs` has checked
         self.inputs = _specs(self._session.get_inputs())

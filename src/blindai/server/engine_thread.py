@@ -20,10 +20,10 @@ from blindai.errors import BlindAIError, InternalError, ModelNotReadyError, TooL
 from blindai.oip.tensors import Tensor
 from blindai.server.engine import Engine, RunSwitch
 from blindai.server.request_queue import Outcome
+from blindai.server.runner import NO_FACE, ModelFace
 from blindai.server.statistics import RunTimes
 
 if TYPE_CHECKING:
-    from blindai.oip.tensors import TensorSpec
     from blindai.server.model_store import ModelStore, StoredModel
     from blindai.server.request_queue import Batch
     from blindai.server.runner import Ended, Finished
@@ -42,8 +42,7 @@ class EngineThread:
     """
 
     def __init__(self, limits: WorkerLimits, *, on_finished: Finished, on_ended: Ended) -> None:
-        self.inputs: tuple[TensorSpec, ...] = ()
-        self.outputs: tuple[TensorSpec, ...] = ()
+        self.face = NO_FACE
         self.rows_independent = False
         self.process_id: int | None = None
         self.max_batch_bytes = limits.max_request_bytes
@@ -64,7 +63,7 @@ class EngineThread:
             InvalidModelError: the model cannot be run.
         """
         self._engine = engine = await asyncio.to_thread(self._load, store, model)
-        self.inputs, self.outputs = engine.inputs, engine.outputs
+        self.face = ModelFace(inputs=engine.inputs, outputs=engine.outputs, precision=engine.precision)
         self.rows_independent = engine.rows_independent
         threading.Thread(target=self._serve, args=(engine,), daemon=True).start()
 

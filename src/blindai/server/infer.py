@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import re
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blindai.errors import InvalidInputError, ModelChangedError, TooLargeError
+from blindai.errors import BlindAIError, InvalidInputError, ModelChangedError, TooLargeError
 from blindai.oip.answers import OutputForm, encode_infer_response
 from blindai.oip.classification import classify
 from blindai.oip.datatypes import Datatype
@@ -21,17 +23,19 @@ from blindai.oip.raw_request import raw_request
 from blindai.oip.rest import HEADER_LENGTH, InferRequest, InferResponse, decode_infer_request
 from blindai.receipts import ModelIdentity
 from blindai.server.calls import JSON, Call, Reply
-from blindai.server.model_fit import check_inputs, check_outputs
+from blindai.server.ensemble import run_model
 from blindai.server.model_lookup import find_model
-from blindai.server.model_metadata import model_specs
+from blindai.server.model_metadata import model_face
 from blindai.server.run_wish import run_wish
 
 if TYPE_CHECKING:
+    from blindai.oip.metadata import Precision
     from blindai.oip.tensors import Tensor
     from blindai.server.budget import Share
     from blindai.server.catalogue import StoredModel
     from blindai.server.dispatch import Service
     from blindai.server.routes import Target
+    from blindai.server.runner import ModelFace
 
 _QUICK_BODY_BYTES = 1024 * 1024
 _QUICK_HEADER_BYTES = 16 * 1024
@@ -56,23 +60,36 @@ async def infer(service: Service, call: Call, target: Target) -> Reply:
     call.let_leave_cancel()
     model = find_model(service, call.principal, target)
     with service.runs.run(call.principal.tenant), service.bodies.share() as share:
-        return await _infer(service, call, model, share)
+        begun_ns = time.monotonic_ns()
+        try:
+            request, face = await _read(service, call, model, share)
+        except BlindAIError:
+            service.pool.statistics(model).fail.add(time.monotonic_ns() - begun_ns)
+            raise
+        outputs = await run_model(
+            model,
+            call.principal.share,
+            request.inputs,
+            request.outputs,
+            face=face,
+            models=service.models_of(call.principal),
+            pool=service.pool,
+            wish=run_wish(call, request.parameters),
+        )
+        reply = await _reply(model, request, outputs, share)
+        return replace(reply, model=identity(model, face.precision))
 
 
-async def _infer(service: Service, call: Call, model: StoredModel, share: Share) -> Reply:
+async def _read(service: Service, call: Call, model: StoredModel, share: Share) -> tuple[InferRequest, ModelFace]:
+    """The request, whole, and what it is held against."""
     _require_same_model(call, model)
     header_length = _header_length(call)
     body = await call.read_body(service.settings.max_body_bytes, share)
     request = await _decode(body, header_length, share) if header_length != 0 else None
-    inputs, outputs = await model_specs(service, call.principal, model)
+    face = await model_face(service, call.principal, model)
     if request is None:
-        request = raw_request(body, inputs, model=model.name, batched=bool(model.config.max_batch_size))
-    check_inputs(model, request.inputs, inputs)
-    if request.outputs:
-        check_outputs(model, request.outputs, outputs)
-    wish = run_wish(call, request.parameters)
-    found = await service.pool.infer(model, call.principal.share, request.inputs, request.outputs, wish=wish)
-    return await _reply(model, request, found, share)
+        request = raw_request(body, face.inputs, model=model.name, batched=bool(model.config.max_batch_size))
+    return request, face
 
 
 async def _decode(body: memoryview, header_length: int | None, share: Share) -> InferRequest:
@@ -112,11 +129,10 @@ async def _reply(model: StoredModel, request: InferRequest, outputs: tuple[Tenso
             share.take(_JSON_ELEMENT_BYTES * elements)
         buffers, header_length = await asyncio.to_thread(encode_infer_response, response, forms)
     if header_length is None:
-        return Reply(headers=JSON, body=tuple(buffers), model=identity(model))
+        return Reply(headers=JSON, body=tuple(buffers))
     return Reply(
         headers=(("content-type", "application/octet-stream"), (HEADER_LENGTH, str(header_length))),
         body=tuple(buffers),
-        model=identity(model),
     )
 
 
@@ -127,10 +143,10 @@ def _classified(model: StoredModel, tensor: Tensor, form: OutputForm) -> Tensor:
     return classify(tensor, form.classes, batched=bool(model.config.max_batch_size), labels=labels)
 
 
-def identity(model: StoredModel) -> ModelIdentity:
+def identity(model: StoredModel, precision: Precision) -> ModelIdentity:
     """What a receipt says of a model."""
     return ModelIdentity(
-        name=model.name, version=model.version, digest=model.digest, engine=ENGINE, precision="as-uploaded"
+        name=model.name, version=model.version, digest=model.digest, engine=ENGINE, precision=precision
     )
 
 

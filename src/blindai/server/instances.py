@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from blindai.server.catalogue import StoredModel
+    from blindai.server.metrics import Metrics
     from blindai.server.request_queue import Batch, Outcome
     from blindai.server.runner import Runner
 
@@ -40,6 +41,7 @@ class Instances:
         start_runner: starts and loads one; it is given this object.
         on_outcome: told how each start ended.
         on_idle: told when nobody has used it for `idle_s`.
+        metrics: where batches and restarts are counted.
 
     Attributes:
         model: as given.
@@ -58,15 +60,17 @@ class Instances:
         start_runner: Callable[[Instances], Awaitable[Runner]],
         on_outcome: Callable[[Instances, BlindAIError | None], None],
         on_idle: Callable[[Instances], None],
+        metrics: Metrics,
     ) -> None:
         self.model = model
-        self.scheduler = Scheduler(model.config, batching=batching, run_timeout_s=run_timeout_s)
+        self.scheduler = Scheduler(model.config, batching=batching, run_timeout_s=run_timeout_s, metrics=metrics)
         self.names: set[tuple[str, str, str, str]] = set()
         self.process_count = 0
         self._idle_s = idle_s
         self._start_runner = start_runner
         self._on_outcome = on_outcome
         self._on_idle = on_idle
+        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._runners: list[Runner] = []
         self._backoff = Backoff()
@@ -165,6 +169,7 @@ class Instances:
             return
         wait_s = self._backoff.wait_s(self._loop.time())
         if wait_s == 0:
+            self._metrics.worker_restarts += 1
             self.ensure_started()
             return
         self._retry = self._loop.call_later(wait_s + 0.001, self._start_again)

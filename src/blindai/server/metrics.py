@@ -112,7 +112,7 @@ class Metrics:
         yield _counter("blindai_failures", "Failed requests by cause.", "code", self.failures)
         yield _counter("blindai_attestations", "Attestations handed out by kind.", "kind", self.attestations)
         yield _histogram("blindai_request_seconds", "From a request's head to its answer.", self.durations)
-        yield _histogram("blindai_batch_size", "Requests that ran together.", self.batch_sizes)
+        yield _histogram("blindai_batch_size", "Requests that ran together and were answered.", self.batch_sizes)
         restarts = "Models' processes started again after they had died."
         yield CounterMetricFamily("blindai_worker_restarts", restarts, value=self.worker_restarts)
         for name, read in self._sources.items():

@@ -33,6 +33,25 @@ class QueuePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleStep:
+    """One model that an ensemble runs.
+
+    Attributes:
+        model: its name.
+        version: the very version; never "the latest", so that nobody can change what an ensemble computes.
+        digest: of that version.
+        inputs: the model's input ← the ensemble's tensor, pair by pair.
+        outputs: the model's output → the ensemble's tensor, pair by pair.
+    """
+
+    model: str
+    version: str
+    digest: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingConfig:
     """How one model is served.
 
@@ -50,7 +69,10 @@ class ServingConfig:
         warmup: requests that run, each its count of times, before the model is ready.
         inputs: what its operator declares of its inputs, the batch's axis included; empty takes the model's own word.
         outputs: likewise; the model's other outputs are not served.
+        reshapes: of declared inputs and outputs that the model has in another shape: names, and the model's shapes
+            without the batch's axis.
         labels: names of the classes, by output.
+        steps: of an ensemble, which has no model of its own.
         version_policy: `latest N`, `all` or `specific N N …`, as its repository says.
     """
 
@@ -65,7 +87,9 @@ class ServingConfig:
     warmup: tuple[tuple[tuple[Tensor, ...], int], ...] = ()
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    reshapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    steps: tuple[EnsembleStep, ...] = ()
     version_policy: str = "latest 1"
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blindai.server.catalogue import StoredModel
+    from blindai.server.model_config import EnsembleStep
+    from blindai.server.runner import ModelFace
 
 BACKEND = "onnxruntime"
 _PLATFORMS = ("", "onnxruntime_onnx")
@@ -100,22 +102,29 @@ class _Config(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(_Config)
 
 
-def write_config(
-    model: StoredModel, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, platform: str
-) -> dict[str, Any]:
+def platform_of(model: StoredModel) -> str:
+    """In Triton's words."""
+    return "ensemble" if model.config.steps else "onnxruntime_onnx"
+
+
+def write_config(model: StoredModel, face: ModelFace) -> dict[str, Any]:
     """Triton's ModelConfig of a model that is served so."""
     config = model.config
     written: dict[str, Any] = {
         "name": model.name,
-        "platform": platform,
-        "backend": BACKEND,
+        "platform": platform_of(model),
+        "backend": "" if config.steps else BACKEND,
         "version_policy": _write_policy(config.version_policy),
         "max_batch_size": config.max_batch_size,
-        "input": [_write_tensor(spec, config) for spec in inputs],
-        "output": [_write_tensor(spec, config) for spec in outputs],
-        "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": config.instances}],
-        "default_model_filename": model.manifest.model_path,
+        "input": [_write_tensor(spec, config) for spec in face.inputs],
+        "output": [_write_tensor(spec, config) for spec in face.outputs],
+        "instance_group": [],
+        "default_model_filename": "",
     }
+    if config.steps:
+        return written | {"ensemble_scheduling": {"step": [_write_step(step) for step in config.steps]}}
+    written["instance_group"] = [{"name": model.name, "kind": "KIND_CPU", "count": config.instances}]
+    written["default_model_filename"] = model.manifest.model_path
     if config.max_batch_size and config.batching != "off":
         written["dynamic_batching"] = _write_batching(config)
     return written
@@ -151,7 +160,18 @@ def _write_tensor(spec: TensorSpec, config: ServingConfig) -> dict[str, Any]:
     """Without the batch's axis, as Triton's dims are."""
     data_type = "STRING" if spec.datatype is Datatype.BYTES else spec.datatype.value
     dims = spec.shape[1:] if config.max_batch_size else spec.shape
-    return {"name": spec.name, "data_type": f"TYPE_{data_type}", "dims": list(dims)}
+    written: dict[str, Any] = {"name": spec.name, "data_type": f"TYPE_{data_type}", "dims": list(dims)}
+    inner = dict(config.reshapes).get(spec.name)
+    return written if inner is None else written | {"reshape": {"shape": list(inner)}}
+
+
+def _write_step(step: EnsembleStep) -> dict[str, Any]:
+    return {
+        "model_name": step.model,
+        "model_version": int(step.version),
+        "input_map": dict(step.inputs),
+        "output_map": dict(step.outputs),
+    }
 
 
 def _write_batching(config: ServingConfig) -> dict[str, Any]:

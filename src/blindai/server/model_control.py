@@ -73,10 +73,12 @@ async def load(service: Service, call: Call, target: Target) -> Reply:
 
     Raises:
         ModelNotFoundError: there is no such model, and no files came.
+        ForbiddenError: the model came with the server.
         InvalidInputError: the request is none, or the configuration is not.
         ModelStoreError: the files are no model that can run here.
     """
     check_name(target.model)
+    service.models_of(call.principal).require_changeable(target.model)
     with service.bodies.share() as share:
         body = await call.read_body(service.settings.max_body_bytes, share)
         request = await _read_load(body, share, name=target.model)
@@ -88,8 +90,13 @@ async def load(service: Service, call: Call, target: Target) -> Reply:
 
 
 async def unload(service: Service, call: Call, target: Target) -> Reply:
-    """Serve no version of a name any more; its processes end. A model that is not there is unloaded already."""
+    """Serve no version of a name any more; its processes end. A model that is not there is unloaded already.
+
+    Raises:
+        ForbiddenError: the model came with the server.
+    """
     check_name(target.model)
+    service.models_of(call.principal).require_changeable(target.model)
     with service.bodies.share() as share:
         _decoded(_unload_decoder, await call.read_body(_MAX_INDEX_BYTES, share), _Unload())
     for model in _own_versions(service, call.principal, target.model):
@@ -137,9 +144,9 @@ async def _serve_again(service: Service, principal: Principal, name: str, reques
             hint="Upload it, or send its files along; nothing is read from a directory.",
         )
     for model in stored:
-        inputs, outputs = await service.pool.metadata(model, principal.share)
+        face = await service.pool.metadata(model, principal.share)
         if request.config is not None:
-            check_declaration(request.config, inputs, outputs)
+            check_declaration(request.config, face)
     for model in stored:
         changed = model if request.config is None else service.store.reconfigure(model, request.config)
         with service.states.load(changed):

@@ -1,7 +1,7 @@
-"""Whether a request fits the model, before a process sees it, in the words that Triton's clients match on.
+"""Whether a request fits the model, before a process sees it, and a configuration too, in the words that Triton uses.
 
 Messages name inputs, datatypes and shapes, which only whoever asks gets to see; never a value.
-Leaves out: the engine's own look (`engine`), which believes nobody.
+Leaves out: the engine's own look (`engine`), which believes nobody, and Triton's `reshape` (`reshapes`).
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blindai.oip.tensors import Tensor, TensorSpec
-    from blindai.server.catalogue import StoredModel
     from blindai.server.model_config import ServingConfig
+    from blindai.server.runner import ModelFace
 
 ANY = -1
 _SHOWN_NAME = 64
 _SHOWN_NAMES = 16
 
 
-def check_inputs(model: StoredModel, tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
+def check_inputs(name: str, config: ServingConfig, tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
     """Each input once, with its datatype and shape, and one number of rows if the model takes batches.
 
     Raises:
         InvalidInputError: says what the model expects.
     """
     if len(tensors) != len(specs) or any(t.name != s.name for t, s in zip(tensors, specs, strict=True)):
-        specs = _paired(model, tensors, specs)
+        specs = _paired(name, tensors, specs)
     for tensor, spec in zip(tensors, specs, strict=True):
         if tensor.datatype is not spec.datatype:
             raise InvalidInputError(
-                f"inference input '{spec.name}' data-type is '{tensor.datatype.value}', but model '{model.name}' "
+                f"inference input '{spec.name}' data-type is '{tensor.datatype.value}', but model '{name}' "
                 f"expects '{spec.datatype.value}'"
             )
         if not _matches(tensor.shape, spec.shape):
-            raise _shape_error(model, tensor, spec)
-    if model.config.max_batch_size and tensors:
-        _check_rows(model, tensors)
+            raise _shape_error(name, config, tensor, spec)
+    if config.max_batch_size and tensors:
+        _check_rows(name, config, tensors)
 
 
-def check_outputs(model: StoredModel, names: Sequence[str], specs: Sequence[TensorSpec]) -> None:
+def check_outputs(model: str, names: Sequence[str], specs: Sequence[TensorSpec]) -> None:
     """Each wished output is one of the model's, and wished once.
 
     Raises:
@@ -52,33 +52,61 @@ def check_outputs(model: StoredModel, names: Sequence[str], specs: Sequence[Tens
     for index, name in enumerate(names):
         if name not in known:
             raise InvalidInputError(
-                f"unexpected inference output '{name[:_SHOWN_NAME]}' for model '{model.name}'", hint=listed(specs)
+                f"unexpected inference output '{name[:_SHOWN_NAME]}' for model '{model}'", hint=listed(specs)
             )
         if name in names[:index]:
             raise InvalidInputError(f"output '{name}' already exists in request")
 
 
-def check_declaration(config: ServingConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Hold a configuration against the loaded model: it may be narrower, never wider.
+def check_declaration(config: ServingConfig, face: ModelFace) -> None:
+    """Hold a configuration against the loaded model, by Triton's rules and in its words.
+
+    It may be narrower, never wider; every input is declared, outputs may be left out.
 
     Raises:
         InvalidModelError: it is not about this model.
     """
-    for side, declared, found in (("input", config.inputs, inputs), ("output", config.outputs, outputs)):
-        own = {spec.name: spec for spec in found}
-        for spec in declared:
-            known = own.get(spec.name)
-            if known is None or known.datatype is not spec.datatype or not _matches(spec.shape, known.shape):
-                raise InvalidModelError(
-                    f"the model has no {side} '{spec.name}' with this data_type and these dims", hint=listed(found)
-                )
-    if config.inputs and len(config.inputs) != len(inputs):
-        raise InvalidModelError("the configuration does not name every input of the model", hint=listed(inputs))
-    if config.max_batch_size and not all(spec.shape and spec.shape[0] == ANY for spec in (*inputs, *outputs)):
+    _check_side("input", config, config.inputs, face.inputs)
+    _check_side("output", config, config.outputs, face.outputs)
+    missing = sorted({spec.name for spec in face.inputs} - {spec.name for spec in config.inputs})
+    if config.inputs and missing:
         raise InvalidModelError(
-            "for the model to support batching the first axis of every input and output must be open (-1)",
-            hint="export with a dynamic first axis, or set max_batch_size to 0",
+            f"the model's input '{missing[0]}' is not in the model configuration", hint=listed(face.inputs)
         )
+    if config.max_batch_size:
+        served = {spec.name for spec in config.outputs or face.outputs}
+        _check_batching((*face.inputs, *(spec for spec in face.outputs if spec.name in served)))
+
+
+def _check_side(side: str, config: ServingConfig, declared: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:
+    own, reshapes = {spec.name: spec for spec in found}, dict(config.reshapes)
+    for spec in declared:
+        known = own.get(spec.name)
+        if known is None:
+            raise InvalidModelError(f"unexpected inference {side} '{spec.name}'", hint=listed(found))
+        if known.datatype is not spec.datatype:
+            raise InvalidModelError(
+                f"unexpected datatype {spec.datatype.value} for inference {side} '{spec.name}', "
+                f"expecting {known.datatype.value}"
+            )
+        inner = reshapes.get(spec.name)
+        shape = spec.shape if inner is None else spec.shape[: bool(config.max_batch_size)] + inner
+        if not _matches(shape, known.shape):
+            raise InvalidModelError(
+                f"tensor '{spec.name}': the model expects {len(known.shape)} dimensions (shape {list(known.shape)}) "
+                f"but the model configuration specifies {len(shape)} dimensions (shape {list(shape)})",
+                hint="with max_batch_size above 0 a batch's axis comes before dims",
+            )
+
+
+def _check_batching(specs: Sequence[TensorSpec]) -> None:
+    for spec in specs:
+        if spec.shape[:1] != (ANY,):
+            raise InvalidModelError(
+                f"tensor '{spec.name}': for the model to support batching the shape should have at least 1 dimension "
+                f"and the first dimension must be -1, but the model expects shape {list(spec.shape)}",
+                hint="export with a dynamic first axis, or set max_batch_size to 0 and give the whole shape in dims",
+            )
 
 
 def listed(specs: Sequence[TensorSpec]) -> str:
@@ -87,7 +115,7 @@ def listed(specs: Sequence[TensorSpec]) -> str:
     return f"The model has {', '.join(described)}{' …' if len(specs) > _SHOWN_NAMES else ''}."
 
 
-def _paired(model: StoredModel, tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+def _paired(model: str, tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> list[TensorSpec]:
     """The spec of each tensor, when they do not come in the model's order."""
     expected = {spec.name: spec for spec in specs}
     seen: set[str] = set()
@@ -96,14 +124,14 @@ def _paired(model: StoredModel, tensors: Sequence[Tensor], specs: Sequence[Tenso
             raise InvalidInputError(f"input '{tensor.name[:_SHOWN_NAME]}' already exists in request")
         if tensor.name not in expected:
             raise InvalidInputError(
-                f"unexpected inference input '{tensor.name[:_SHOWN_NAME]}' for model '{model.name}'",
+                f"unexpected inference input '{tensor.name[:_SHOWN_NAME]}' for model '{model}'",
                 hint=listed(specs),
             )
         seen.add(tensor.name)
     missing = [name for name in expected if name not in seen]
     if missing:
         raise InvalidInputError(
-            f"expected {len(specs)} inputs but got {len(tensors)} inputs for model '{model.name}'. "
+            f"expected {len(specs)} inputs but got {len(tensors)} inputs for model '{model}'. "
             f"Got input(s) {sorted(seen)[:_SHOWN_NAMES]}, but missing required input(s) {missing[:_SHOWN_NAMES]}. "
             "Please provide all required input(s).",
             hint=listed(specs),
@@ -120,24 +148,22 @@ def _matches(shape: tuple[int, ...], pattern: tuple[int, ...]) -> bool:
     return True
 
 
-def _shape_error(model: StoredModel, tensor: Tensor, spec: TensorSpec) -> InvalidInputError:
-    most = model.config.max_batch_size
+def _shape_error(model: str, config: ServingConfig, tensor: Tensor, spec: TensorSpec) -> InvalidInputError:
+    most = config.max_batch_size
     batch = ""
     if most and len(tensor.shape) == len(spec.shape) - 1:
-        batch = f"; the first axis is the batch: inference request batch-size must be <= {most} for '{model.name}'"
+        batch = f"; the first axis is the batch: inference request batch-size must be <= {most} for '{model}'"
     return InvalidInputError(
-        f"unexpected shape for input '{spec.name}' for model '{model.name}'. "
+        f"unexpected shape for input '{spec.name}' for model '{model}'. "
         f"Expected {list(spec.shape)}, got {list(tensor.shape)}{batch}",
         hint="-1 is an axis of any size." if ANY in spec.shape else "",
     )
 
 
-def _check_rows(model: StoredModel, tensors: Sequence[Tensor]) -> None:
+def _check_rows(model: str, config: ServingConfig, tensors: Sequence[Tensor]) -> None:
     rows = tensors[0].shape[0] if tensors[0].shape else 0
     for tensor in tensors:
         if (tensor.shape[0] if tensor.shape else 0) != rows:
-            raise InvalidInputError(f"input '{tensor.name}' batch size does not match other inputs for '{model.name}'")
-    if rows > model.config.max_batch_size:
-        raise InvalidInputError(
-            f"inference request batch-size must be <= {model.config.max_batch_size} for '{model.name}'"
-        )
+            raise InvalidInputError(f"input '{tensor.name}' batch size does not match other inputs for '{model}'")
+    if rows > config.max_batch_size:
+        raise InvalidInputError(f"inference request batch-size must be <= {config.max_batch_size} for '{model}'")

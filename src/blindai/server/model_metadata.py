@@ -10,41 +10,38 @@ from typing import TYPE_CHECKING
 
 from blindai.oip.metadata import ModelMetadata, encode_metadata
 from blindai.server.calls import JSON, Reply, json_reply
-from blindai.server.model_config_json import write_config
+from blindai.server.ensemble import served_face
+from blindai.server.model_config_json import platform_of, write_config
 from blindai.server.model_lookup import find_model, versions_of
 
 if TYPE_CHECKING:
-    from blindai.oip.tensors import TensorSpec
     from blindai.server.access import Principal
     from blindai.server.calls import Call
     from blindai.server.catalogue import StoredModel
     from blindai.server.dispatch import Service
     from blindai.server.routes import Target
+    from blindai.server.runner import ModelFace
 
-PLATFORM = "onnxruntime_onnx"
 
-
-async def model_specs(
-    service: Service, principal: Principal, model: StoredModel
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The inputs and outputs that a model is served with; loads it if need be."""
-    inputs, outputs = await service.pool.metadata(model, principal.share)
-    return model.config.inputs or inputs, model.config.outputs or outputs
+async def model_face(service: Service, principal: Principal, model: StoredModel) -> ModelFace:
+    """What a model is served as; loads it if need be."""
+    return await served_face(model, principal.share, models=service.models_of(principal), pool=service.pool)
 
 
 async def metadata(service: Service, call: Call, target: Target) -> Reply:
-    """Names, datatypes and shapes; `version`, `digest` and `default_shape` are ours."""
+    """Names, datatypes and shapes; `version`, `digest`, `precision` and `default_shape` are ours."""
     await call.read_no_body()
     model = find_model(service, call.principal, target)
-    inputs, outputs = await model_specs(service, call.principal, model)
+    face = await model_face(service, call.principal, model)
     described = ModelMetadata(
         name=model.name,
         versions=tuple(other.version for other in versions_of(service, call.principal, model)),
-        platform=PLATFORM,
-        inputs=inputs,
-        outputs=outputs,
+        platform=platform_of(model),
+        inputs=face.inputs,
+        outputs=face.outputs,
         version=model.version,
         digest=model.digest,
+        precision=face.precision,
         default_shape=model.default_shape,
     )
     return Reply(headers=JSON, body=(encode_metadata(described),))
@@ -61,8 +58,7 @@ async def config(service: Service, call: Call, target: Target) -> Reply:
     """How it is served, as Triton's ModelConfig."""
     await call.read_no_body()
     model = find_model(service, call.principal, target)
-    inputs, outputs = await model_specs(service, call.principal, model)
-    return json_reply(write_config(model, inputs, outputs, platform=PLATFORM))
+    return json_reply(write_config(model, await model_face(service, call.principal, model)))
 
 
 async def names(service: Service, call: Call, _target: Target) -> Reply:

@@ -34,6 +34,7 @@ _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _NO_LIMITS = StoreLimits()
 _AS_IT_IS = ServingConfig()
+_DEFAULT_SESSION = SessionOptions()
 
 
 class ModelStore:
@@ -71,7 +72,14 @@ class ModelStore:
             raise disk_error(problem) from problem
 
     def begin_upload(
-        self, name: str, header: UploadHeader, *, config: ServingConfig = _AS_IT_IS, tenant: str = OPEN_TENANT
+        self,
+        name: str,
+        header: UploadHeader,
+        *,
+        config: ServingConfig = _AS_IT_IS,
+        session: SessionOptions = _DEFAULT_SESSION,
+        tenant: str = OPEN_TENANT,
+        comes_with_server: bool = False,
     ) -> Upload:
         """Start to take in a model: the sizes that the header claims count from now on, but take no disk yet.
 
@@ -79,7 +87,9 @@ class ModelStore:
             name: of the model.
             header: its files.
             config: how it will be served.
+            session: how the engine runs it; part of its digest.
             tenant: whose it will be.
+            comes_with_server: whether it is of the operator's repository.
 
         Raises:
             InvalidInputError: the name is not one.
@@ -90,7 +100,17 @@ class ModelStore:
             raise InvalidInputError("a model's name has 1 to 128 letters, digits, '.', '_' or '-'")
         with self._lock:
             place = self._catalogue.begin(name, header, tenant)
-        return Upload(self, name, header, place, config=config)
+        return Upload(self, name, header, place, config=config, session=session, comes_with_server=comes_with_server)
+
+    def add_ensemble(self, model: StoredModel) -> StoredModel:
+        """Register a model that has no files of its own.
+
+        Raises:
+            ModelDigestMismatchError: its version is another model.
+            TooLargeError: there are as many models as there may be.
+        """
+        with self._lock:
+            return self._catalogue.add(Record(model=model, file_ids=()))
 
     def models(self, *, tenant: str = OPEN_TENANT) -> tuple[StoredModel, ...]:
         """A tenant's models, the one uploaded last at the end."""
@@ -214,10 +234,20 @@ class Upload:
     """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
 
     def __init__(
-        self, store: ModelStore, name: str, header: UploadHeader, place: Place, *, config: ServingConfig
+        self,
+        store: ModelStore,
+        name: str,
+        header: UploadHeader,
+        place: Place,
+        *,
+        config: ServingConfig,
+        session: SessionOptions,
+        comes_with_server: bool,
     ) -> None:
         self._store = store
         self._config = config
+        self._session = session
+        self._comes_with_server = comes_with_server
         self._name = name
         self._header = header
         self._place = place
@@ -259,7 +289,7 @@ class Upload:
             self.abort()
             raise
         files = sorted(self._written, key=lambda written: written[0].path)
-        manifest = ModelManifest(files=tuple(file for file, _ in files), session=SessionOptions())
+        manifest = ModelManifest(files=tuple(file for file, _ in files), session=self._session)
         model = StoredModel(
             name=self._name,
             version=self._header.version or "",
@@ -268,6 +298,7 @@ class Upload:
             default_shape=self._header.default_shape,
             config=self._config,
             tenant=self._place.tenant,
+            came_with_server=self._comes_with_server,
         )
         record = Record(model=model, file_ids=tuple(file_id for _, file_id in files))
         with self._store._lock:  # noqa: SLF001  # one room of two classes, here and below

@@ -5,9 +5,10 @@ Leaves out: which route takes or gives which (`openapi_operations`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from blindai.oip.datatypes import MAX_AXIS, MAX_RANK, Datatype
+from blindai.oip.metadata import Precision
 from blindai.server.access import Role
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ SCHEMAS: dict[str, Schema] = {
             "outputs": _list(_SPEC),
             "version": TEXT,
             "digest": {**TEXT, "pattern": "^sha256:[0-9a-f]{64}$"},
+            "precision": _words(get_args(Precision)),
             "default_shape": {"anyOf": [_PATTERN, {"type": "null"}]},
         }
     ),

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     import onnx
 
-MIXED = "mixed"
-_NAMES: dict[int, str] = {
+    from blindai.oip.metadata import Precision
+
+MIXED: Precision = "mixed"
+_NAMES: dict[int, Precision] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",
@@ -27,8 +29,8 @@ _WEIGHTS_ONLY = frozenset({"DequantizeLinear", "MatMulNBits", "MatMulBnb4", "Gat
 _MATRIX = 2
 
 
-def precision_of(model: onnx.ModelProto) -> str:
-    """One of fp32, fp16, bf16, fp64, int8-dynamic, int8-static, mixed.
+def precision_of(model: onnx.ModelProto) -> Precision:
+    """What the graph says of itself; reads no external data.
 
     Quantised models are named by how ranges come about: computed from each run's data, or fixed in the model.
     Others are named by their weights, the tensors of two axes or more, and without any by the types they take: one

@@ -144,9 +144,9 @@ async def registered(
         return incoming.register()
     try:
         await service.pool.load(candidate, share)  # also one that was unloaded
-        inputs, outputs = await service.pool.metadata(candidate, share)
-        check_declaration(candidate.config, inputs, outputs)
-        _check_default_shape(candidate.default_shape, inputs)
+        face = await service.pool.metadata(candidate, share)
+        check_declaration(candidate.config, face)
+        _check_default_shape(candidate.default_shape, face.inputs)
         replaced = _other_model(service, candidate) if replaces else ()
         if replaced:  # no await between this and the register below
             service.store.delete(candidate.name, candidate.version, tenant=candidate.tenant)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from blindai.oip.metadata import Precision
     from blindai.oip.tensors import TensorSpec
     from blindai.server.request_queue import Batch, Outcome
 
@@ -14,12 +16,29 @@ if TYPE_CHECKING:
     Ended = Callable[["Runner"], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFace:
+    """What users are told of a model that is loaded.
+
+    Attributes:
+        inputs: what it expects.
+        outputs: what it answers.
+        precision: of its numbers.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: Precision
+
+
+NO_FACE = ModelFace(inputs=(), outputs=(), precision="mixed")
+
+
 class Runner(Protocol):
     """One loaded model that runs one batch at a time; belongs to one event loop.
 
     Attributes:
-        inputs: of the model.
-        outputs: likewise.
+        face: the model's own word of itself.
         rows_independent: whether the graph keeps rows apart.
         process_id: the system's number of its process; `None` for a thread.
         max_batch_bytes: of all raw inputs of one batch.
@@ -28,8 +47,7 @@ class Runner(Protocol):
         on_ended: is called when it ends by itself, before `on_finished` for what it was running.
     """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    face: ModelFace
     rows_independent: bool
     process_id: int | None
     max_batch_bytes: int

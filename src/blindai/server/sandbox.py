@@ -79,6 +79,17 @@ def missing_mechanisms() -> tuple[str, ...]:
     return tuple(missing)
 
 
+def require_mechanisms() -> None:
+    """Refuse to go on where a model's process could not be closed.
+
+    Raises:
+        SandboxMissingError: with what this machine lacks.
+    """
+    missing = missing_mechanisms()
+    if missing:
+        raise SandboxMissingError(SANDBOX_MISSING + ", ".join(missing), hint="Run it on a kernel that has them.")
+
+
 def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False) -> ClosedProcess:
     """Give up everything that a model must not have, for good.
 
@@ -91,8 +102,8 @@ def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False
     """
     _check_single_thread()
     missing = missing_mechanisms()
-    if missing and not missing_allowed:
-        raise SandboxMissingError(SANDBOX_MISSING + ", ".join(missing), hint="Run it on a kernel that has them.")
+    if not missing_allowed:
+        require_mechanisms()
     _volunteer_for_the_memory_killer()
     _limit_resources(max_address_space_bytes)
     os.environ.clear()

@@ -20,6 +20,7 @@ from blindai.server.request_queue import Batch, RequestQueue, split_outputs
 
 if TYPE_CHECKING:
     from blindai.oip.tensors import Tensor
+    from blindai.server.metrics import Metrics
     from blindai.server.model_config import ServingConfig
     from blindai.server.request_queue import Outcome, QueuedRequest
     from blindai.server.runner import Runner
@@ -34,13 +35,15 @@ class Scheduler:
         config: the owner's settings.
         batching: the operator's; `False` never joins.
         run_timeout_s: longest run.
+        metrics: where batches are counted.
 
     Attributes:
         rule: whether and when requests are joined.
         last_used_s: on the event loop's clock.
     """
 
-    def __init__(self, config: ServingConfig, *, batching: bool, run_timeout_s: float) -> None:
+    def __init__(self, config: ServingConfig, *, batching: bool, run_timeout_s: float, metrics: Metrics) -> None:
+        self._metrics = metrics
         self.rule = BatchingRule(config, allowed=batching)
         self._max_queue_size = config.queue.max_queue_size
         self._run_timeout_s = run_timeout_s
@@ -147,6 +150,7 @@ class Scheduler:
                 times=times,
             )
         batch.requests[0].statistics.add_run(batch.rows, times)
+        self._metrics.batch_sizes.observe(len(batch.requests))
         self.rule.ran(batch, ended_ns=ended_ns, waiting_rows=self._queue.rows)
 
     def _run_one_by_one(self, batch: Batch) -> None:

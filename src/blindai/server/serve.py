@@ -37,24 +37,28 @@ from blindai.server.http_limits import HttpLimits
 from blindai.server.http_server import HttpServer
 from blindai.server.infer import ENGINE, MAX_JSON_TENSOR_BYTES
 from blindai.server.log import LOG, configure_logging
+from blindai.server.metrics import Metrics
 from blindai.server.metrics_listener import METRICS_PATH, metrics_server
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
 from blindai.server.quotas import RunSlots
 from blindai.server.run_folder import run_folder
 from blindai.server.runner_start import PoolOptions
+from blindai.server.sandbox import require_mechanisms
 from blindai.server.sealed_door import SealedDoor
-from blindai.server.settings import DEFAULT_METRICS_PORT
+from blindai.server.settings import in_effect
 from blindai.server.sharing import Sharing
+from blindai.server.start_table import start_table
+from blindai.server.telemetry import sent_to
 from blindai.server.tls_door import TlsDoor
 from blindai.server.tls_identity import make_tls_identity
+from blindai.server.triton_repository import StartModels, load_repository
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from blindai.attester import Attester
-    from blindai.server.metrics import Metrics
     from blindai.server.settings import Settings
     from blindai.server.tls_identity import TlsIdentity
 
@@ -88,38 +92,54 @@ def create_app(
     """
     engine, _, version = ENGINE.partition(" ")
     settings, access = _open_access(settings, clock)
+    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
+    start = _start_models(settings, store)
     identity = Identity(
         service=settings.service,
         instance=os.urandom(INSTANCE_BYTES),
-        runtime=settings.runtime_policy(),
+        runtime=settings.runtime_policy(start.digests, start.description),
         software=Software(name="blindai", version=blindai.__version__, engines=((engine, version),)),
         simulated=attester.tee == "simulation",
         tls=() if tls is None else (tls.spki_sha256,),
     )
     keys = KeyRing(identity, clock=clock, random=os.urandom, epoch_s=settings.epoch_s)
-    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
+    metrics = Metrics()
     service = Service(
         settings=settings,
         store=store,
-        pool=_worker_pool(store, settings, directory),
+        pool=_worker_pool(store, settings, directory, metrics),
         bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
         access=access,
         sharing=Sharing(),
         runs=RunSlots(access.quota),
+        metrics=metrics,
     )
     app = App(
         attestation=AttestationDoor(keys=keys, attester=attester),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,
+        start=start,
     )
-    _tell_gauges(app, service.metrics)
+    _tell_gauges(app, metrics)
     return app
+
+
+def _start_models(settings: Settings, store: ModelStore) -> StartModels:
+    if settings.model_repository is None:
+        return StartModels()
+    return load_repository(
+        settings.model_repository,
+        store,
+        max_model_bytes=settings.max_model_bytes,
+        max_request_bytes=settings.max_body_bytes,
+    )
 
 
 def _tell_gauges(app: App, metrics: Metrics) -> None:
     metrics.read_from("blindai_sessions", lambda: len(app.sealed.sessions))
     metrics.read_from("blindai_workers", lambda: len(app.sealed.service.pool.process_ids))
+    metrics.read_from("blindai_queue_length", lambda: app.sealed.service.pool.waiting)
     metrics.read_from("blindai_keyset_age_seconds", app.sealed.keys.epoch_age_s)
     metrics.read_from("blindai_ready", lambda: float(app.readiness.is_ready))
 
@@ -139,7 +159,7 @@ def _store_limits(settings: Settings) -> StoreLimits:
     )
 
 
-def _worker_pool(store: ModelStore, settings: Settings, directory: Path) -> WorkerPool:
+def _worker_pool(store: ModelStore, settings: Settings, directory: Path, metrics: Metrics) -> WorkerPool:
     options = PoolOptions(
         run_timeout_s=settings.run_timeout_s,
         load_timeout_s=settings.load_timeout_s,
@@ -151,7 +171,7 @@ def _worker_pool(store: ModelStore, settings: Settings, directory: Path) -> Work
         isolation=settings.isolation,
         batching=settings.batching,
     )
-    return WorkerPool(store, options, directory=directory)
+    return WorkerPool(store, options, directory=directory, metrics=metrics)
 
 
 def _memory_bytes() -> int:
@@ -159,11 +179,21 @@ def _memory_bytes() -> int:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        InvalidSettingsError: nothing could be served so, or a model's process could not be closed on this machine.
+        OSError: a port is taken, or the address is not this machine's.
+    """
     settings.check()
+    settings = in_effect(settings, os.environ)
+    if settings.isolation != "thread":
+        require_mechanisms()
     signal.signal(signal.SIGTERM, _unwind)  # until the loop takes it over
     configure_logging(settings.log_level, simulated=settings.simulation)
     LOG.warning("no hardware protects this server; anybody who runs it can read everything")
+    for line in start_table(settings):
+        LOG.info("%s", line)
     forbid_dumps()
     attester = SimulationAttester(random=os.urandom, measurement=measure_software())
     tls = make_tls_identity(settings.host)
@@ -199,21 +229,38 @@ async def _serve(app: App, settings: Settings, tls: TlsIdentity) -> None:
     doors = HttpServer(app.handle, limits)
     _tell_traffic(doors, app.sealed.service.metrics)
     side = metrics_server(app.sealed.service.metrics, app.readiness)
-    listener, side_listener = _listen(settings.host, settings.port), _listen(settings.host, _metrics_port(settings))
+    listener, side_listener = (
+        _listen(settings.host, settings.port),
+        _listen(settings.host, settings.metrics_listen_port),
+    )
     grpc_door = _grpc_door(app, settings, tls)
-    async with app.running():
-        await doors.listen(listener, tls.context())
-        await side.listen(side_listener)
-        grpc_address = await grpc_door.start() if grpc_door else None
-        _announce("ready", f"https://{_shown(listener)}")
-        _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
-        if grpc_address:
-            _announce("grpc", grpc_address)
-        await asked_to_stop.wait()
-        app.readiness.is_draining = True
-        stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
-        await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
+    async with app.running(), sent_to(settings.telemetry_endpoint, app.sealed.service.metrics, settings.service):
+        await side.listen(side_listener)  # first: whoever asks is told that models are loading
+        await _prepare(app, asked_to_stop)
+        if not asked_to_stop.is_set():
+            await doors.listen(listener, tls.context())
+            grpc_address = await grpc_door.start() if grpc_door else None
+            _announce("ready", f"https://{_shown(listener)}")
+            _announce("metrics", f"http://{_shown(side_listener)}{METRICS_PATH}")
+            if grpc_address:
+                _announce("grpc", grpc_address)
+            await asked_to_stop.wait()
+            app.readiness.is_draining = True
+            stopping = grpc_door.stop(settings.drain_timeout_s) if grpc_door else asyncio.sleep(0)
+            await asyncio.gather(doors.drain(settings.drain_timeout_s), stopping)
     await side.drain(_METRICS_DRAIN_S)
+
+
+async def _prepare(app: App, asked_to_stop: asyncio.Event) -> None:
+    """Load the models of the repository, unless the server is to end before it has begun."""
+    loading, stopping = asyncio.create_task(app.prepare()), asyncio.create_task(asked_to_stop.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if asked_to_stop.is_set():
+        loading.cancel()
+        await asyncio.wait((loading,))
+    else:
+        await loading
 
 
 def _tell_traffic(server: HttpServer, metrics: Metrics) -> None:
@@ -226,11 +273,6 @@ def _announce(word: str, address: str) -> None:
     """On stdout, so that scripts need not poll."""
     sys.stdout.write(f"{word} {address}\n")
     sys.stdout.flush()
-
-
-def _metrics_port(settings: Settings) -> int:
-    """A server on a free port takes a free one for metrics too, unless it is told which."""
-    return 0 if settings.port == 0 and settings.metrics_port == DEFAULT_METRICS_PORT else settings.metrics_port
 
 
 def _listen(host: str, port: int) -> socket.socket:

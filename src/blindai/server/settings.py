@@ -10,6 +10,7 @@ import hashlib
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
 from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
@@ -17,6 +18,7 @@ from blindai.errors import InvalidSettingsError
 from blindai.wire import JSON_INTEGER_LIMIT, compact_json, label, length_prefixed, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 DEFAULT_PORT = 50051
@@ -25,6 +27,7 @@ DEFAULT_METRICS_PORT = 50053
 ISOLATIONS = ("tenant", "model", "thread")
 AUTHENTICATIONS = ("open", "required")
 MAX_PORT = 65535
+DISABLE_TELEMETRY = "BLINDAI_DISABLE_TELEMETRY"
 _POSITIVE = (
     "epoch_s",
     "max_body_bytes",
@@ -77,6 +80,7 @@ class Settings:
         idle_worker_s: after which a process that nobody uses ends.
         max_workers: processes of models at a time.
         max_worker_bytes: address space of one process; a model that needs more fails.
+        telemetry_endpoint: URL of the operator's collector, to which the metrics are sent (telemetry.py); else nowhere.
     """
 
     simulation: bool = False
@@ -109,11 +113,17 @@ class Settings:
     idle_worker_s: int = 60
     max_workers: int = 64
     max_worker_bytes: int = 16 * 1024 * 1024 * 1024
+    telemetry_endpoint: str | None = None
 
     @property
     def grpc_listen_port(self) -> int:
         """The port of the gRPC door; a free one where the HTTPS port is a free one and nothing else was said."""
         return 0 if self.port == 0 and self.grpc_port == DEFAULT_GRPC_PORT else self.grpc_port
+
+    @property
+    def metrics_listen_port(self) -> int:
+        """The port of the metrics listener, likewise."""
+        return 0 if self.port == 0 and self.metrics_port == DEFAULT_METRICS_PORT else self.metrics_port
 
     def check(self) -> None:
         """Refuse what cannot be served.
@@ -123,6 +133,8 @@ class Settings:
         """
         self._check_words()
         _check_address(self.host, (self.port, self.grpc_port, self.metrics_port))
+        if self.telemetry_endpoint is not None:
+            _check_endpoint(self.telemetry_endpoint)
         for name in _POSITIVE:
             if not 0 < getattr(self, name) <= JSON_INTEGER_LIMIT:
                 raise InvalidSettingsError(f"{name} is a whole number from 1 to 2^53-1, not {getattr(self, name)}")
@@ -159,30 +171,35 @@ class Settings:
                 "there is an access file, and authentication is open", hint='set `authentication = "required"`'
             )
 
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of every setting, the defaults included."""
-        return hashlib.sha256(label("configuration") + length_prefixed(compact_json(dataclasses.asdict(self)))).digest()
+    def digest(self, repository: bytes = b"") -> bytes:
+        """SHA-256 of every setting, the defaults included, and of what the model repository holds, if there is one."""
+        parts = (compact_json(dataclasses.asdict(self)), *((repository,) if repository else ()))
+        return hashlib.sha256(label("configuration") + b"".join(map(length_prefixed, parts))).digest()
 
-    def runtime_policy(self) -> RuntimePolicy:
-        """What of this a data owner cares about, as the keyset states it."""
+    def runtime_policy(self, models: tuple[str, ...] = (), repository: bytes = b"") -> RuntimePolicy:
+        """What of this a data owner cares about, as the keyset states it.
+
+        Args:
+            models: digests of the models in the repository.
+            repository: what else the repository holds (`StartModels.description`).
+        """
         return RuntimePolicy(
             log_level=self.log_level,
-            telemetry=False,
+            telemetry=self.telemetry_endpoint is not None,
             isolation=self.isolation,
             batching=self.batching,
             authentication=self.authentication,
             sealing="ephemeral",
             upload_allowed=self.upload_allowed,
             require_sealed=self.require_sealed,
-            models=(),
+            models=models,
             limits=RuntimeLimits(
                 max_body_bytes=self.max_body_bytes,
                 max_model_bytes=self.max_model_bytes,
                 max_models=self.max_models,
                 run_timeout_s=self.run_timeout_s,
             ),
-            configuration=self.digest,
+            configuration=self.digest(repository),
         )
 
 
@@ -194,6 +211,25 @@ def _check_address(host: str, ports: tuple[int, ...]) -> None:
             raise InvalidSettingsError(
                 f"a port is a number from 0 to {MAX_PORT}, not {port}", hint="0 takes a free one"
             )
+
+
+def _check_endpoint(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or parts.scheme not in {"http", "https"} or not url.isascii() or not url.isprintable():
+        raise InvalidSettingsError(
+            "telemetry_endpoint is an http or https URL", hint="http://127.0.0.1:4318/v1/metrics"
+        )
+    if "@" in parts.netloc or parts.query or parts.fragment or " " in url:
+        raise InvalidSettingsError("telemetry_endpoint holds nothing but scheme, host, port and path: it is not secret")
+
+
+def in_effect(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """The settings as they are served: a variable that is set to anything switches telemetry off, whatever they say."""
+    return dataclasses.replace(settings, telemetry_endpoint=None) if environment.get(DISABLE_TELEMETRY) else settings
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:

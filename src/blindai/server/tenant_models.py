@@ -17,6 +17,7 @@ from blindai.server.model_config import ServingConfig
 
 if TYPE_CHECKING:
     from blindai.bundle import UploadHeader
+    from blindai.server.model_config import EnsembleStep
     from blindai.server.model_store import ModelStore, StoredModel, Upload
     from blindai.server.sharing import Sharing
 
@@ -88,8 +89,10 @@ class TenantModels:
         Raises:
             ModelNotFoundError: no such model or version.
             NotAuthorizedError: another tenant's, which this one may run.
+            ForbiddenError: it came with the server.
         """
-        self.resolve_own(reference, version)
+        own = self.resolve_own(reference, version)
+        self.require_changeable(own.name.rpartition(":")[2])
         deleted = self.store.delete(self._owner(reference)[1], version, tenant=self.tenant)
         left = {model.name for model in self.store.models(tenant=self.tenant)}
         for name in {model.name for model in deleted} - left:
@@ -97,8 +100,32 @@ class TenantModels:
         return deleted
 
     def begin_upload(self, name: str, header: UploadHeader, *, config: ServingConfig = _AS_IT_IS) -> Upload:
-        """Start to take in a model of this tenant; see `ModelStore.begin_upload`."""
+        """Start to take in a model of this tenant; see `ModelStore.begin_upload`.
+
+        Raises:
+            ForbiddenError: the name is that of a model that came with the server.
+        """
+        self.require_changeable(name)
         return self.store.begin_upload(name, header, config=config, tenant=self.tenant)
+
+    def require_changeable(self, name: str) -> None:
+        """Whether the tenant may change what one of its own names means: evidence names what came with the server.
+
+        Raises:
+            ForbiddenError: a model of this name came with the server.
+        """
+        if any(model.name == name and model.came_with_server for model in self.store.models(tenant=self.tenant)):
+            raise ForbiddenError(
+                "this model came with the server, and nobody may change it", hint="choose another name for yours"
+            )
+
+    def member(self, ensemble: StoredModel, step: EnsembleStep) -> StoredModel:
+        """The model that an ensemble runs as one of its steps; whoever may run the ensemble may run it there.
+
+        Raises:
+            ModelNotFoundError: it is gone.
+        """
+        return self.store.resolve(f"{step.model}@{step.digest}", step.version, tenant=ensemble.tenant)
 
     def holds(self, digest: str) -> bool:
         """Whether anybody's model has this digest, so that processes may still be needed; never told to a user."""

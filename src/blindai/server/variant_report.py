@@ -111,7 +111,7 @@ def compare(original: Path, variant: Path, sample: Mapping[str, Any] | None) -> 
         InternalError: a model fails on the sample.
     """
     both = (_load(original), _load(variant))
-    inputs = _random_inputs(both[0].engine.inputs) if sample is None else _inputs(both[0].engine.inputs, sample)
+    inputs = random_inputs(both[0].engine.inputs) if sample is None else sample_inputs(both[0].engine.inputs, sample)
     answers = [one.engine.run(inputs, ()) for one in both]
     medians = _medians(both, inputs)
     first, second = (_variant(one, median) for one, median in zip(both, medians, strict=True))
@@ -150,15 +150,28 @@ def _variant(loaded: _Loaded, median_ms: float) -> Variant:
     )
 
 
-def _inputs(specs: tuple[TensorSpec, ...], sample: Mapping[str, Any]) -> tuple[Tensor, ...]:
+def sample_inputs(specs: tuple[TensorSpec, ...], sample: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """A sample as the model takes it.
+
+    Raises:
+        InvalidInputError: it does not fit the model.
+    """
     names = {spec.name for spec in specs}
     if set(sample) != names:
         raise InvalidInputError(f"the model takes the inputs {sorted(names)}, found {sorted(sample)}")
     return tuple(tensor_for(sample[spec.name], spec) for spec in specs)
 
 
-def _random_inputs(specs: tuple[TensorSpec, ...]) -> tuple[Tensor, ...]:
-    """Numbers of a fixed seed: normal ones, and 0 or 1 for whole numbers, which may be places in a table."""
+def random_inputs(specs: tuple[TensorSpec, ...], *, rows: int = _RANDOM_ROWS) -> tuple[Tensor, ...]:
+    """Numbers of a fixed seed: normal ones, and 0 or 1 for whole numbers, which may be places in a table.
+
+    Args:
+        specs: the model's inputs.
+        rows: size of the first axis where it is open; the others that are open have 8.
+
+    Raises:
+        InvalidInputError: an input is text.
+    """
     random = np.random.default_rng(0)
     made = []
     for spec in specs:
@@ -166,7 +179,7 @@ def _random_inputs(specs: tuple[TensorSpec, ...]) -> tuple[Tensor, ...]:
             raise InvalidInputError(
                 f"input {spec.name!r} is text, for which random data says nothing", hint="Give a --sample."
             )
-        shape = [_RANDOM_ROWS if size < 0 else size for size in spec.shape]
+        shape = [(_RANDOM_ROWS if axis else rows) if size < 0 else size for axis, size in enumerate(spec.shape)]
         floating = spec.datatype in {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
         values = random.normal(size=shape) if floating else random.integers(0, 2, shape)
         narrow = values.astype(np.float32 if spec.datatype is Datatype.BF16 else spec.datatype.numpy)

@@ -125,6 +125,7 @@ class Worker:
                     inputs=pack_specs(self._engine.inputs),
                     outputs=pack_specs(self._engine.outputs),
                     rows_independent=self._engine.rows_independent,
+                    precision=self._engine.precision,
                 )
             )
         except Exception as error:  # noqa: BLE001  # whatever it was, the server is told and this process ends

@@ -23,6 +23,7 @@ from blindai.oip.datatypes import Datatype
 from blindai.oip.tensors import encode_tensor
 from blindai.server.batching import check_batch
 from blindai.server.instances import Instances
+from blindai.server.metrics import Metrics
 from blindai.server.model_config import RunWish
 from blindai.server.request_queue import queued_request, signature_of
 from blindai.server.runner_start import PoolOptions, RunnerStarter
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from blindai.oip.tensors import Tensor, TensorSpec
+    from blindai.oip.tensors import Tensor
     from blindai.server.arena import Buffer
     from blindai.server.model_config import QueuePolicy
     from blindai.server.model_store import ModelStore, StoredModel
-    from blindai.server.runner import Runner
+    from blindai.server.runner import ModelFace, Runner
 
 _NO_WISH = RunWish()
 _DEFAULTS = PoolOptions()
@@ -72,6 +73,7 @@ class WorkerPool:
         store: where models are read from.
         options: how they are run.
         directory: where it makes the empty folder in which its processes run; the system's for such if `None`.
+        metrics: where batches and restarts are counted; nobody's if `None`.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class WorkerPool:
         options: PoolOptions = _DEFAULTS,
         *,
         directory: Path | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._options = options
+        self._metrics = metrics or Metrics()
         self._instances: dict[tuple[str, str], list[Instances]] = {}
         self._served: dict[tuple[str, str, str, str], _Served] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -97,6 +101,11 @@ class WorkerPool:
         runners = (runner for instances in self._all() for runner in instances.runners)
         return tuple(runner.process_id for runner in runners if runner.process_id is not None)
 
+    @property
+    def waiting(self) -> int:
+        """Requests in all queues."""
+        return sum(instances.scheduler.waiting for instances in self._all())
+
     async def load(self, model: StoredModel, share: str) -> None:
         """Start the model's processes if they are not up; undoes `unload`.
 
@@ -109,11 +118,11 @@ class WorkerPool:
         self._entry(model).unloaded = False
         await self._find(model, share).ready()
 
-    async def metadata(self, model: StoredModel, share: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        """The model's inputs and outputs; loads it if need be, and raises what `load` does."""
+    async def metadata(self, model: StoredModel, share: str) -> ModelFace:
+        """The model's own word of itself; loads it if need be, and raises what `load` does."""
         self._require_loaded(model)
         runner = await self._find(model, share).ready()
-        return runner.inputs, runner.outputs
+        return runner.face
 
     async def infer(
         self,
@@ -265,6 +274,7 @@ class WorkerPool:
                 start_runner=self._start_runner,
                 on_outcome=self._note_outcome,
                 on_idle=self._close_soon,
+                metrics=self._metrics,
             )
             self._instances.setdefault(place, []).append(instances)
         key = _key(model)

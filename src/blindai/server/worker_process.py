@@ -20,6 +20,7 @@ from blindai.oip.tensors import Tensor, decode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
 from blindai.server.log import LOG
 from blindai.server.request_queue import Outcome
+from blindai.server.runner import NO_FACE, ModelFace
 from blindai.server.statistics import RunTimes
 from blindai.server.worker_protocol import (
     BREAK_OFF,
@@ -70,8 +71,7 @@ class WorkerProcess:
     """
 
     def __init__(self, launched: Launched, *, max_answer_bytes: int, on_finished: Finished, on_ended: Ended) -> None:
-        self.inputs: tuple[TensorSpec, ...] = ()
-        self.outputs: tuple[TensorSpec, ...] = ()
+        self.face = NO_FACE
         self.rows_independent = False
         self.process_id: int | None = launched.process.pid
         self.batch: Batch | None = None
@@ -106,9 +106,10 @@ class WorkerProcess:
         if isinstance(loaded, BlindAIError):
             raise loaded
         try:
-            self.inputs, self.outputs = unpack_specs(loaded.inputs), unpack_specs(loaded.outputs)
+            inputs, outputs = unpack_specs(loaded.inputs), unpack_specs(loaded.outputs)
         except ValueError:
             raise _died() from None
+        self.face = ModelFace(inputs=inputs, outputs=outputs, precision=loaded.precision)
         self.rows_independent = loaded.rows_independent
 
     def run(self, batch: Batch) -> None:
@@ -124,7 +125,7 @@ class WorkerProcess:
         except BlindAIError as error:
             self._loop.call_soon(self._finish, batch, Outcome(error=error))
             return
-        self._wished = _wished(batch.requests[0].outputs, self.outputs)
+        self._wished = _wished(batch.requests[0].outputs, self.face.outputs)
         self._used = end, 0, MAX_HEADER_BYTES
         if batch.size <= _QUICK_BYTES:
             self._write(batch, offsets, self._requests.write)
@@ -207,7 +208,7 @@ class WorkerProcess:
             loading.set_result(result)
 
     def _read_result(self, batch: Batch, result: Result) -> None:
-        if len(self._wished) != len(batch.requests[0].outputs or self.outputs):
+        if len(self._wished) != len(batch.requests[0].outputs or self.face.outputs):
             raise ValueError("a worker's answer has outputs that the model does not have")
         check_outputs(result.outputs, self._wished, self._max_answer_bytes)
         sizes = [entry.size for entry in result.outputs]

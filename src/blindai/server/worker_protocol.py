@@ -23,6 +23,7 @@ from blindai.errors import (
     TooLargeError,
 )
 from blindai.oip.datatypes import MAX_RANK, element_count
+from blindai.oip.metadata import Precision  # noqa: TC001  # msgspec reads annotations
 from blindai.oip.rest import MAX_BYTES_ELEMENTS
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec, decode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES
@@ -92,11 +93,12 @@ class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """Worker → server: the answer to `Load`."""
+    """Worker → server: the answer to `Load`; a precision that there is not is refused as any malformed header is."""
 
     inputs: tuple[SpecEntry, ...]
     outputs: tuple[SpecEntry, ...]
     rows_independent: bool
+    precision: Precision
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):

@@ -59,6 +59,7 @@ _CODES = {
     429: Code.RESOURCE_EXHAUSTED,
     499: Code.DEADLINE_EXCEEDED,
     501: Code.UNIMPLEMENTED,
+    502: Code.UNAVAILABLE,  # the proxy's, when it does not reach the server
     503: Code.UNAVAILABLE,
     504: Code.DEADLINE_EXCEEDED,
 }

@@ -100,7 +100,7 @@ def infer_body(message: Message) -> tuple[tuple[Buffer, ...], int]:
         raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
     header = _Request(
         inputs=[
-            _Input(entry.name, entry.datatype, list(entry.shape), {**_parameters(entry.parameters), _SIZE: len(raw)})
+            _Input(entry.name, entry.datatype, list(entry.shape), _input_parameters(entry.parameters, len(raw)))
             for entry, raw in zip(message.inputs, buffers, strict=True)
         ],
         parameters={**_parameters(message.parameters), "binary_data_output": True},
@@ -190,6 +190,13 @@ def _parameters(found: Mapping[str, Any]) -> dict[str, Parameter]:
     if not found:
         return {}
     return {name: _parameter(name, value) for name, value in found.items() if name != _FINAL_WISH}
+
+
+def _input_parameters(found: Mapping[str, Any], size: int) -> dict[str, Parameter]:
+    """With the size that KServe's client says in gRPC too; it may, if it is true."""
+    said = found[_SIZE].int64_param if _SIZE in found else None
+    others = {name: value for name, value in found.items() if name != _SIZE or said != size}
+    return {**_parameters(others), _SIZE: size}
 
 
 def _parameter(name: str, value: Any) -> Parameter:

@@ -128,16 +128,17 @@ def from_text(text: str, kind: type[_Message]) -> _Message:
     """Read a message from protobuf's text form (`config.pbtxt`); a field that the schema lacks is refused.
 
     Raises:
-        InvalidInputError: what is wrong, with its line, and without the value.
+        InvalidInputError: what is wrong and in which line, in protobuf's words, which may quote the text.
     """
     message = kind()
     try:
         text_format.Parse(text, message, descriptor_pool=_POOL)
     except text_format.ParseError as error:
-        where = f" in line {error.GetLine()}" if error.GetLine() else ""
-        raise InvalidInputError(f"the text is no {kind.__name__}: a mistake{where}") from None
-    except (ValueError, UnicodeError, RecursionError):
-        raise InvalidInputError(f"the text is no {kind.__name__}") from None
+        line, column = error.GetLine(), error.GetColumn()
+        said = str(error).removeprefix(f"{line}:{column} : ").replace("\n", " ")
+        raise InvalidInputError(f"line {line}: {said}" if line else said) from None
+    except (ValueError, RecursionError):
+        raise InvalidInputError("not a text in protobuf's text format") from None
     return message
 
 
