@@ -28,7 +28,7 @@ def proxy(
         str, typer.Option("--grpc", metavar="HOST:PORT", help="where to offer plain gRPC; empty offers none")
     ] = "127.0.0.1:8001",
 ) -> None:
-    """Verify a server, then forward plain OIP requests of this machine to it, sealed."""
+    """Verify a server, then forward plain requests to it, sealed."""
     from blindai.proxy.forward import ProxyOptions
     from blindai.proxy.run import parse_address, run_proxy
 
