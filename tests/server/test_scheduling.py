@@ -37,7 +37,7 @@ from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, RequestQueue, queued_request, signature_of
 from blindai.server.runner_start import PoolOptions
 from blindai.server.statistics import ModelStatistics
-from blindai.server.worker_pool import ModelState, WorkerPool
+from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -309,12 +309,10 @@ async def test_a_model_is_ready_only_once_it_is_warm(store: ModelStore, isolatio
     config = ServingConfig(warmup=((count_to(A_WHILE), 2),))
     model = stored(store, counting_model(), config=config)
     async with pool_of(store, isolation=isolation) as pool:
-        assert pool.state(model) == (ModelState.UNAVAILABLE, "not loaded yet")
         loading = asyncio.create_task(pool.load(model, "public"))
         await asyncio.sleep(0.01)
-        assert pool.state(model)[0] is ModelState.LOADING
+        assert pool.process_ids == ()
         await loading
-        assert pool.state(model) == (ModelState.READY, "")
         assert pool.statistics(model).execution_count == 0
 
 
@@ -323,47 +321,7 @@ async def test_a_model_that_fails_its_warm_up_is_not_ready(store: ModelStore) ->
     async with pool_of(store) as pool:
         with pytest.raises(InternalError):
             await pool.load(model, "public")
-        assert pool.state(model)[0] is ModelState.UNAVAILABLE
         assert pool.process_ids == ()
-
-
-async def test_an_unloaded_model_refuses_until_it_is_loaded(store: ModelStore) -> None:
-    model = stored(store, add_model())
-    async with pool_of(store) as pool:
-        await added(pool, model, 1)
-        await pool.unload(model)
-        assert pool.process_ids == ()
-        assert pool.state(model) == (ModelState.UNAVAILABLE, "unloaded")
-        with pytest.raises(ModelNotReadyError, match="unloaded"):
-            await added(pool, model, 1)
-        await pool.load(model, "public")
-        assert await added(pool, model, 1) == [2]
-        assert pool.state(model) == (ModelState.READY, "")
-
-
-async def test_a_drained_pool_ends_what_it_has_and_takes_nothing_new(store: ModelStore) -> None:
-    model = stored(store, counting_model())
-    async with pool_of(store) as pool:
-        await pool.load(model, "public")
-        running = [asyncio.create_task(pool.infer(model, "public", count_to(A_WHILE))) for _ in range(3)]
-        await asyncio.sleep(0)
-        draining = asyncio.create_task(pool.drain(SOON_S))
-        await asyncio.sleep(0)
-        with pytest.raises(ModelNotReadyError, match="being stopped"):
-            await pool.infer(model, "public", count_to(1))
-        await draining
-        assert [int(task.result()[0].data) for task in running] == [A_WHILE] * 3
-
-
-async def test_draining_does_not_wait_for_ever(store: ModelStore) -> None:
-    model = stored(store, counting_model())
-    async with pool_of(store) as pool:
-        running = await busy(pool, model)
-        async with asyncio.timeout(SOON_S):
-            await pool.drain(0.05)
-        assert not running.done()
-    with pytest.raises(ModelNotReadyError):
-        await running
 
 
 def waiting(*counts: int, came_ns: int = 0) -> RequestQueue:

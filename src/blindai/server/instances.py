@@ -39,14 +39,12 @@ class Instances:
         run_timeout_s: longest run.
         idle_s: after which `on_idle` is called, if nothing was run.
         start_runner: starts and loads one; it is given this object.
-        on_outcome: told how each start ended.
         on_idle: told when nobody has used it for `idle_s`.
         metrics: where batches and restarts are counted.
 
     Attributes:
         model: as given.
         scheduler: where requests wait.
-        names: the (name, version, digest) under which it is used.
         process_count: runners that are up or being started.
     """
 
@@ -58,17 +56,14 @@ class Instances:
         run_timeout_s: float,
         idle_s: float,
         start_runner: Callable[[Instances], Awaitable[Runner]],
-        on_outcome: Callable[[Instances, BlindAIError | None], None],
         on_idle: Callable[[Instances], None],
         metrics: Metrics,
     ) -> None:
         self.model = model
         self.scheduler = Scheduler(model.config, batching=batching, run_timeout_s=run_timeout_s, metrics=metrics)
-        self.names: set[tuple[str, str, str, str]] = set()
         self.process_count = 0
         self._idle_s = idle_s
         self._start_runner = start_runner
-        self._on_outcome = on_outcome
         self._on_idle = on_idle
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -234,7 +229,6 @@ class Instances:
         error = start.exception()
         if error is None:
             self._failure = None
-            self._on_outcome(self, None)
             return
         if not isinstance(error, BlindAIError):
             LOG.error("a model could not be started: %s", type(error).__name__)
@@ -244,7 +238,6 @@ class Instances:
         self._failure = error
         if not self._runners:
             self.scheduler.fail_waiting(error)
-        self._on_outcome(self, error)
 
     def _look_if_idle(self) -> None:
         left_s = self.scheduler.last_used_s + self._idle_s - self._loop.time()

@@ -11,14 +11,11 @@ Leaves out: who may run what, and the sandbox.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import enum
 import tempfile
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blindai.errors import BlindAIError, ModelNotReadyError, OverloadedError
+from blindai.errors import BlindAIError, OverloadedError
 from blindai.oip.datatypes import Datatype
 from blindai.oip.tensors import encode_tensor
 from blindai.server.batching import check_batch
@@ -43,29 +40,6 @@ _NO_WISH = RunWish()
 _DEFAULTS = PoolOptions()
 
 
-class ModelState(enum.StrEnum):
-    """Of a model, as Triton's repository index calls it."""
-
-    READY = "READY"
-    LOADING = "LOADING"
-    UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass(slots=True, kw_only=True)
-class _Served:
-    """What is known of one model version.
-
-    Attributes:
-        statistics: its counts.
-        unloaded: whether somebody asked for that.
-        outcome: how it was last started: "" if well, `None` if never.
-    """
-
-    statistics: ModelStatistics = field(default_factory=ModelStatistics)
-    unloaded: bool = False
-    outcome: str | None = None
-
-
 class WorkerPool:
     """Runs stored models; belongs to one event loop.
 
@@ -87,11 +61,9 @@ class WorkerPool:
         self._options = options
         self._metrics = metrics or Metrics()
         self._instances: dict[tuple[str, str], list[Instances]] = {}
-        self._served: dict[tuple[str, str, str, str], _Served] = {}
+        self._statistics: dict[tuple[str, str, str, str], ModelStatistics] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._ending: dict[Instances, asyncio.Event] = {}
-        self._active = 0
-        self._drained: asyncio.Event | None = None
         self._empty_directory = tempfile.TemporaryDirectory(prefix="blindai-worker-", dir=directory)
         self._starter = RunnerStarter(store, options, self._empty_directory.name)
 
@@ -107,7 +79,7 @@ class WorkerPool:
         return sum(instances.scheduler.waiting for instances in self._all())
 
     async def load(self, model: StoredModel, share: str) -> None:
-        """Start the model's processes if they are not up; undoes `unload`.
+        """Start the model's processes if they are not up.
 
         Raises:
             InvalidModelError: the model cannot be run.
@@ -115,12 +87,10 @@ class WorkerPool:
             DeadlineExceededError: it loads for too long.
             OverloadedError: there are too many processes, all of them in use.
         """
-        self._entry(model).unloaded = False
         await self._find(model, share).ready()
 
     async def metadata(self, model: StoredModel, share: str) -> ModelFace:
         """The model's own word of itself; loads it if need be, and raises what `load` does."""
-        self._require_loaded(model)
         runner = await self._find(model, share).ready()
         return runner.face
 
@@ -147,65 +117,27 @@ class WorkerPool:
             InternalError: the model failed on them.
             TooLargeError: its outputs are larger than an answer may be.
             OverloadedError: too many requests wait for it.
-            ModelNotReadyError: its process died, it is unloaded, or the request waited too long.
+            ModelNotReadyError: its process died, or the request waited too long.
             DeadlineExceededError: it ran for too long.
         """
-        served = self._require_loaded(model)
+        statistics = self.statistics(model)
         came_ns = time.monotonic_ns()
-        self._active += 1
         try:
-            return await self._infer(model, share, (inputs, outputs), wish, served=served)
+            return await self._infer(model, share, (inputs, outputs), wish, statistics=statistics)
         except BlindAIError:
-            served.statistics.fail.add(time.monotonic_ns() - came_ns)
+            statistics.fail.add(time.monotonic_ns() - came_ns)
             raise
-        finally:
-            self._active -= 1
-            if self._drained is not None and not self._active:
-                self._drained.set()
 
     def statistics(self, model: StoredModel) -> ModelStatistics:
         """Counts of a model version, which go on counting."""
-        return self._entry(model).statistics
-
-    def state(self, model: StoredModel) -> tuple[ModelState, str]:
-        """Whether the model could run now, and if not, why.
-
-        A model whose idle processes ended is ready: the next request starts it again.
-        """
-        served = self._entry(model)
-        if served.unloaded:
-            return ModelState.UNAVAILABLE, "unloaded"
-        of_model = [instances for instances in self._all() if _key(model) in instances.names]
-        if any(instances.runners for instances in of_model):
-            return ModelState.READY, ""
-        if any(instances.is_starting for instances in of_model):
-            return ModelState.LOADING, ""
-        if served.outcome is None:
-            return ModelState.UNAVAILABLE, "not loaded yet"
-        return (ModelState.UNAVAILABLE, served.outcome) if served.outcome else (ModelState.READY, "")
-
-    async def unload(self, model: StoredModel) -> None:
-        """End the model's processes, and refuse requests until somebody loads it again."""
-        self._entry(model).unloaded = True
-        for instances in list(self._all()):
-            instances.names.discard(_key(model))
-            if not instances.names:
-                await self._close(instances)
+        return self._statistics.setdefault(_key(model), ModelStatistics())
 
     async def stop(self, model: StoredModel) -> None:
         """End the model's processes, whatever they are doing; their memory comes back, and its counts are forgotten."""
         for instances in [instances for instances in self._all() if instances.model.digest == model.digest]:
             await self._close(instances)
-        for key in [key for key in self._served if key[-1] == model.digest]:
-            del self._served[key]
-
-    async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests, and wait until the others have ended, or time has run out."""
-        self._drained = asyncio.Event()
-        if self._active:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._drained.wait()
+        for key in [key for key in self._statistics if key[-1] == model.digest]:
+            del self._statistics[key]
 
     async def close(self) -> None:
         """End all processes."""
@@ -222,7 +154,7 @@ class WorkerPool:
         asked: tuple[tuple[Tensor, ...], tuple[str, ...]],
         wish: RunWish,
         *,
-        served: _Served,
+        statistics: ModelStatistics,
     ) -> tuple[Tensor, ...]:
         inputs, outputs = asked
         config = model.config
@@ -230,7 +162,7 @@ class WorkerPool:
             check_batch(inputs, config.max_batch_size)
         has_text = Datatype.BYTES in [tensor.datatype for tensor in inputs]
         buffers = await _encoded(inputs) if has_text else None
-        request = queued_request(inputs, outputs, served.statistics, buffers)
+        request = queued_request(inputs, outputs, statistics, buffers)
         instances = self._find(model, share)
         scheduler = instances.scheduler
         if scheduler.rule.may_join:
@@ -242,19 +174,6 @@ class WorkerPool:
             instances.ensure_started()
         return await scheduler.infer(request, _queue_timeout_s(wish, config.queue))
 
-    def _require_loaded(self, model: StoredModel) -> _Served:
-        if self._drained is not None:
-            raise ModelNotReadyError("the server is being stopped", hint="Try another one, or later.", retry_after_s=1)
-        served = self._served.get(_key(model))
-        if served is None:
-            served = self._entry(model)
-        if served.unloaded:
-            raise ModelNotReadyError("the model is unloaded", hint="Load it first.")
-        return served
-
-    def _entry(self, model: StoredModel) -> _Served:
-        return self._served.setdefault(_key(model), _Served())
-
     def _all(self) -> Iterator[Instances]:
         for entries in self._instances.values():
             yield from entries
@@ -264,28 +183,18 @@ class WorkerPool:
         place = (model.digest, share if self._options.isolation == "tenant" else "")
         for instances in self._instances.get(place, ()):
             if instances.model.config is model.config or instances.model.config == model.config:
-                break
-        else:
-            instances = Instances(
-                model,
-                batching=self._options.batching,
-                run_timeout_s=self._options.run_timeout_s,
-                idle_s=self._options.idle_worker_s,
-                start_runner=self._start_runner,
-                on_outcome=self._note_outcome,
-                on_idle=self._close_soon,
-                metrics=self._metrics,
-            )
-            self._instances.setdefault(place, []).append(instances)
-        key = _key(model)
-        if key not in instances.names:
-            instances.names.add(key)
-        return instances
-
-    def _note_outcome(self, instances: Instances, error: BlindAIError | None) -> None:
-        for key in instances.names:
-            if key in self._served:
-                self._served[key].outcome = "" if error is None else str(error)
+                return instances
+        made = Instances(
+            model,
+            batching=self._options.batching,
+            run_timeout_s=self._options.run_timeout_s,
+            idle_s=self._options.idle_worker_s,
+            start_runner=self._start_runner,
+            on_idle=self._close_soon,
+            metrics=self._metrics,
+        )
+        self._instances.setdefault(place, []).append(made)
+        return made
 
     def _close_soon(self, instances: Instances) -> None:
         task = asyncio.get_running_loop().create_task(self._close(instances))
