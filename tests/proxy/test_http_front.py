@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
@@ -170,6 +171,8 @@ async def test_bytes_that_are_no_http_get_a_refusal_and_harm_nobody(
             answer = await asyncio.wait_for(reader.read(), 30)
             assert answer.split(b" ")[1] == status, sent[:60]
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         assert (await asked(session, "GET", proxy.http + "/v2/health/ready"))[0] == 200
 
 

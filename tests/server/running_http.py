@@ -55,9 +55,19 @@ class App:
 class Running:
     port: int
     state: HttpServer
+    opened: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.opened.append(writer)
+        return reader, writer
+
+    async def close_all(self) -> None:
+        """Every connection that a test opened, whatever the test did with it."""
+        for writer in self.opened:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def is_empty(self) -> bool:
         """Whether every connection is gone, soon."""
@@ -72,10 +82,12 @@ async def running(app: Any, limits: HttpLimits) -> AsyncIterator[Running]:
     server = HttpServer(app, limits)
     listener = socket.create_server(("127.0.0.1", 0))
     await server.listen(listener)
+    site = Running(listener.getsockname()[1], server)
     try:
-        yield Running(listener.getsockname()[1], server)
+        yield site
     finally:
         await server.drain(0)
+        await site.close_all()
 
 
 async def answer_of(reader: asyncio.StreamReader) -> bytes:
