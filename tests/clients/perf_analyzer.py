@@ -1,8 +1,8 @@
 """Fetches perf_analyzer, Triton's load generator, and runs it: from PyPI, with the libraries of Debian 13.
 
 Its wheel is built against a newer C library than Debian 12 has, so it runs under Debian 13's own loader, from packages
-that are unpacked into a folder: no root, and nothing of the system changes. Every package's SHA-256 is that of the
-archive's signed-for index as fetched; this is a test tool, not a part of the product.
+that are unpacked into a folder: no root, and nothing of the system changes. Each package is compared with the archive's
+index; the index comes over HTTP and its signature is not looked at, so run this where you would run strange code.
 
     python tests/clients/perf_analyzer.py FOLDER [perf_analyzer's arguments ...]
 """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from blindai.errors import InvalidInputError
 from blindai.oip.grpc import schema
-from blindai.oip.grpc.schema import ModelConfig, from_json_object, from_text, message_type, to_json_object
+from blindai.oip.grpc.schema import ModelConfig, from_json_object, from_text, message_type
 
 FOLDER = Path(schema.__file__).parent
 PROTO_FILES = ("model_config.proto", "inference.proto", "health.proto")
@@ -32,6 +34,14 @@ other = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTyp
 assert ours is not other
 assert ours.FromString(other(id="7").SerializeToString()).id == "7"
 """
+
+
+def to_json_object(message: Any) -> dict[str, Any]:
+    """Protobuf's own JSON form, absent fields at their default."""
+    found: dict[str, Any] = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return found
 
 
 def test_compiled_file_is_that_of_the_proto_files(tmp_path: Path) -> None:

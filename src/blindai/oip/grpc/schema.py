@@ -49,7 +49,6 @@ class Method:
     request: type[Message]
     response: type[Message]
     streams_request: bool
-    streams_response: bool
 
 
 def _load() -> Any:
@@ -78,7 +77,6 @@ def methods(service: str) -> tuple[Method, ...]:
             request=message_type(method.input_type.full_name),
             response=message_type(method.output_type.full_name),
             streams_request=method.client_streaming,
-            streams_response=method.server_streaming,
         )
         for method in descriptor.methods
     )
@@ -97,16 +95,10 @@ def decode(kind: type[_Message], raw: bytes) -> _Message:
     return message
 
 
-def to_json_object(message: Message) -> dict[str, Any]:
-    """A message in protobuf's JSON form, names as in the schema; absent fields at their default."""
-    found: dict[str, Any] = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return found
-
-
 def from_json_object(members: object, kind: type[_Message], *, pass_over_unknown: bool = False) -> _Message:
-    """The reverse of `to_json_object`; 64-bit integers may be text or numbers, members that we do not know are refused.
+    """A message from protobuf's JSON form, names as in the schema; members that we do not know are refused.
+
+    64-bit integers may be text or numbers.
 
     Args:
         members: of the JSON object.
