@@ -66,7 +66,7 @@ async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
 
 def ask(house: House, method: str, path: str, body: bytes = b"", *, roles: frozenset[Role] = ALL) -> Reply:
     principal = Principal(tenant="alpha", roles=roles, share="alpha")
-    call = Call(principal=principal, method=method, path=path, headers=(), body=_pieces(body))
+    call = Call(principal=principal, method=method, path=path, headers={}, body=_pieces(body))
     return house.loop.run_until_complete(dispatch(house.app.sealed.service, call))
 
 

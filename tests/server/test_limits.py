@@ -41,7 +41,7 @@ async def pieces(count: int, size: int) -> AsyncIterator[memoryview]:
 
 
 def call_with(count: int, size: int) -> Call:
-    return Call(principal=open_principal(""), method="POST", path="/", headers=(), body=pieces(count, size))
+    return Call(principal=open_principal(""), method="POST", path="/", headers={}, body=pieces(count, size))
 
 
 def binary_request(datatype: str, shape: list[int], data: bytes) -> tuple[memoryview, int]:

@@ -33,7 +33,7 @@ async def one_piece(body: bytes) -> AsyncIterator[memoryview]:
 
 async def ask(service: Service, method: str, path: str, body: Any = None, *, who: Principal | None = None) -> Reply:
     data = b"" if body is None else json.dumps(body).encode()
-    call = Call(principal=who or open_principal(""), method=method, path=path, headers=(), body=one_piece(data))
+    call = Call(principal=who or open_principal(""), method=method, path=path, headers={}, body=one_piece(data))
     return await dispatch(service, call)
 
 

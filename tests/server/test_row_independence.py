@@ -229,6 +229,11 @@ MIXING: dict[str, onnx.ModelProto] = {
     "fixed number of rows": graph([node("Relu", "x", "y")], {"x": (FLOAT, (1, 3))}),
     "an input with a fixed number of rows": graph([node("Add", "x b", "y")], {**X, "b": (FLOAT, (1, 3))}),
     "a number": graph([node("Add", "x b", "y")], {**X, "b": (FLOAT, ())}),
+    "a part that no output needs, and that fails in a batch": graph(
+        [node("ArgMax", "x", "i", axis=0), node("Gather", "c i", "g"), node("Abs", "x", "y")],
+        X,
+        constants={"c": np.zeros((3, 1), np.float32)},
+    ),
 }
 
 

@@ -67,7 +67,7 @@ async def in_pieces(*pieces: bytes) -> AsyncIterator[memoryview]:
 async def upload(service: Service, data: bytes, name: str = "m", **header: Any) -> Reply:
     body = in_pieces(encode_upload_header(header_of(len(data), **header)), data[:10], data[10:])
     call = Call(
-        principal=open_principal(""), method="POST", path=f"/v2/repository/models/{name}/upload", headers=(), body=body
+        principal=open_principal(""), method="POST", path=f"/v2/repository/models/{name}/upload", headers={}, body=body
     )
     return await dispatch(service, call)
 
@@ -205,7 +205,7 @@ async def test_an_upload_that_ends_early_gives_back_what_it_held(tmp_path: Path)
     async with serving(tmp_path, max_uploads=1) as service:
         short = in_pieces(encode_upload_header(header_of(100)), b"short")
         call = Call(
-            principal=open_principal(""), method="POST", path="/v2/repository/models/m/upload", headers=(), body=short
+            principal=open_principal(""), method="POST", path="/v2/repository/models/m/upload", headers={}, body=short
         )
         assert refusal(await dispatch(service, call)) == (409, "model_digest_mismatch")
         assert (await upload(service, adder())).status == 200

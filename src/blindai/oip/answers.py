@@ -7,7 +7,6 @@ Leaves out: the scores of a classification (`classification`), which arrive here
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,8 +27,7 @@ _ASK_FOR_BINARY = "Ask for it in binary: `binary_data` of the output, or `binary
 Parameter = bool | int | float | str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputForm:
+class OutputForm(msgspec.Struct, frozen=True, kw_only=True):
     """How one output is wished.
 
     Attributes:
@@ -44,8 +42,7 @@ class OutputForm:
 BINARY = OutputForm(binary=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class InferResponse:
+class InferResponse(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a model answers.
 
     Attributes:

@@ -8,7 +8,6 @@ Leaves out: whether the tensors fit the model (`server.model_fit`), raw bodies w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -48,6 +47,7 @@ __all__ = [
     "HEADER_LENGTH",
     "MAX_BYTES_ELEMENTS",
     "Buffer",
+    "HeaderMemory",
     "InferRequest",
     "InferResponse",
     "ModelMetadata",
@@ -63,10 +63,10 @@ __all__ = [
 
 _BINARY_OUTPUT = "binary_data_output"
 _RESERVED = "triton_"
+_KEPT_HEADER_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a client asks of a model.
 
     Attributes:
@@ -107,6 +107,39 @@ class _Request(msgspec.Struct, omit_defaults=True, gc=False):
 _request_decoder = msgspec.json.Decoder(_Request)
 
 
+class _Said(msgspec.Struct, frozen=True, gc=False):
+    """What a request's JSON says, which another request may say again with other bytes behind it."""
+
+    entries: list[Entry]
+    id: str
+    outputs: tuple[str, ...]
+    forms: tuple[OutputForm, ...]
+    binary: bool
+    parameters: tuple[tuple[str, Parameter], ...]
+
+
+class HeaderMemory:
+    """The JSON that one client sent last: most repeat it for every request, and it need not be read again.
+
+    It belongs to one connection or session: shared, its quickness would tell what others ask.
+    """
+
+    __slots__ = ("_header", "_said")
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._said: _Said | None = None
+
+    def recall(self, header: Buffer) -> _Said | None:
+        """What this JSON says, if it is the last one."""
+        return self._said if header == self._header else None
+
+    def keep(self, header: Buffer, said: _Said) -> None:
+        """Remember it, unless it is long or has data in it."""
+        if len(header) <= _KEPT_HEADER_BYTES and all(entry.data is UNSET for entry in said.entries):
+            self._header, self._said = bytes(header), said
+
+
 def encode_infer_request(request: InferRequest) -> tuple[list[Buffer], int]:
     """The body in pieces, and the bytes of JSON that it begins with (header `HEADER_LENGTH`).
 
@@ -126,25 +159,42 @@ def encode_infer_request(request: InferRequest) -> tuple[list[Buffer], int]:
     return with_header(message, [raw for _, raw in written])
 
 
-def decode_infer_request(body: Buffer, header_length: int | None) -> InferRequest:
+def decode_infer_request(body: Buffer, header_length: int | None, memory: HeaderMemory | None = None) -> InferRequest:
     """Read a request; binary tensors are views of `body`.
 
     Args:
         body: all of it, and nothing after it.
         header_length: bytes of JSON; `None` if the header is absent.
+        memory: of the client who sent it.
 
     Raises:
         InvalidInputError: anything but one exact request.
     """
     header, tail = split_body(body, header_length)
+    said = memory.recall(header) if memory else None
+    if said is None:
+        said = _read_header(header)
+        if memory:
+            memory.keep(header, said)
+    return InferRequest(
+        inputs=read_entries(said.entries, tail),
+        id=said.id,
+        outputs=said.outputs,
+        forms=said.forms,
+        binary=said.binary,
+        parameters=said.parameters,
+    )
+
+
+def _read_header(header: memoryview) -> _Said:
     check_depth(header)
     message = decode_json(_request_decoder, header, "the request")
     check_text_elements(message.inputs)
     parameters = message.parameters
     binary = _take_binary_output(parameters) if parameters else False
     outputs = message.outputs
-    return InferRequest(
-        inputs=read_entries(message.inputs, tail),
+    return _Said(
+        entries=message.inputs,
         id=message.id,
         outputs=tuple(output.name for output in outputs) if outputs else (),
         forms=_read_forms(outputs, binary=binary) if outputs else (),

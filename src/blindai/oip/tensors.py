@@ -9,9 +9,10 @@ Leaves out: which values may become which (`conversion`), and requests (`rest`).
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from blindai.errors import InvalidInputError
@@ -54,8 +55,7 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A named array of one datatype, as it travels.
 
     Attributes:
@@ -71,7 +71,11 @@ class Tensor:
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
-    data: Array = field(repr=False)
+    data: Array
+
+    def __repr__(self) -> str:
+        """Without its values."""
+        return f"Tensor(name={self.name!r}, datatype={self.datatype!r}, shape={self.shape!r})"
 
     def __post_init__(self) -> None:
         data = self.data

@@ -9,6 +9,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from blindai.errors import ForbiddenError
 
 if TYPE_CHECKING:
@@ -55,8 +57,7 @@ class Credential:
     expires_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever a request's credential stands for.
 
     Attributes:
@@ -69,9 +70,13 @@ class Principal:
 
     tenant: str
     roles: frozenset[Role]
-    share: str = field(repr=False)
-    subject: str = field(repr=False, default="")
-    credential: Credential | None = field(repr=False, default=None)
+    share: str
+    subject: str = ""
+    credential: Credential | None = None
+
+    def __repr__(self) -> str:
+        """Without what tells one of a tenant's users from another."""
+        return f"Principal(tenant={self.tenant!r}, roles={role_names(self.roles)})"
 
     @property
     def counted_as(self) -> str:
@@ -100,7 +105,7 @@ def role_names(roles: Iterable[Role]) -> list[str]:
 def open_principal(client_token: str) -> Principal:
     """Open access: one tenant with every role, its clients kept apart by a random token of their own."""
     share = f"{OPEN_TENANT}/{client_token}" if client_token else OPEN_TENANT
-    return Principal(tenant=OPEN_TENANT, roles=frozenset(Role), share=share)
+    return Principal(tenant=OPEN_TENANT, roles=ANY_ROLE, share=share)
 
 
 def _ordered(roles: frozenset[Role]) -> list[str]:

@@ -6,14 +6,10 @@ Leaves out: uploads, which stream to disk, and what a model's process uses.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
 from blindai.errors import OverloadedError, TooLargeError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,22 +24,25 @@ class BodyBudget:
     max_bytes: int
     held_bytes: int = 0
 
-    @contextlib.contextmanager
-    def share(self) -> Iterator[Share]:
-        """One request's share; all of it comes back at the end."""
-        share = Share(budget=self)
-        try:
-            yield share
-        finally:
-            self.held_bytes -= share.held_bytes
+    def share(self) -> Share:
+        """One request's share; a `with` block gives all of it back at its end."""
+        return Share(self)
 
 
-@dataclass(slots=True, kw_only=True)
 class Share:
     """What one request holds."""
 
-    budget: BodyBudget
-    held_bytes: int = 0
+    __slots__ = ("budget", "held_bytes")
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self.budget = budget
+        self.held_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self.budget.held_bytes -= self.held_bytes
 
     def take(self, size: int) -> None:
         """Hold more.

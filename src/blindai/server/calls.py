@@ -5,8 +5,9 @@ Doors open messages and know nothing of models; handlers know models and nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from blindai.channel.heads import WireError
 from blindai.errors import (
@@ -23,9 +24,10 @@ from blindai.server.content_encoding import ENCODINGS, inflated
 from blindai.wire import compact_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from blindai.channel.frames import Buffer
+    from blindai.oip.rest import HeaderMemory
     from blindai.receipts import ModelIdentity
     from blindai.server.access import Principal
     from blindai.server.budget import Share
@@ -38,17 +40,17 @@ def _nobody_leaves() -> None:
     """For doors that cancel by themselves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One request, opened and authenticated up to its head; the body comes as it arrives.
 
     Attributes:
         principal: who asks.
         method: HTTP's; HEAD is answered as GET, and its door leaves the body out.
         path: as it stands in the request, percent-encoded, without a query.
-        headers: lower-case names and values.
-        body: its pieces.
+        headers: values by lower-case names; of a header that came twice, the first.
+        body: all of it, if its door has it already; else its pieces.
         door: which it came through, for metrics.
+        memory: of what the same client sent before, if its door keeps one.
         let_leave_cancel: called by a handler that may be cancelled from then on, since only work would be lost; then
             a client that leaves cancels it.
     """
@@ -56,14 +58,15 @@ class Call:
     principal: Principal
     method: str
     path: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    body: AsyncIterator[memoryview] = field(repr=False)
+    headers: Mapping[str, str]
+    body: AsyncIterator[memoryview] | memoryview
     door: str = "sealed"
-    let_leave_cancel: Callable[[], None] = field(repr=False, default=_nobody_leaves)
+    memory: HeaderMemory | None = None
+    let_leave_cancel: Callable[[], None] = _nobody_leaves
 
-    def header(self, name: str) -> str | None:
-        """The value of a header (lower-case name), or None."""
-        return next((value for found, value in self.headers if found == name), None)
+    def __repr__(self) -> str:
+        """Without headers and body, which are the user's."""
+        return f"Call(door={self.door!r}, method={self.method!r}, path={self.path!r})"
 
     async def read_body(self, max_bytes: int, share: Share) -> memoryview:
         """The whole body, inflated if it is compressed.
@@ -76,12 +79,13 @@ class Call:
             UnsupportedEncodingError: compressed in another way than gzip or deflate.
             InvalidInputError: not compressed as it says.
         """
+        encoding = self.headers.get("content-encoding")
+        if encoding is None and isinstance(self.body, memoryview):
+            _take(len(self.body), 0, max_bytes, share)
+            return self.body
         body = bytearray()
-        encoding = self.header("content-encoding")
-        async for piece in self.body if encoding is None else inflated(self.body, encoding):
-            if len(body) + len(piece) > max_bytes:
-                raise TooLargeError(f"a request body has at most {max_bytes} bytes here")
-            share.take(len(piece))
+        async for piece in self.pieces() if encoding is None else inflated(self.pieces(), encoding):
+            _take(len(piece), len(body), max_bytes, share)
             body += piece
         return memoryview(body).toreadonly()
 
@@ -91,19 +95,36 @@ class Call:
         Raises:
             TooLargeError: it has one.
         """
-        async for piece in self.body:
+        async for piece in self.pieces():
             if len(piece):
                 raise TooLargeError("this request takes no body")
 
+    async def pieces(self) -> AsyncIterator[memoryview]:
+        """The body, piece by piece."""
+        if isinstance(self.body, memoryview):
+            yield self.body
+            return
+        async for piece in self.body:
+            yield piece
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a handler answers. `model` is set when a model ran, and stands in the receipt."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    body: tuple[Buffer, ...] = field(repr=False, default=())
+    body: tuple[Buffer, ...] = ()
     model: ModelIdentity | None = None
+
+    def __repr__(self) -> str:
+        """Without the body, which is the user's."""
+        return f"Reply(status={self.status}, model={self.model!r})"
+
+
+def _take(size: int, held: int, max_bytes: int, share: Share) -> None:
+    if held + size > max_bytes:
+        raise TooLargeError(f"a request body has at most {max_bytes} bytes here")
+    share.take(size)
 
 
 def wire_error(error: Exception) -> tuple[int, WireError]:

@@ -101,7 +101,8 @@ class Catalogue:
         self._limits = limits
         self._quota_of = quota_of
         self._records: dict[tuple[str, str, str], Record] = {}  # by tenant, name and version
-        self._listed: dict[str, tuple[StoredModel, ...]] = {}  # what `models` answered; each request asks twice
+        self._listed: dict[str, tuple[StoredModel, ...]] = {}  # what `models` answered
+        self._latest: dict[tuple[str, str], StoredModel] = {}  # by tenant and name; each request asks
         self._places: set[Place] = set()
         self._sequence = 0
 
@@ -114,6 +115,10 @@ class Catalogue:
             if listed:  # else names that nobody has would fill it
                 self._listed[tenant] = listed
         return listed
+
+    def named(self, name: str, tenant: str) -> StoredModel | None:
+        """A tenant's model of this name, the one uploaded last; `None` if it has none."""
+        return self._latest.get((tenant, name))
 
     def matching(self, reference: str, version: str | None, tenant: str) -> tuple[StoredModel, ...]:
         """What `reference` means in a tenant, the model uploaded last at the end; never empty.
@@ -194,8 +199,7 @@ class Catalogue:
         self._sequence += 1
         version = known.model.version if known else wished or self._next_version(tenant, name)
         model = replace(candidate.model, version=version, sequence=self._sequence)
-        self._listed.pop(tenant, None)
-        self._records[tenant, name, version] = Record(model=model, file_ids=(known or candidate).file_ids)
+        self._put(Record(model=model, file_ids=(known or candidate).file_ids))
         self.end(place)
         return model, candidate.file_ids if known else ()
 
@@ -213,21 +217,37 @@ class Catalogue:
         if record is None or record.model.digest != model.digest:
             raise not_found()
         changed = replace(record.model, config=config)
-        self._listed.pop(model.tenant, None)
-        self._records[model.tenant, model.name, model.version] = replace(record, model=changed)
+        self._put(replace(record, model=changed))
         return changed
 
     def remove(self, models: tuple[StoredModel, ...]) -> list[Record]:
         """Forget models; what is answered says which files were theirs."""
+        removed = [self._records.pop((model.tenant, model.name, model.version)) for model in models]
         for model in models:
-            self._listed.pop(model.tenant, None)
-        return [self._records.pop((model.tenant, model.name, model.version)) for model in models]
+            self._changed(model.tenant, model.name)
+        return removed
 
     def clear(self) -> None:
         """Forget every model, and every upload under way."""
         self._records.clear()
         self._listed.clear()
+        self._latest.clear()
         self._places.clear()
+
+    def _put(self, record: Record) -> None:
+        model = record.model
+        self._records[model.tenant, model.name, model.version] = record
+        self._changed(model.tenant, model.name)
+
+    def _changed(self, tenant: str, name: str) -> None:
+        """What is kept beside the records follows them."""
+        self._listed.pop(tenant, None)
+        same = (record.model for (t, n, _), record in self._records.items() if (t, n) == (tenant, name))
+        latest = max(same, key=lambda model: model.sequence, default=None)
+        if latest is None:
+            self._latest.pop((tenant, name), None)
+        else:
+            self._latest[tenant, name] = latest
 
     def _held(self) -> Iterator[Record]:
         yield from self._records.values()

@@ -15,6 +15,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from blindai.bundle import ModelManifest
 from blindai.errors import BlindAIError, InvalidInputError
 from blindai.server.model_config import RunWish
@@ -197,7 +199,7 @@ class _Run:
 
     def _taken(self, step: EnsembleStep) -> tuple[Tensor, ...]:
         """A step's inputs under its model's names; the last one who takes a tensor takes it away."""
-        taken = tuple(replace(self._tensors[tensor], name=name) for name, tensor in step.inputs)
+        taken = tuple(structs.replace(self._tensors[tensor], name=name) for name, tensor in step.inputs)
         for _, tensor in step.inputs:
             self._needed[tensor] -= 1
             if not self._needed[tensor]:
@@ -218,7 +220,7 @@ class _Run:
             pool=self._pool,
             wish=self._wish,
         )
-        return tuple(replace(tensor, name=names[tensor.name]) for tensor in answer)
+        return tuple(structs.replace(tensor, name=names[tensor.name]) for tensor in answer)
 
 
 def needed_steps(steps: Sequence[EnsembleStep], wished: Sequence[str]) -> list[EnsembleStep]:

@@ -106,7 +106,7 @@ class GrpcDoor:
             principal=principal,
             method=request.method,
             path=request.path,
-            headers=request.headers,
+            headers=dict(request.headers),
             body=_pieces(request.body),
             door="grpc",
         )

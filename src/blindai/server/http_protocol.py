@@ -15,12 +15,12 @@ import httptools
 
 from blindai.channel.heads import WireError
 from blindai.errors import ConnectionLostError
+from blindai.server.http_head import KnownHead, judge, path_of
 from blindai.server.http_request import HttpRequest
 from blindai.server.log import LOG
 
 if TYPE_CHECKING:
     from blindai.channel.frames import Buffer
-    from blindai.server.http_request import Headers
     from blindai.server.http_server import HttpServer
 
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -45,6 +45,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_above_limit = False
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._known: KnownHead | None = None
+        self.notes: object = None  # what a handler wishes to keep as long as the connection lives
         self._in_head = True  # a connection that never says anything ends as one that stops in a head
         self._unparsed_bytes = 0  # since the parser last got somewhere: through a head, or further in a body
         self._refusal = 0  # a status, set while the parser runs
@@ -69,6 +71,16 @@ class HttpConnection(asyncio.Protocol):
     def task(self) -> asyncio.Task[None] | None:
         """The handler that runs."""
         return self._task
+
+    @property
+    def _is_between(self) -> bool:
+        """Whether nothing of a request is there that does not run already."""
+        return self._is_whole and not self._waiting
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether what came last was the end of a request."""
+        return self._received is None and not self._in_head
 
     # ── the transport's side ──
 
@@ -103,7 +115,11 @@ class HttpConnection(asyncio.Protocol):
         if self._unfed is not None:
             self._unfed = memoryview(bytes(self._unfed) + data)
             return
-        self._feed(memoryview(data))
+        if not self._repeats(data):
+            was_between = self._is_between
+            self._feed(memoryview(data))
+            if was_between:
+                self._learn(data)
         self._advance()
 
     def pause_writing(self) -> None:
@@ -143,16 +159,15 @@ class HttpConnection(asyncio.Protocol):
         upgrades = self._parser.should_upgrade()
         if upgrades and any(name in _FRAMING for name, _ in headers):
             self._refusal = 400  # the parser takes what follows for the other protocol, and not for the body it is
-        self._refusal = self._refusal or _judge(version, headers, self._limits.max_headers)
+        self._refusal = self._refusal or judge(version, headers, self._limits.max_headers)
         request = HttpRequest(
             self,
             self._parser.get_method().decode("ascii"),
-            _path(self._url),
+            path_of(self._url),
             headers,
             keep_alive=self._parser.should_keep_alive() and not upgrades,
             is_http_10=version == "1.0",
         )
-        request.expects_continue = version == "1.1" and request.values(b"expect") == [b"100-continue"]
         self._received = request
         self._waiting.append(request)
 
@@ -227,6 +242,22 @@ class HttpConnection(asyncio.Protocol):
         """End the connection without waiting for the other side, which has shown that it does not answer."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _repeats(self, data: bytes) -> bool:
+        """Take a whole request whose head is known."""
+        known = self._known
+        if known is None or not self._is_between or self._is_deaf or not known.begins(data):
+            return False
+        request = HttpRequest(self, known.method, known.path, known.headers, keep_alive=True, is_http_10=False)
+        request.receive(data[len(known.head) :])
+        request.complete()
+        self._waiting.append(request)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the head of a request that came alone and whole."""
+        if len(self._waiting) == 1 and self._is_whole and not (self._refusal or self._chunks or self._unfed):
+            self._known = KnownHead.of(self._waiting[0], data, self._body_bytes)
 
     def _feed(self, data: memoryview) -> None:
         """Hand at most as much to the parser as a head may still have; it keeps what it cannot finish yet."""
@@ -342,28 +373,3 @@ class HttpConnection(asyncio.Protocol):
     def _leave(request: HttpRequest | None) -> None:
         if request is not None:
             request.leave()
-
-
-def _judge(version: str, headers: Headers, max_headers: int) -> int:
-    """The status that a head is refused with, or 0: what could be read in two ways is not read at all."""
-    if version not in {"1.1", "1.0"}:
-        return 505
-    if len(headers) > max_headers:
-        return 431
-    hosts = codings = 0
-    for name, value in headers:
-        hosts += name == b"host"
-        if name == b"transfer-encoding":
-            codings += 1 if value.lower() == b"chunked" else 2
-    is_11 = version == "1.1"
-    return 400 if hosts > 1 or (is_11 and not hosts) or codings > is_11 else 0  # RFC 9112 §3.2, §6.1
-
-
-def _path(url: bytes) -> str:
-    """The target's path without its query, in any of the forms of RFC 9112 §3.2."""
-    if not url.startswith(b"/") and url != b"*":
-        try:
-            url = httptools.parse_url(url).path or b"/"
-        except httptools.HttpParserInvalidURLError:
-            return "*"
-    return url.partition(b"?")[0].decode("ascii", "replace")

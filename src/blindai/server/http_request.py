@@ -44,11 +44,11 @@ class HttpRequest:
 
     __slots__ = (
         "_connection",
+        "_has_continued",
         "_is_chunked",
         "_pieces",
         "_waiter",
         "buffered_bytes",
-        "expects_continue",
         "has_begun",
         "has_left",
         "headers",
@@ -76,16 +76,29 @@ class HttpRequest:
         self.method, self.path, self.headers = method, path, headers
         self.source = connection.source
         self.keep_alive, self.is_http_10 = keep_alive, is_http_10
-        self.expects_continue = False
+        self._has_continued = is_http_10
         self.is_complete = self.is_answered = self.has_begun = self.has_left = self.is_abandonable = False
         self.buffered_bytes = 0
         self._is_chunked = False
         self._pieces: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def notes(self) -> object:
+        """What the handlers of this connection's requests keep: nothing at first."""
+        return self._connection.notes
+
+    @notes.setter
+    def notes(self, notes: object) -> None:
+        self._connection.notes = notes
+
     def values(self, name: bytes) -> list[bytes]:
         """Every value of a header (lower-case name)."""
         return [value for found, value in self.headers if found == name]
+
+    def take_whole(self) -> bytes | None:
+        """All of the body, if it has arrived already; else `body` gives it as it comes."""
+        return (self._take() if self._pieces else b"") if self.is_complete else None
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body's pieces as they arrive.
@@ -188,9 +201,9 @@ class HttpRequest:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _more(self) -> None:
-        if self.expects_continue:
-            self.expects_continue = False
-            if not self.has_begun:
+        if not self._has_continued:
+            self._has_continued = True
+            if not self.has_begun and self.values(b"expect") == [b"100-continue"]:
                 self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 §10.1.1
         self._waiter = asyncio.get_running_loop().create_future()
         try:

@@ -12,7 +12,6 @@ import asyncio
 import importlib.metadata
 import re
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blindai.errors import BlindAIError, InvalidInputError, ModelChangedError, TooLargeError
@@ -20,7 +19,7 @@ from blindai.oip.answers import OutputForm, encode_infer_response
 from blindai.oip.classification import classify
 from blindai.oip.datatypes import Datatype
 from blindai.oip.raw_request import raw_request
-from blindai.oip.rest import HEADER_LENGTH, InferRequest, InferResponse, decode_infer_request
+from blindai.oip.rest import HEADER_LENGTH, HeaderMemory, InferRequest, InferResponse, decode_infer_request
 from blindai.receipts import ModelIdentity
 from blindai.server.calls import JSON, Call, Reply
 from blindai.server.ensemble import run_model
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from blindai.server.budget import Share
     from blindai.server.catalogue import StoredModel
     from blindai.server.dispatch import Service
+    from blindai.server.model_config import ServingConfig
     from blindai.server.routes import Target
     from blindai.server.runner import ModelFace
 
@@ -76,8 +76,7 @@ async def infer(service: Service, call: Call, target: Target) -> Reply:
             pool=service.pool,
             wish=run_wish(call, request.parameters),
         )
-        reply = await _reply(model, request, outputs, share)
-        return replace(reply, model=identity(model, face.precision))
+        return await _reply(identity(model, face.precision), model.config, request, outputs, share=share)
 
 
 async def _read(service: Service, call: Call, model: StoredModel, share: Share) -> tuple[InferRequest, ModelFace]:
@@ -85,16 +84,18 @@ async def _read(service: Service, call: Call, model: StoredModel, share: Share) 
     _require_same_model(call, model)
     header_length = _header_length(call)
     body = await call.read_body(service.settings.max_body_bytes, share)
-    request = await _decode(body, header_length, share) if header_length != 0 else None
+    request = await _decode(body, header_length, share, call.memory) if header_length != 0 else None
     face = await model_face(service, call.principal, model)
     if request is None:
         request = raw_request(body, face.inputs, model=model.name, batched=bool(model.config.max_batch_size))
     return request, face
 
 
-async def _decode(body: memoryview, header_length: int | None, share: Share) -> InferRequest:
-    if _is_quick(body, header_length):
-        return decode_infer_request(body, header_length)
+async def _decode(
+    body: memoryview, header_length: int | None, share: Share, memory: HeaderMemory | None = None
+) -> InferRequest:
+    if _is_quick(body, header_length, memory):
+        return decode_infer_request(body, header_length, memory)
     json_bytes = len(body) if header_length is None else min(header_length, len(body))
     if json_bytes > _MAX_JSON_BYTES:
         raise TooLargeError(
@@ -106,22 +107,25 @@ async def _decode(body: memoryview, header_length: int | None, share: Share) -> 
     return await asyncio.to_thread(decode_infer_request, body, header_length)
 
 
-def _is_quick(body: memoryview, header_length: int | None) -> bool:
+def _is_quick(body: memoryview, header_length: int | None, memory: HeaderMemory | None = None) -> bool:
     """Whether decoding is a matter of microseconds: a short header, and numbers that are used where they lie."""
     if header_length is None or header_length > _QUICK_HEADER_BYTES or len(body) > _QUICK_BODY_BYTES:
         return False
-    return not _SLOW_WORDS.search(body[:header_length])
+    header = body[:header_length]
+    return (memory is not None and memory.recall(header) is not None) or not _SLOW_WORDS.search(header)
 
 
-async def _reply(model: StoredModel, request: InferRequest, outputs: tuple[Tensor, ...], share: Share) -> Reply:
+async def _reply(
+    model: ModelIdentity, config: ServingConfig, request: InferRequest, outputs: tuple[Tensor, ...], *, share: Share
+) -> Reply:
     """The answer in the form that the request wished."""
     forms: tuple[OutputForm, ...] | None = None
     if request.forms or not request.binary:
         forms = request.forms or (OutputForm(binary=request.binary),) * len(outputs)
-        outputs = tuple(_classified(model, tensor, form) for tensor, form in zip(outputs, forms, strict=True))
+        outputs = tuple(_classified(config, tensor, form) for tensor, form in zip(outputs, forms, strict=True))
         forms = forms if any(not form.binary for form in forms) else None
     response = InferResponse(model_name=model.name, model_version=model.version, id=request.id, outputs=outputs)
-    if forms is None and not any(output.datatype is Datatype.BYTES for output in outputs):
+    if forms is None and Datatype.BYTES not in [output.datatype for output in outputs]:
         buffers, header_length = encode_infer_response(response)
     else:
         elements = sum(output.data.size for output in outputs)
@@ -129,18 +133,19 @@ async def _reply(model: StoredModel, request: InferRequest, outputs: tuple[Tenso
             share.take(_JSON_ELEMENT_BYTES * elements)
         buffers, header_length = await asyncio.to_thread(encode_infer_response, response, forms)
     if header_length is None:
-        return Reply(headers=JSON, body=tuple(buffers))
+        return Reply(headers=JSON, body=tuple(buffers), model=model)
     return Reply(
         headers=(("content-type", "application/octet-stream"), (HEADER_LENGTH, str(header_length))),
         body=tuple(buffers),
+        model=model,
     )
 
 
-def _classified(model: StoredModel, tensor: Tensor, form: OutputForm) -> Tensor:
+def _classified(config: ServingConfig, tensor: Tensor, form: OutputForm) -> Tensor:
     if not form.classes:
         return tensor
-    labels = next((found for name, found in model.config.labels if name == tensor.name), ())
-    return classify(tensor, form.classes, batched=bool(model.config.max_batch_size), labels=labels)
+    labels = next((found for name, found in config.labels if name == tensor.name), ())
+    return classify(tensor, form.classes, batched=bool(config.max_batch_size), labels=labels)
 
 
 def identity(model: StoredModel, precision: Precision) -> ModelIdentity:
@@ -152,13 +157,13 @@ def identity(model: StoredModel, precision: Precision) -> ModelIdentity:
 
 def _require_same_model(call: Call, model: StoredModel) -> None:
     """RFC 9110 §13.1.1: a client that prepared its tensors from metadata names the digest that it read."""
-    expected = call.header("if-match")
+    expected = call.headers.get("if-match")
     if expected is not None and expected != model.digest:
         raise ModelChangedError("the model was replaced after its metadata was read", hint="read the metadata again")
 
 
 def _header_length(call: Call) -> int | None:
-    text = call.header(HEADER_LENGTH)
+    text = call.headers.get(HEADER_LENGTH)
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 10:  # noqa: PLR2004  # digits of a u32

@@ -28,7 +28,7 @@ def check_inputs(name: str, config: ServingConfig, tensors: Sequence[Tensor], sp
     Raises:
         InvalidInputError: says what the model expects.
     """
-    if len(tensors) != len(specs) or any(t.name != s.name for t, s in zip(tensors, specs, strict=True)):
+    if [tensor.name for tensor in tensors] != [spec.name for spec in specs]:
         specs = _paired(name, tensors, specs)
     for tensor, spec in zip(tensors, specs, strict=True):
         if tensor.datatype is not spec.datatype:

@@ -117,6 +117,11 @@ class ModelStore:
         with self._lock:
             return self._catalogue.models(tenant)
 
+    def named(self, name: str, *, tenant: str = OPEN_TENANT) -> StoredModel | None:
+        """A tenant's model of this name, the one uploaded last; `None` if it has none."""
+        with self._lock:
+            return self._catalogue.named(name, tenant)
+
     def resolve(self, reference: str, version: str | None = None, *, tenant: str = OPEN_TENANT) -> StoredModel:
         """Find a model of a tenant.
 

@@ -5,16 +5,14 @@ Leaves out: what all tenants together may use (catalogue.py, budget.py).
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blindai.errors import OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +38,35 @@ class RunSlots:
 
     def __init__(self, quota_of: Callable[[str], Quota]) -> None:
         self._quota_of = quota_of
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
 
-    @contextlib.contextmanager
-    def run(self, tenant: str) -> Iterator[None]:
-        """Hold a slot for the length of the block.
+    def run(self, tenant: str) -> _Slot:
+        """Hold a slot for the length of a `with` block.
 
         Raises:
             OverloadedError: the tenant's are all taken.
         """
         most = self._quota_of(tenant).max_concurrent_runs
-        if self._running[tenant] >= most:
+        if self._running.get(tenant, 0) >= most:
             raise OverloadedError(
                 f"at most {most} inferences of a tenant run at a time", hint="Try again when one has ended."
             )
-        self._running[tenant] += 1
-        try:
-            yield
-        finally:
-            self._running[tenant] -= 1
-            if not self._running[tenant]:
-                del self._running[tenant]
+        return _Slot(self._running, tenant)
+
+
+class _Slot:
+    """One run of a tenant, from the beginning of a block to its end."""
+
+    __slots__ = ("_running", "_tenant")
+
+    def __init__(self, running: dict[str, int], tenant: str) -> None:
+        self._running = running
+        self._tenant = tenant
+
+    def __enter__(self) -> None:
+        self._running[self._tenant] = self._running.get(self._tenant, 0) + 1
+
+    def __exit__(self, *_failure: object) -> None:
+        self._running[self._tenant] -= 1
+        if not self._running[self._tenant]:
+            del self._running[self._tenant]

@@ -37,7 +37,7 @@ async def upload(service: Service, call: Call, target: Target) -> Reply:
     """
     require_uploads(service.settings)
     check_name(target.model)
-    pieces = call.body
+    pieces = call.pieces()
     header, rest = await _upload_header(pieces)
     check_size(header, service.settings)
     incoming = service.models_of(call.principal).begin_upload(target.model, header)

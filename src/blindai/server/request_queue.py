@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from blindai.oip.tensors import Tensor, encode_tensor
-from blindai.server.statistics import RunTimes
+from blindai.server.statistics import NO_TIMES, RunTimes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 _SCANNED = 256  # requests looked at for one batch; the rest of a mixed queue waits its turn
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class QueuedRequest:
+class QueuedRequest(msgspec.Struct, kw_only=True, eq=False):
     """One request, from its arrival to its answer.
 
     Attributes:
@@ -62,8 +62,7 @@ class QueuedRequest:
     batch: Batch | None = None
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Batch:
+class Batch(msgspec.Struct, kw_only=True, eq=False):
     """Requests that run as one.
 
     Attributes:
@@ -90,8 +89,7 @@ class Batch:
         return all(request.answer.done() for request in self.requests)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How a run ended.
 
     Attributes:
@@ -102,7 +100,7 @@ class Outcome:
 
     outputs: tuple[Tensor, ...] = ()
     error: BlindAIError | None = None
-    times: RunTimes = field(default_factory=RunTimes)
+    times: RunTimes = NO_TIMES
 
 
 def queued_request(

@@ -5,8 +5,9 @@ Leaves out: whether a declared shape and the model's have equally many elements 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from blindai.errors import InternalError, InvalidInputError
 
@@ -58,4 +59,4 @@ def _reshaped(
 
 def _one(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     data = tensor.data.reshape(shape)
-    return replace(tensor, shape=data.shape, data=data)
+    return structs.replace(tensor, shape=data.shape, data=data)

@@ -97,6 +97,7 @@ class _Walk:
             raise _DependentError("the model has no output")
         for output in self._graph.output:
             self._judge_output(output)
+        self._judge_unused()
 
     def _start(self) -> None:
         for tensor in self._graph.initializer:
@@ -140,6 +141,17 @@ class _Walk:
             followed = value.kind is not Kind.MIXED or value.elements is not None or value.stride is not None
             if name:
                 self._keep(name, value if followed or value.leads_with_row else replace(value, culprit=culprit))
+
+    def _judge_unused(self) -> None:
+        """What no output needs is run all the same, and could fail on the joined rows only."""
+        needed = {output.name for output in self._graph.output}
+        for node in reversed(self._graph.node):
+            if needed.isdisjoint(node.output):
+                culprit = next((self._values[name].culprit for name in node.output if name), "")
+                if culprit:
+                    raise _DependentError(f"a part that no output needs mixes rows, and could fail: {_known(culprit)}")
+            else:
+                needed.update(node.input)
 
     def _judge_output(self, output: onnx.ValueInfoProto) -> None:
         value = self._values.get(output.name, mixed())

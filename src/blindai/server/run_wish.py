@@ -29,7 +29,7 @@ def run_wish(call: Call, parameters: tuple[tuple[str, Parameter], ...]) -> RunWi
     Raises:
         InvalidInputError: one of them is not a whole number.
     """
-    deadline = call.header(DEADLINE_HEADER)
+    deadline = call.headers.get(DEADLINE_HEADER)
     if not parameters and deadline is None:
         return _NO_WISH
     named = dict(parameters)

@@ -241,7 +241,7 @@ class _Answering:
             principal=principal,
             method=head.method,
             path=head.path,
-            headers=(*_without_credential(head), ("content-type", head.content_type)),
+            headers=_headers(head),
             body=body,
             let_leave_cancel=self.let_leave_cancel,
         )
@@ -336,9 +336,11 @@ def _require_place(head: RequestHead, *, in_session: bool) -> None:
         raise SealedMessageError("the request's head has a member that does not belong there")
 
 
-def _without_credential(head: RequestHead) -> tuple[tuple[str, str], ...]:
+def _headers(head: RequestHead) -> dict[str, str]:
     """What a handler gets to see: whatever it may do with headers, no key can leave with them."""
-    return tuple((name, value) for name, value in head.headers if name != CREDENTIAL_HEADER)
+    headers = dict(reversed((*head.headers, ("content-type", head.content_type))))
+    headers.pop(CREDENTIAL_HEADER, None)
+    return headers
 
 
 async def _require_end(body: AsyncIterator[memoryview]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 @dataclass(slots=True, kw_only=True)
 class Duration:
@@ -28,8 +30,7 @@ class Duration:
         self.ns += ns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTimes:
+class RunTimes(msgspec.Struct, frozen=True, kw_only=True):
     """How long the parts of one run took, as the model's process says.
 
     Attributes:
@@ -53,6 +54,9 @@ class RunTimes:
             parts.append(min(max(part, 0), elapsed_ns))
             elapsed_ns -= parts[-1]
         return RunTimes(input_ns=parts[0], infer_ns=parts[1], output_ns=parts[2])
+
+
+NO_TIMES = RunTimes()
 
 
 @dataclass(slots=True, kw_only=True)

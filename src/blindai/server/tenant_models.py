@@ -7,8 +7,10 @@ A name means the caller's own model, then one of the tenant `public` (models tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from blindai.errors import ForbiddenError, NotAuthorizedError
 from blindai.server.access import OPEN_TENANT
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 _AS_IT_IS = ServingConfig()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantModels:
+class TenantModels(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What one tenant can do with models; a model that it gets is named as it was addressed."""
 
     store: ModelStore
@@ -66,6 +67,8 @@ class TenantModels:
             ModelNotFoundError: no such model or version, or none for this tenant's eyes.
             ForbiddenError: its owner shows it, and does not let this tenant run it.
         """
+        if version is None and (own := self.store.named(reference, tenant=self.tenant)) is not None:
+            return own
         owner, plain = self._owner(reference)
         if owner not in (self.tenant, OPEN_TENANT):
             self._require_shared(owner, plain.partition("@")[0])
@@ -137,12 +140,9 @@ class TenantModels:
         owner, colon, own_name = name.rpartition(":")
         if colon:
             return owner, f"{own_name}{at}{digest}" if own_name else ":"  # a name that no model has
-        if reference == LAST or self._has(name):
+        if reference == LAST or self.store.named(name, tenant=self.tenant) is not None:
             return self.tenant, reference
         return OPEN_TENANT, reference
-
-    def _has(self, name: str) -> bool:
-        return any(model.name == name for model in self.store.models(tenant=self.tenant))
 
     def _require_shared(self, owner: str, name: str) -> None:
         share = self.sharing.of(owner, name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blindai.errors import ChannelError, ConnectionLostError, ForbiddenError, InferenceError, InvalidInputError
+from blindai.oip.rest import HeaderMemory
 from blindai.server.calls import Call, error_reply
 from blindai.server.dispatch import Service, dispatch
 from blindai.server.http_request import NO_STORE
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from blindai.server.access import Principal
     from blindai.server.calls import Reply
-    from blindai.server.http_request import HttpRequest
+    from blindai.server.http_request import Headers, HttpRequest
 
 CLIENT_HEADER = "blindai-client"
 ALLOWED_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
@@ -71,31 +72,64 @@ class TlsDoor:
             raise ForbiddenError(
                 "this server takes sealed requests only", hint="its runtime policy says `require_sealed = true`"
             )
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers)
-        found = _single(headers)
+        notes, whole = _notes(request), request.take_whole()
         return Call(
-            principal=self.authenticate(found.get("authorization", ""), found.get(CLIENT_HEADER, "")),
+            principal=self.authenticate(notes.authorization, notes.headers.get(CLIENT_HEADER, "")),
             door="tls",
             method=request.method,
             path=request.path,
-            headers=tuple((name, value) for name, value in headers if name != "authorization"),  # no handler needs it
-            body=_views(request.body()),
+            headers=notes.headers,
+            body=_views(request.body()) if whole is None else memoryview(whole),
+            memory=notes.memory,
             let_leave_cancel=request.let_leave_cancel,
         )
 
 
-def _single(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """The headers that decide something; one that came twice could be read in two ways.
+class _Notes:
+    """What was read of a connection's last head, and of the last request's JSON."""
+
+    __slots__ = ("authorization", "headers", "memory", "raw")
+
+    def __init__(self) -> None:
+        self.raw: Headers | None = None
+        self.headers: dict[str, str] = {}
+        self.authorization = ""
+        self.memory = HeaderMemory()
+
+    def read(self, raw: Headers) -> None:
+        """Another head.
+
+        Raises:
+            InvalidInputError: a header that decides something came twice.
+        """
+        self.raw = None
+        self.headers = _single(raw)
+        self.authorization = self.headers.pop("authorization", "")  # no handler needs it
+        self.raw = raw
+
+
+def _notes(request: HttpRequest) -> _Notes:
+    notes = request.notes
+    if not isinstance(notes, _Notes):
+        request.notes = notes = _Notes()
+    if notes.raw is not request.headers:
+        notes.read(request.headers)
+    return notes
+
+
+def _single(pairs: Headers) -> dict[str, str]:
+    """The first value of each header; of those that decide something there is only one.
 
     Raises:
-        InvalidInputError: one did.
+        InvalidInputError: one came twice, and could be read in two ways.
     """
     found: dict[str, str] = {}
-    for name, value in headers:
-        if name in _ONCE:
-            if name in found:
-                raise InvalidInputError(f"the header {name} stands there twice")
-            found[name] = value
+    for raw_name, raw_value in pairs:
+        name = raw_name.decode("latin-1")
+        if name not in found:
+            found[name] = raw_value.decode("latin-1")
+        elif name in _ONCE:
+            raise InvalidInputError(f"the header {name} stands there twice")
     return found
 
 

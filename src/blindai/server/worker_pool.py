@@ -130,7 +130,11 @@ class WorkerPool:
 
     def statistics(self, model: StoredModel) -> ModelStatistics:
         """Counts of a model version, which go on counting."""
-        return self._statistics.setdefault(_key(model), ModelStatistics())
+        key = model.tenant, model.name, model.version, model.digest
+        found = self._statistics.get(key)
+        if found is None:
+            found = self._statistics[key] = ModelStatistics()
+        return found
 
     async def stop(self, model: StoredModel) -> None:
         """End the model's processes, whatever they are doing; their memory comes back, and its counts are forgotten."""
@@ -235,10 +239,6 @@ class WorkerPool:
                     hint="Try again in a second.",
                     retry_after_s=1,
                 )
-
-
-def _key(model: StoredModel) -> tuple[str, str, str, str]:
-    return model.tenant, model.name, model.version, model.digest
 
 
 async def _encoded(inputs: tuple[Tensor, ...]) -> tuple[Buffer, ...]:
