@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from attacks.world import INPUT, MODEL, OUTPUT, infer_ask, seal_one_shot
+from msgspec import structs
 
 from blindai.attestation.policy import insecure_simulation_policy
 from blindai.client import flows
@@ -80,7 +81,7 @@ def signed_about(**changes: str) -> Callable[[Call, Reply], Reply]:
     """A receipt about another model."""
 
     def change(_call: Call, reply: Reply) -> Reply:
-        return dataclasses.replace(reply, model=dataclasses.replace(reply.model, **changes)) if reply.model else reply
+        return structs.replace(reply, model=dataclasses.replace(reply.model, **changes)) if reply.model else reply
 
     return change
 
@@ -95,7 +96,7 @@ def answered_by(**changes: str) -> Callable[[Call, Reply], Reply]:
         body, length = b"".join(reply.body), int(headers[HEADER_LENGTH])
         head = json.dumps({**json.loads(body[:length]), **changes}).encode()
         headers[HEADER_LENGTH] = str(len(head))
-        return dataclasses.replace(reply, headers=tuple(headers.items()), body=(head, body[length:]))
+        return structs.replace(reply, headers=tuple(headers.items()), body=(head, body[length:]))
 
     return change
 
@@ -106,7 +107,7 @@ def described_as(method: str = "GET", **changes: str) -> Callable[[Call, Reply],
     def change(call: Call, reply: Reply) -> Reply:
         if call.method != method or reply.model is not None:
             return reply
-        return dataclasses.replace(reply, body=(json.dumps({**json.loads(b"".join(reply.body)), **changes}).encode(),))
+        return structs.replace(reply, body=(json.dumps({**json.loads(b"".join(reply.body)), **changes}).encode(),))
 
     return change
 
@@ -156,14 +157,14 @@ def test_a_proof_of_an_engine_that_was_not_attested_is_refused(world: World, lia
 
 
 def test_a_receipt_about_no_model_is_refused(world: World, liar: Liar) -> None:
-    liar.changes = [lambda _call, reply: dataclasses.replace(reply, model=None)]
+    liar.changes = [lambda _call, reply: structs.replace(reply, model=None)]
     with pytest.raises(InvalidReceiptError, match="names no model"):
         infer(world.victim())
 
 
 def test_a_receipt_that_names_a_model_where_none_ran_is_refused(world: World, liar: Liar) -> None:
     model = model_of(world)
-    liar.changes = [lambda _call, reply: dataclasses.replace(reply, model=model)]
+    liar.changes = [lambda _call, reply: structs.replace(reply, model=model)]
     victim = world.victim()
     for call in (
         victim.model_names,
