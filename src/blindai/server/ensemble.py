@@ -93,7 +93,7 @@ async def served_face(model: StoredModel, share: str, *, models: TenantModels, p
         found = {face.precision for face in faces}
         precision = found.pop() if len(found) == 1 else "mixed"
         return ModelFace(inputs=config.inputs, outputs=config.outputs, precision=precision)
-    own = await pool.metadata(model, share)
+    own = pool.face(model, share) or await pool.metadata(model, share)
     if not config.inputs and not config.outputs:
         return own
     return replace(own, inputs=config.inputs or own.inputs, outputs=config.outputs or own.outputs)
@@ -133,7 +133,7 @@ async def run_model(
     except InvalidInputError:
         pool.statistics(model).fail.add(time.monotonic_ns() - begun_ns)
         raise
-    wished = outputs or tuple(spec.name for spec in model.config.outputs)
+    wished = outputs or tuple([spec.name for spec in model.config.outputs])
     if model.config.steps:
         return await _Run(model, share, inputs, wished, models=models, pool=pool, wish=wish).outcome()
     answer = await pool.infer(model, share, to_model(model.config, inputs), wished, wish=wish)
@@ -174,8 +174,9 @@ class _Run:
             statistics.fail.add(time.monotonic_ns() - begun_ns)
             raise
         elapsed_ns = time.monotonic_ns() - begun_ns
-        statistics.add_request(rows=self._rows, queue_ns=0, total_ns=elapsed_ns, times=RunTimes(infer_ns=elapsed_ns))
-        statistics.add_run(self._rows, RunTimes(infer_ns=elapsed_ns))
+        times = RunTimes(infer_ns=elapsed_ns)
+        statistics.add_requests(1, rows=self._rows, queue_ns=0, total_ns=elapsed_ns, times=times)
+        statistics.add_run(self._rows, times)
         return tuple(self._tensors[name] for name in self._wished)
 
     async def _run_steps(self) -> None:

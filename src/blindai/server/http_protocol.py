@@ -56,7 +56,7 @@ class HttpConnection(asyncio.Protocol):
         self._waiting: deque[HttpRequest] = deque()
         self._running: HttpRequest | None = None
         self._task: asyncio.Task[None] | None = None
-        self._is_reading_paused = False
+        self.is_reading_paused = False
         self._drained: asyncio.Future[None] | None = None
         self._since_s = self._loop.time()  # head or idleness; the body's last look; which of them, `check` knows
         self._write_paused_s = 0.0
@@ -66,6 +66,11 @@ class HttpConnection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """Whether it would not be missed."""
         return self._running is None and not self._waiting
+
+    @property
+    def is_writing_paused(self) -> bool:
+        """Whether the client does not read what it is answered."""
+        return self._drained is not None
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -202,10 +207,10 @@ class HttpConnection(asyncio.Protocol):
             return
         behind = self._running is not None and (bool(self._waiting) or self._unfed is not None)
         full = received is not None and received.buffered_bytes > self._limits.max_buffered_bytes
-        if (behind or full) == self._is_reading_paused:
+        if (behind or full) == self.is_reading_paused:
             return
-        self._is_reading_paused = not self._is_reading_paused
-        if self._is_reading_paused:
+        self.is_reading_paused = not self.is_reading_paused
+        if self.is_reading_paused:
             transport.pause_reading()
         else:
             self._since_s, self._progress_bytes = self._loop.time(), 0  # while we did not read, it was not the client
@@ -249,8 +254,7 @@ class HttpConnection(asyncio.Protocol):
         if known is None or not self._is_between or self._is_deaf or not known.begins(data):
             return False
         request = HttpRequest(self, known.method, known.path, known.headers, keep_alive=True, is_http_10=False)
-        request.receive(data[len(known.head) :])
-        request.complete()
+        request.receive_whole(data[len(known.head) :])
         self._waiting.append(request)
         return True
 
@@ -296,7 +300,8 @@ class HttpConnection(asyncio.Protocol):
                 return
             self._running = request
             self._task = self._loop.create_task(self._run(request))
-        self.update_reading()
+        if self.is_reading_paused or self._waiting or self._received is not None or self._unfed is not None:
+            self.update_reading()
 
     async def _run(self, request: HttpRequest) -> None:
         try:
@@ -349,7 +354,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _check_body(self, now_s: float) -> None:
         """While we do not read, it is not the client that is slow."""
-        if self._is_reading_paused or now_s - self._since_s < self._limits.idle_timeout_s:
+        if self.is_reading_paused or now_s - self._since_s < self._limits.idle_timeout_s:
             return
         if self._progress_bytes < self._limits.min_progress_bytes:
             self.cut()

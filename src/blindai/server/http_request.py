@@ -22,7 +22,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 NO_STORE: tuple[bytes, bytes] = (b"cache-control", b"no-store")
 _ONE_WRITE_BYTES = 64 * 1024
-_NO_CONTENT, _NOT_MODIFIED = 204, 304
+_WITHOUT_LENGTH = frozenset({204, 304})  # No Content, Not Modified
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 
 
@@ -132,19 +132,22 @@ class HttpRequest:
         Raises:
             ConnectionLostError: the client left.
         """
-        views = [memoryview(piece).cast("B") for piece in body]
-        size = sum(view.nbytes for view in views)
-        out = [_STATUS_LINES[status], *self._own_headers(), *_lines(headers)]
-        if status not in {_NO_CONTENT, _NOT_MODIFIED}:
-            out.append(b"content-length: %d\r\n" % size)
-        out.append(b"\r\n")
-        small = size <= _ONE_WRITE_BYTES and self.method != "HEAD"
-        self._write(b"".join((*out, *views) if small else out))
-        if not small and self.method != "HEAD":
-            for view in views:
-                self._write(view)
+        size = 0
+        for piece in body:
+            size += len(piece) if type(piece) is bytes else memoryview(piece).nbytes
+        end = b"\r\n" if status in _WITHOUT_LENGTH else b"content-length: %d\r\n\r\n" % size
+        head = (_STATUS_LINES[status], *self._own_headers(), *_lines(headers), end)
+        if self.method == "HEAD":
+            self._write(b"".join(head))
+        elif size <= _ONE_WRITE_BYTES:
+            self._write(b"".join((*head, *body)))
+        else:
+            self._write(b"".join(head))
+            for piece in body:
+                self._write(memoryview(piece).cast("B"))
         self.is_answered = True
-        await self._connection.drain()
+        if self._connection.is_writing_paused:
+            await self._connection.drain()
 
     async def refuse(self, status: int, code: str, words: str, *headers: tuple[bytes, bytes]) -> None:
         """Answer with an error in JSON, as every door words them."""
@@ -184,6 +187,12 @@ class HttpRequest:
         self.buffered_bytes += len(piece)
         self._wake()
 
+    def receive_whole(self, body: bytes) -> None:
+        """From the connection: all of the body, before anybody waits for it."""
+        self._pieces.append(body)
+        self.buffered_bytes = len(body)
+        self.is_complete = True
+
     def complete(self) -> None:
         """From the connection: the body has ended."""
         self.is_complete = True
@@ -197,7 +206,8 @@ class HttpRequest:
     def _take(self) -> bytes:
         pieces, self._pieces = self._pieces, []
         self.buffered_bytes = 0
-        self._connection.update_reading()
+        if self._connection.is_reading_paused:
+            self._connection.update_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _more(self) -> None:

@@ -46,6 +46,7 @@ class Instances:
         model: as given.
         scheduler: where requests wait.
         process_count: runners that are up or being started.
+        runners: those that are ready.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Instances:
         self._on_idle = on_idle
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._runners: list[Runner] = []
+        self.runners: list[Runner] = []
         self._backoff = Backoff()
         self._failure: BlindAIError | None = None
         self._start: asyncio.Task[None] | None = None
@@ -75,11 +76,6 @@ class Instances:
         self._idle_check = self._loop.call_later(idle_s, self._look_if_idle)
         self._is_closed = False
         self._is_start_lost = False
-
-    @property
-    def runners(self) -> tuple[Runner, ...]:
-        """Those that are ready."""
-        return tuple(self._runners)
 
     @property
     def is_starting(self) -> bool:
@@ -100,7 +96,7 @@ class Instances:
             DeadlineExceededError: it loads for too long.
             OverloadedError: there are too many processes.
         """
-        while not self._runners:
+        while not self.runners:
             start = self.ensure_started()
             try:
                 await asyncio.shield(start)
@@ -108,7 +104,7 @@ class Instances:
                 if start.cancelled():
                     raise _stopped() from None
                 raise
-        return self._runners[0]
+        return self.runners[0]
 
     def ensure_started(self) -> asyncio.Task[None]:
         """The start that is under way, or a new one.
@@ -138,7 +134,7 @@ class Instances:
             start.cancel()
             await asyncio.wait([start])
         self.scheduler.fail_waiting(_stopped())
-        runners, self._runners = self._runners, []
+        runners, self.runners = self.runners, []
         await self._end(runners)
 
     def finished(self, runner: Runner, batch: Batch, outcome: Outcome) -> None:
@@ -147,10 +143,10 @@ class Instances:
 
     def ended(self, runner: Runner) -> None:
         """A runner's `on_ended`: it died."""
-        if runner not in self._runners:
+        if runner not in self.runners:
             self._is_start_lost = True  # it died before the others of its start were ready
             return
-        self._runners.remove(runner)
+        self.runners.remove(runner)
         self.scheduler.remove(runner)
         self.process_count -= 1
         self._backoff.fail(self._loop.time())
@@ -168,11 +164,11 @@ class Instances:
             self.ensure_started()
             return
         self._retry = self._loop.call_later(wait_s + 0.001, self._start_again)
-        if wait_s > _PATIENCE_S and not self._runners:
+        if wait_s > _PATIENCE_S and not self.runners:
             self.scheduler.fail_waiting(_again_later(None, wait_s))
 
     async def _start_missing(self) -> None:
-        missing = max(1, self.model.config.instances) - len(self._runners)
+        missing = max(1, self.model.config.instances) - len(self.runners)
         self.process_count += missing
         self._is_start_lost = False
         started: list[Runner] = []
@@ -195,7 +191,7 @@ class Instances:
             self.process_count -= missing - len(started)
             raise
         for runner in started:
-            self._runners.append(runner)
+            self.runners.append(runner)
             self.scheduler.add(runner)
         self.scheduler.last_used_s = self._loop.time()
 
@@ -236,7 +232,7 @@ class Instances:
         if isinstance(error, (InvalidModelError, ModelNotReadyError, DeadlineExceededError)):
             self._backoff.fail(self._loop.time())
         self._failure = error
-        if not self._runners:
+        if not self.runners:
             self.scheduler.fail_waiting(error)
 
     def _look_if_idle(self) -> None:

@@ -149,12 +149,11 @@ def split_outputs(batch: Batch, outputs: tuple[Tensor, ...]) -> list[tuple[Tenso
     answers, start = [], 0
     for request in batch.requests:
         end = start + request.rows
-        answers.append(
-            tuple(
-                Tensor(name=name, datatype=datatype, shape=(request.rows, *shape), data=data[start:end])
-                for name, datatype, shape, data in parts
-            )
-        )
+        rows = [
+            Tensor(name=name, datatype=datatype, shape=(request.rows, *shape), data=data[start:end])
+            for name, datatype, shape, data in parts
+        ]
+        answers.append(tuple(rows))
         start = end
     return answers
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from blindai.errors import BlindAIError, DeadlineExceededError, ModelNotReadyError, OverloadedError
@@ -143,10 +145,14 @@ class Scheduler:
         for request, outputs in zip(batch.requests, answers, strict=True):
             if not request.answer.done():
                 request.answer.set_result(outputs)
-            request.statistics.add_request(
-                rows=request.rows,
-                queue_ns=batch.started_ns - request.queued_ns,
-                total_ns=ended_ns - request.queued_ns,
+        for statistics, group in groupby(batch.requests, attrgetter("statistics")):  # of each name of the model
+            requests = list(group)
+            came_ns = sum([request.queued_ns for request in requests])
+            statistics.add_requests(
+                len(requests),
+                rows=sum([request.rows for request in requests]),
+                queue_ns=len(requests) * batch.started_ns - came_ns,
+                total_ns=len(requests) * ended_ns - came_ns,
                 times=times,
             )
         batch.requests[0].statistics.add_run(batch.rows, times)

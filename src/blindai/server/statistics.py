@@ -80,7 +80,7 @@ class BatchStatistics:
         self.compute_output.add(times.output_ns * count, count)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ModelStatistics:
     """What happened to one version of a model since it was first used.
 
@@ -104,12 +104,12 @@ class ModelStatistics:
     compute: BatchStatistics = field(default_factory=BatchStatistics)
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
 
-    def add_request(self, *, rows: int, queue_ns: int, total_ns: int, times: RunTimes) -> None:
-        """Count a request that was answered."""
+    def add_requests(self, count: int, *, rows: int, queue_ns: int, total_ns: int, times: RunTimes) -> None:
+        """Count requests of one run that were answered; rows and durations are sums, `times` the run's."""
         self.inference_count += rows
-        self.success.add(total_ns)
-        self.queue.add(queue_ns)
-        self.compute.add(times)
+        self.success.add(total_ns, count)
+        self.queue.add(queue_ns, count)
+        self.compute.add(times, count)
 
     def add_run(self, rows: int, times: RunTimes) -> None:
         """Count a run that was answered."""

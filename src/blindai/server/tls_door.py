@@ -53,10 +53,12 @@ class TlsDoor:
             )
             return
         reply = await self._reply(request)
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+        headers = [NO_STORE]
+        for name, value in reply.headers:
+            headers.append((name.encode("latin-1"), value.encode("latin-1")))
         if reply.status == _UNAUTHENTICATED:
             headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110 §15.5.2
-        await request.answer(reply.status, *reply.body, headers=(NO_STORE, *headers))
+        await request.answer(reply.status, *reply.body, headers=headers)
 
     async def _reply(self, request: HttpRequest) -> Reply:
         try:

@@ -89,6 +89,11 @@ class WorkerPool:
         """
         await self._find(model, share).ready()
 
+    def face(self, model: StoredModel, share: str) -> ModelFace | None:
+        """The model's own word of itself, if it is loaded."""
+        runners = self._find(model, share).runners
+        return runners[0].face if runners else None
+
     async def metadata(self, model: StoredModel, share: str) -> ModelFace:
         """The model's own word of itself; loads it if need be, and raises what `load` does."""
         runner = await self._find(model, share).ready()
@@ -122,8 +127,22 @@ class WorkerPool:
         """
         statistics = self.statistics(model)
         came_ns = time.monotonic_ns()
+        config = model.config
         try:
-            return await self._infer(model, share, (inputs, outputs), wish, statistics=statistics)
+            if config.max_batch_size:
+                check_batch(inputs, config.max_batch_size)
+            has_text = Datatype.BYTES in [tensor.datatype for tensor in inputs]
+            buffers = await _encoded(inputs) if has_text else None
+            request = queued_request(inputs, outputs, statistics, buffers)
+            request.deadline_s = wish.deadline_s
+            if config.queue.priority_levels:
+                request.priority = _priority(wish, config.queue)
+            instances = self._find(model, share)
+            if instances.scheduler.rule.may_join:
+                request.signature, request.rows = signature_of(inputs, outputs, share)
+            if not instances.runners:
+                instances.ensure_started()
+            return await instances.scheduler.infer(request, _queue_timeout_s(wish, config.queue))
         except BlindAIError:
             statistics.fail.add(time.monotonic_ns() - came_ns)
             raise
@@ -150,33 +169,6 @@ class WorkerPool:
         while self._closing:
             await asyncio.wait(self._closing)
         self._empty_directory.cleanup()
-
-    async def _infer(
-        self,
-        model: StoredModel,
-        share: str,
-        asked: tuple[tuple[Tensor, ...], tuple[str, ...]],
-        wish: RunWish,
-        *,
-        statistics: ModelStatistics,
-    ) -> tuple[Tensor, ...]:
-        inputs, outputs = asked
-        config = model.config
-        if config.max_batch_size:
-            check_batch(inputs, config.max_batch_size)
-        has_text = Datatype.BYTES in [tensor.datatype for tensor in inputs]
-        buffers = await _encoded(inputs) if has_text else None
-        request = queued_request(inputs, outputs, statistics, buffers)
-        instances = self._find(model, share)
-        scheduler = instances.scheduler
-        if scheduler.rule.may_join:
-            request.signature, request.rows = signature_of(inputs, outputs, share)
-        if config.queue.priority_levels:
-            request.priority = _priority(wish, config.queue)
-        request.deadline_s = wish.deadline_s
-        if not instances.runners:
-            instances.ensure_started()
-        return await scheduler.infer(request, _queue_timeout_s(wish, config.queue))
 
     def _all(self) -> Iterator[Instances]:
         for entries in self._instances.values():
