@@ -89,18 +89,23 @@ class Arena:
 
     def erase(self, header_length: int, end: int) -> None:
         """Zero what one message used: its header, and everything up to the end of its last tensor."""
-        self._bytes[:header_length] = 0
+        self._zero(0, header_length)
         used = end - MAX_HEADER_BYTES
         if used >= _PUNCH_FROM_BYTES and self._punch(MAX_HEADER_BYTES, used):
             return
-        if used > 0:
-            self._bytes[MAX_HEADER_BYTES:end] = 0
+        self._zero(MAX_HEADER_BYTES, end)
 
     def close(self) -> None:
         """Unmap it; no view of it may be left."""
         self._bytes = np.empty(0, np.uint8)
         self._view.release()
         self._map.close()
+
+    def _zero(self, start: int, end: int) -> None:
+        if end - start <= _PAGE:
+            self._view[start:end] = bytes(end - start)  # of a few bytes, numpy's way costs more than the bytes
+        else:
+            self._bytes[start:end] = 0
 
     def _punch(self, offset: int, size: int) -> bool:
         """Give the pages back; they read as zeros."""
