@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conformance.models import conformance_models
 from server.test_uploads import serving
 
-from blindai.errors import InvalidInputError
 from blindai.server.access import Principal, Role, open_principal
 from blindai.server.calls import Call, Reply
 from blindai.server.dispatch import Service, dispatch
 from blindai.server.load_request import read_load, selected_versions
-from blindai.server.model_config import ServingConfig
 from blindai.server.model_config_json import read_config, write_config
 
 if TYPE_CHECKING:
@@ -134,49 +133,27 @@ def test_policies_select_versions(policy: str, versions: list[str], served: set[
     assert selected_versions(policy, versions) == served
 
 
-def test_configurations_are_read_as_they_are_written() -> None:
-    text = b"""{"name": "m", "max_batch_size": 8,
-        "input": [{"name": "x", "data_type": "TYPE_STRING", "dims": ["-1", 3]}],
-        "dynamic_batching": {"preferred_batch_size": [4], "max_queue_delay_microseconds": "100", "priority_levels": "2",
-        "default_priority_level": 1, "default_queue_policy": {"max_queue_size": 5}}, "instance_group": [{"count": 2}],
-        "version_policy": {"latest": {"num_versions": 3}}}"""
-    config = read_config(text, name="m")
-    assert (config.max_batch_size, config.instances, config.version_policy) == (8, 2, "latest 3")
-    assert (config.preferred_batch_sizes, config.max_queue_delay_us) == ((4,), 100)
-    assert (config.queue.priority_levels, config.queue.max_queue_size) == (2, 5)
-    assert config.inputs[0].shape == (-1, -1, 3)
-    assert read_config(b"{}", name="m") == ServingConfig()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b'{"version_policy": {}}', b'{"version_policy": {"all": {}, "latest": {}}}',
-        b'{"instance_group":[{"count":65}]}',
-        b'{"dynamic_batching": {"priority_levels": 2}}', b'{"input": [{"name": "x", "data_type": "FP32", "dims": []}]}',
-        b'{"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["x"]}]}', b'{"max_batch_size": 1.5}',
-        b'{"dynamic_batching": {"default_queue_policy": {"timeout_action": "DELAY"}}}',
-    ],
-    ids=range(8),
-)  # fmt: skip
-def test_configurations_that_cannot_be_honoured_are_refused(text: bytes) -> None:
-    with pytest.raises(InvalidInputError, match="config"):
-        read_config(text, name="m")
-
-
 def test_an_empty_load_asks_for_nothing_special() -> None:
     for body in (b"", b" \n", b"{}", b'{"parameters": {}}'):
         assert read_load(body, name="m").config is None
 
 
 async def test_written_configurations_are_read_again(tmp_path: Path) -> None:
-    config = read_config(b'{"max_batch_size": 8, "dynamic_batching": {}}', name="m")
     async with serving(tmp_path) as service:
         await load(service, "id_fp32", config='{"max_batch_size": 8, "dynamic_batching": {}}')
         (model,) = service.store.models()
         face = await service.pool.metadata(model, "public")
         written = write_config(model, face)
-        written["instance_group"] = [{"count": 1}]
-        found = read_config(json.dumps(written).encode(), name="m")
-    assert (found.max_batch_size, found.queue, found.batching) == (8, config.queue, config.batching)
-    assert found.inputs == face.inputs
+        found = read_config(json.dumps(written).encode(), name="m").serving
+    assert found == replace(model.config, inputs=face.inputs, outputs=face.outputs)
+
+
+async def test_the_optimization_of_a_load_is_part_of_the_digest(tmp_path: Path) -> None:
+    basic = '{"optimization": {"graph": {"level": -1}}}'
+    async with serving(tmp_path) as service:
+        await load(service, "id_u64", config=basic)
+        (model,) = service.store.models()
+        assert model.manifest.session.graph_optimization == "basic"
+        for config, status in ((basic, 200), ("{}", 200), (basic.replace("-1", "2"), 400)):
+            body = {"parameters": {"config": config}}
+            assert (await ask(service, "POST", "/v2/repository/models/m/load", body)).status == status

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blindai.bundle import FILE_PATH
+from blindai.bundle import FILE_PATH, SessionOptions
 from blindai.errors import InvalidInputError
 from blindai.oip.json_data import check_depth, decode_json
 from blindai.server.model_config_json import read_config
 
 if TYPE_CHECKING:
     from blindai.server.model_config import ServingConfig
+    from blindai.server.triton_config import ModelPlan
 
 _FILE = "file:"
 _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")
@@ -41,10 +42,12 @@ class LoadRequest:
 
     Attributes:
         config: how the model is served, or `None` for as it is.
+        session: how the engine runs it; part of its digest.
         versions: (version, its files by name) in rising order; empty for a model that is stored already.
     """
 
     config: ServingConfig | None
+    session: SessionOptions
     versions: tuple[tuple[str, tuple[tuple[str, bytes], ...]], ...]
 
 
@@ -56,20 +59,24 @@ def read_load(body: bytes, *, name: str) -> LoadRequest:
     """
     check_depth(memoryview(body))
     parameters = decode_json(_decoder, body, "the request").parameters if body.strip() else {}
-    config: ServingConfig | None = None
+    plan: ModelPlan | None = None
     versions: dict[str, dict[str, bytes]] = {}
     for parameter, value in parameters.items():
         if parameter == "config":
-            config = read_config(_text(value, "config").encode(), name=name)
+            plan = read_config(_text(value, "config").encode(), name=name)
         elif parameter.startswith(_FILE):
             version, path = _place(parameter.removeprefix(_FILE))
             versions.setdefault(version, {})[path] = _decoded(_text(value, "file:…"))
         else:
             raise InvalidInputError("a load has no other parameters than `config` and `file:VERSION/NAME`")
-    if versions and config is None:
+    if versions and plan is None:
         raise InvalidInputError("a load with `file:` parameters has `config` too; {} takes the model's own word")
     ordered = sorted(versions.items(), key=lambda item: int(item[0]))
-    return LoadRequest(config=config, versions=tuple((version, tuple(files.items())) for version, files in ordered))
+    return LoadRequest(
+        config=plan.serving if plan else None,
+        session=plan.session if plan else SessionOptions(),
+        versions=tuple((version, tuple(files.items())) for version, files in ordered),
+    )
 
 
 def selected_versions(policy: str, versions: list[str]) -> frozenset[str]:

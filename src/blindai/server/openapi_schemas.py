@@ -117,7 +117,7 @@ SCHEMAS: dict[str, Schema] = {
             "instance_group": _list({"type": "object"}),
             "default_model_filename": TEXT,
         },
-        {"dynamic_batching": {"type": "object"}},
+        {name: {"type": "object"} for name in ("dynamic_batching", "optimization", "parameters")},
     ),
     "ModelStatistics": _object(
         {
