@@ -11,10 +11,11 @@ import pytest
 from conformance.models import conformance_models
 from server.test_uploads import serving
 
+from blindai.errors import InvalidInputError, TooLargeError
 from blindai.server.access import Principal, Role, open_principal
 from blindai.server.calls import Call, Reply
 from blindai.server.dispatch import Service, dispatch
-from blindai.server.load_request import read_load, selected_versions
+from blindai.server.load_request import MAX_LABEL_BYTES, read_load, selected_versions
 from blindai.server.model_config_json import read_config, write_config
 
 if TYPE_CHECKING:
@@ -131,6 +132,63 @@ async def test_a_load_replaces_a_version_and_its_files_go(tmp_path: Path) -> Non
 )
 def test_policies_select_versions(policy: str, versions: list[str], served: set[str]) -> None:
     assert selected_versions(policy, versions) == served
+
+
+LABELLED = json.dumps(
+    {
+        "input": [{"name": "INPUT0", "data_type": "TYPE_FP32", "dims": [-1, -1]}],
+        "output": [{"name": "OUTPUT0", "data_type": "TYPE_FP32", "dims": [-1, -1], "label_filename": "labels.txt"}],
+    }
+)
+
+
+async def largest(service: Service) -> Any:
+    """The two largest classes that the loaded model finds, as Triton writes them."""
+    wished = [{"name": "OUTPUT0", "parameters": {"classification": 2}}]
+    tensors = [{"name": "INPUT0", "datatype": "FP32", "shape": [1, 3], "data": [1, 5, 3]}]
+    reply = await ask(service, "POST", "/v2/models/m/infer", {"inputs": tensors, "outputs": wished})
+    return json.loads(b"".join(bytes(piece) for piece in reply.body))["outputs"][0]["data"]
+
+
+@pytest.mark.network
+async def test_a_load_brings_labels(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        await load(service, "id_fp32")
+        assert await largest(service) == ["5.000000:1", "3.000000:2"]
+        labels = {"config": LABELLED, "file:labels.txt": base64.b64encode(b"cat\nd\xc3\xb4g\nowl\n").decode()}
+        body = {"parameters": labels}
+        assert (await ask(service, "POST", "/v2/repository/models/m/load", body)).status == 200
+        assert await largest(service) == ["5.000000:1:dôg", "3.000000:2:owl"]
+        model = {"file:2/model.onnx": base64.b64encode(FILES["id_fp32"]).decode()}
+        body = {"parameters": labels | model}
+        assert (await ask(service, "POST", "/v2/repository/models/m/load", body)).status == 200
+        assert await states(service) == {"1": "UNAVAILABLE", "2": "READY"}
+        assert await largest(service) == ["5.000000:1:dôg", "3.000000:2:owl"]
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "labels", "words"),
+    [
+        (LABELLED, "", b"", "'labels.txt' did not come along"),
+        (LABELLED, "other.txt", b"a", "'labels.txt' did not come along"),
+        ("{}", "labels.txt", b"a", "no label_filename names it"),
+        (LABELLED, "labels.txt", b"\xff", "text in UTF-8"),
+        (LABELLED, "1/labels.txt", b"a", "did not come along"),
+        (LABELLED.replace("labels.txt", "../labels.txt"), "../labels.txt", b"a", "without folders"),
+    ],
+    ids=range(6),
+)
+def test_labels_that_do_not_fit_are_refused(config: str, name: str, labels: bytes, words: str) -> None:
+    given = {f"file:{name}": base64.b64encode(labels).decode()} if name else {}
+    with pytest.raises(InvalidInputError, match=words):
+        read_load(json.dumps({"parameters": {"config": config, **given}}).encode(), name="m")
+
+
+def test_labels_are_bounded() -> None:
+    labels = base64.b64encode(bytes(MAX_LABEL_BYTES + 1)).decode()
+    body = {"parameters": {"config": LABELLED, "file:labels.txt": labels}}
+    with pytest.raises(TooLargeError, match="label files"):
+        read_load(json.dumps(body).encode(), name="m")
 
 
 def test_an_empty_load_asks_for_nothing_special() -> None:

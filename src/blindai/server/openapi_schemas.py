@@ -160,7 +160,11 @@ SCHEMAS: dict[str, Schema] = {
                 "type": "object",
                 "properties": {"config": {**TEXT, "description": "a ModelConfig as JSON"}},
                 "patternProperties": {
-                    "^file:": {**TEXT, "contentEncoding": "base64", "description": "`file:VERSION/NAME`"}
+                    "^file:": {
+                        **TEXT,
+                        "contentEncoding": "base64",
+                        "description": "`file:VERSION/NAME`, or `file:LABELS`",
+                    }
                 },
                 "additionalProperties": False,
             }

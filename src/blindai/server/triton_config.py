@@ -138,6 +138,18 @@ def read_plan(message: Any, name: str, where: str, findings: Findings) -> ModelP
     )
 
 
+def read_labels(content: bytes) -> tuple[str, ...]:
+    """The names of classes that a label file has.
+
+    Raises:
+        InvalidInputError: it is no text.
+    """
+    try:
+        return tuple(content.decode("utf-8").splitlines())
+    except UnicodeDecodeError:
+        raise InvalidInputError("labels are text in UTF-8, one a line") from None
+
+
 def datatype_of(tensor: Any) -> Datatype | None:
     """The datatype of a message with `data_type`, or `None` if it names none."""
     values = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
