@@ -127,8 +127,13 @@ def _bf16(server: ServerUnderTest) -> None:
 
 @check("I55")
 def _optional(server: ServerUnderTest) -> None:
-    """An input with a default may be left out."""
-    assert data_of(infer(server, "id_opt", [tensor("INPUT0", "FP32", [2], [1, 2])])) == [11.0, 12.0]
+    """An input with a default may be left out, or given."""
+    given = tensor("INPUT0", "FP32", [2], [1, 2])
+    assert data_of(infer(server, "id_opt", [given])) == [11.0, 12.0]
+    assert data_of(infer(server, "id_opt", [given, tensor("INPUT1", "FP32", [1], [5])])) == [6.0, 7.0]
+    refused(infer(server, "id_opt", [given, tensor("INPUT1", "FP32", [2], [5, 5])]), 400, "INPUT1")
+    refused(infer(server, "id_opt", [given, tensor("INPUT1", "INT64", [1], [5])]), 400, "INPUT1")
+    refused(infer(server, "id_opt", [tensor("INPUT1", "FP32", [1], [5])]), 400, "INPUT0")
 
 
 @check("I56")

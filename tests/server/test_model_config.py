@@ -53,6 +53,11 @@ def read_pbtxt(text: str) -> ModelPlan:
             '{"version_policy": {"latest": {"num_versions": 3}}, "platform": "onnxruntime_onnx", "name": "m"}',
             "auto",
         ),
+        (
+            'input { name: "x" data_type: TYPE_FP32 dims: 4 optional: true }',
+            '{"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [4], "optional": true}]}',
+            "off",
+        ),
         ("version_policy { }", '{"version_policy": {}}', "auto"),
         (
             "version_policy { specific { versions: [ 1, 2 ] } }",
@@ -72,7 +77,7 @@ def read_pbtxt(text: str) -> ModelPlan:
             "auto",
         ),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_a_configuration_means_the_same_in_both_spellings(pbtxt: str, text: str, batching: str) -> None:
     plan = read_config(text.encode(), name="m")

@@ -53,7 +53,10 @@ def write_config(model: StoredModel, face: ModelFace) -> dict[str, Any]:
         "backend": "" if config.steps else BACKEND,
         "version_policy": _write_policy(config.version_policy),
         "max_batch_size": config.max_batch_size,
-        "input": [_write_tensor(spec, config) for spec in face.inputs],
+        "input": [
+            *(_write_tensor(spec, config) for spec in face.inputs),
+            *(_write_tensor(spec, config) | {"optional": True} for spec in face.optional),
+        ],
         "output": [_write_tensor(spec, config) for spec in face.outputs],
         "instance_group": [],
         "default_model_filename": "",

@@ -126,6 +126,7 @@ def read_plan(message: Any, name: str, where: str, findings: Findings) -> ModelP
             queue=_queue(message, where, findings),
             inputs=declared.inputs,
             outputs=declared.outputs,
+            optional=tuple(tensor.name for tensor in message.input if tensor.optional),
             reshapes=declared.reshapes,
             steps=_steps(message, where, findings),
             version_policy=versions.text,

@@ -28,6 +28,7 @@ _EFFECTIVE = frozenset(
         "input.data_type",
         "input.dims",
         "input.reshape",
+        "input.optional",
         "output.name",
         "output.data_type",
         "output.dims",

@@ -165,7 +165,7 @@ class WorkerPool:
         request = queued_request(inputs, outputs, statistics, buffers)
         instances = self._find(model, share)
         scheduler = instances.scheduler
-        if scheduler.rule.may_join:
+        if scheduler.rule.may_join and not wish.alone:
             request.signature, request.rows = signature_of(inputs, outputs, share)
         if config.queue.priority_levels:
             request.priority = _priority(wish, config.queue)
