@@ -27,10 +27,10 @@ _MAX_DEPTH = 100
 
 @check("I41")
 def _nan(server: ServerUnderTest) -> None:
-    """NaN is no JSON, neither in a request nor in an answer."""
+    """NaN is no JSON, neither in a request nor in an answer: stricter than the list, which would accept it."""
     for literal in ("NaN", "Infinity", "-Infinity"):
         text = f'{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[1,1],"data":[{literal}]}}]}}'
-        refused(infer_raw_json(server, "id_fp32", text), 400)
+        refused(infer_raw_json(server, "id_fp32", text), 400, "in binary")
 
 
 @check("I42")
