@@ -82,11 +82,6 @@ class Instances:
         return tuple(self._runners)
 
     @property
-    def is_starting(self) -> bool:
-        """Whether a start is under way."""
-        return self._start is not None
-
-    @property
     def is_unused(self) -> bool:
         """Whether it could be ended without anybody's noticing."""
         return self._start is None and self.scheduler.is_unused
