@@ -54,7 +54,7 @@ def bench(
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="write the bars there, too")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the best threads, processes and batch size for a model; or measure a running server."""
+    """Find the best settings for a model, or measure a server."""
     if plot is not None and plot.suffix != ".svg":
         raise typer.BadParameter(f"{plot.name} does not end in .svg", param_hint="--plot")
     inputs = None if sample is None else read_sample(sample)
