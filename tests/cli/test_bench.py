@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from cli.processes import blindai, blindai_ok
+from cli.processes import SIMULATED, Served, blindai, blindai_ok
 from e2e.tiny_models import times
 from onnx import TensorProto, helper, save
 
 from blindai.cli.bench import config_pbtxt
 from blindai.cli.bench_plot import svg_bars, text_bar
+from blindai.cli.bench_server import LoadLevel, LoadWish, climb
+from blindai.errors import OverloadedError
 from blindai.server.cpu_quota import available_cpus
 from blindai.server.tuning import Measured, Setting, best_of, grid
 
@@ -73,6 +76,80 @@ def test_a_sample_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     done = blindai("bench", model, "--sample", str(tmp_path / "sample.npz"), "--json")
     assert done.code != 0
     assert "takes the inputs" in json.loads(done.out)["error"]
+
+
+AT_SERVER = (SIMULATED, "--seconds", "5", "--window", "0.05", "--in-flight", "6")
+
+
+@starts_processes
+def test_a_running_server_is_measured_through_the_attested_channel(
+    server: Served, doubling: str, tmp_path: Path
+) -> None:
+    plot = tmp_path / "plot.svg"
+    done = blindai_ok("bench", doubling, "--server", server.url, *AT_SERVER, "--plot", plot, "--json")
+    found = json.loads(done.out)
+    assert (found["model"], found["level"], found["complete"], found["refusal"]) == (doubling, "simulated", True, "")
+    assert found["digest"].startswith("sha256:")
+    assert found["random_sample"] is True
+    assert [one["in_flight"] for one in found["measured"]] == [1, 2, 4, 6]
+    for one in found["measured"]:
+        assert one["rate"] > 0
+        assert 0 < one["p50_ms"] <= one["p99_ms"]
+        assert one["client_cpu_ms"] > 0
+    assert "SIMULATION, NOT SECURE" in done.err
+    assert plot.read_text().count("<rect") == 1 + 4
+
+
+@starts_processes
+def test_shapes_and_samples_are_what_is_sent(server: Served, doubling: str, tmp_path: Path) -> None:
+    table = blindai_ok("bench", doubling, "--server", server.url, *AT_SERVER, "--shape", "x=4,3")
+    assert table.out.splitlines()[0].split("  ")[0] == "in flight"
+    assert "over the simulated channel" in table.out
+    np.savez(tmp_path / "sample.npz", x=np.zeros((2, 3), np.float32))
+    sample = ("--sample", tmp_path / "sample.npz")
+    found = json.loads(blindai_ok("bench", doubling, "--server", server.url, *AT_SERVER, *sample, "--json").out)
+    assert (found["model"], found["random_sample"]) == (doubling, False)
+    for wrong, words in (("x=4,4", "shape"), ("y=4,3", "no input of the model"), ("x", "INPUT=SIZE")):
+        refused = blindai("bench", doubling, "--server", server.url, *AT_SERVER, "--shape", wrong)
+        assert refused.code != 0
+        assert words in refused.err
+
+
+@starts_processes
+def test_the_servers_own_refusals_stand(server: Served) -> None:
+    refused = blindai("bench", "nobodys", "--server", server.url, *AT_SERVER, "--json")
+    assert json.loads(refused.out)["code"] == "model_not_found"
+    unproven = blindai("bench", "nobodys", "--server", server.url, "--json")
+    assert "SIMULATION" not in unproven.err
+    assert "finding" in json.loads(unproven.out)
+
+
+def test_options_about_a_server_need_one(tmp_path: Path) -> None:
+    model = times(tmp_path / "doubling.onnx", 2.0)
+    for options in (("--shape", "x=1,3"), ("--in-flight", "2"), (SIMULATED,), ("--api-key", "k")):
+        refused = blindai("bench", model, *options)
+        assert refused.code == 2
+        assert "--server" in refused.err
+
+
+async def test_a_server_that_takes_no_more_ends_the_climb() -> None:
+    running, reported = 0, list[LoadLevel]()
+
+    async def ask() -> None:
+        nonlocal running
+        running += 1
+        try:
+            await asyncio.sleep(0.001)
+            if running > 2:
+                raise OverloadedError("at most 2 inferences of a tenant run at a time")
+        finally:
+            running -= 1
+
+    wish = LoadWish(model="m", sample=None, shapes={}, most_in_flight=8, budget_s=5, window_s=0.01)
+    levels, refusal = await climb(ask, wish, reported.append)
+    assert [level.in_flight for level in levels] == [level.in_flight for level in reported] == [1, 2]
+    assert "at most 2" in refusal
+    assert running == 0
 
 
 def test_the_best_is_the_quickest_of_those_that_answer_nearly_as_many() -> None:

@@ -27,10 +27,10 @@ _MAX_DEPTH = 100
 
 @check("I41")
 def _nan(server: ServerUnderTest) -> None:
-    """NaN is no JSON, neither in a request nor in an answer."""
+    """NaN is no JSON, neither in a request nor in an answer: stricter than the list, which would accept it."""
     for literal in ("NaN", "Infinity", "-Infinity"):
         text = f'{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[1,1],"data":[{literal}]}}]}}'
-        refused(infer_raw_json(server, "id_fp32", text), 400)
+        refused(infer_raw_json(server, "id_fp32", text), 400, "in binary")
 
 
 @check("I42")
@@ -127,8 +127,13 @@ def _bf16(server: ServerUnderTest) -> None:
 
 @check("I55")
 def _optional(server: ServerUnderTest) -> None:
-    """An input with a default may be left out."""
-    assert data_of(infer(server, "id_opt", [tensor("INPUT0", "FP32", [2], [1, 2])])) == [11.0, 12.0]
+    """An input with a default may be left out, or given."""
+    given = tensor("INPUT0", "FP32", [2], [1, 2])
+    assert data_of(infer(server, "id_opt", [given])) == [11.0, 12.0]
+    assert data_of(infer(server, "id_opt", [given, tensor("INPUT1", "FP32", [1], [5])])) == [6.0, 7.0]
+    refused(infer(server, "id_opt", [given, tensor("INPUT1", "FP32", [2], [5, 5])]), 400, "INPUT1")
+    refused(infer(server, "id_opt", [given, tensor("INPUT1", "INT64", [1], [5])]), 400, "INPUT1")
+    refused(infer(server, "id_opt", [tensor("INPUT1", "FP32", [1], [5])]), 400, "INPUT0")
 
 
 @check("I56")

@@ -67,8 +67,9 @@ def _model(
     for side, face in (("input", inputs), ("output", outputs)):
         for tensor, (element, shape) in face.items():
             dims = [axis if isinstance(axis, int) else -1 for axis in shape][bool(max_batch_size) :]
-            if tensor not in {initialiser.name for initialiser in initialisers} and (dims or max_batch_size):
-                lines.append(f'{side} {{ name: "{tensor}" data_type: {_TYPES[element]} dims: {dims} }}')
+            default = " optional: true" if tensor in {initialiser.name for initialiser in initialisers} else ""
+            if dims or max_batch_size:
+                lines.append(f'{side} {{ name: "{tensor}" data_type: {_TYPES[element]} dims: {dims}{default} }}')
     batching = ', "dynamic_batching": {}' if max_batch_size else ""
     if max_batch_size:
         lines.append("dynamic_batching { }")

@@ -74,6 +74,28 @@ def test_bf16_comes_back_as_float32_and_may_be_given_as_any_float(client: Client
         assert np.array_equal(result["y"], given.astype(np.float32))
 
 
+def test_an_input_with_a_default_may_be_left_out_or_given(client: Client, tmp_path: Path) -> None:
+    client.upload_model(tiny_models.plus(tmp_path / "plus.onnx"))
+    metadata = client.metadata("plus")
+    assert [spec.name for spec in metadata.inputs] == ["x"]
+    assert [(spec.name, spec.shape) for spec in metadata.optional_inputs] == [("b", (1,))]
+    x = np.array([[1, 2]], np.float32)
+    assert client.infer("plus", x)["y"].tolist() == [[11, 12]]
+    assert client.infer("plus", {"x": x, "b": [5]})["y"].tolist() == [[6, 7]]
+    assert client.infer("plus", {"x": x})["y"].tolist() == [[11, 12]]  # nobody else's default changed
+    with pytest.raises(InvalidInputError, match=r"may take \['b'\]"):
+        client.infer("plus", {"b": [5]})
+    with pytest.raises(InvalidInputError, match="'b'"):
+        client.infer("plus", {"x": x, "b": [5, 5]})
+
+
+def test_weights_that_an_old_format_lists_as_inputs_are_none(client: Client, tmp_path: Path) -> None:
+    client.upload_model(tiny_models.plus(tmp_path / "old.onnx", ir_version=3))
+    assert client.metadata("old").optional_inputs == ()
+    with pytest.raises(InvalidInputError, match="found"):
+        client.infer("old", {"x": np.ones((1, 2), np.float32), "b": [5]})
+
+
 def test_text_goes_in_and_comes_out_as_utf8(client: Client, tmp_path: Path) -> None:
     client.upload_model(tiny_models.text_labels(tmp_path / "labels.onnx"))
     words = ["œuf", "chat", "zèbre"]

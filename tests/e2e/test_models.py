@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from e2e import tiny_models
 from onnx import TensorProto
 
 import blindai
+from blindai.client.exchange_flow import SealedRequest
+from blindai.client.raw_flow import send_raw
 from blindai.errors import InvalidInputError, InvalidModelError, ModelDigestMismatchError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -271,3 +274,32 @@ def test_loading_may_wait_for_the_first_inference(client: Client, tmp_path: Path
     with pytest.raises(InvalidModelError):
         client.infer("lazy-bad", [1])
     assert client.delete_model("lazy-bad") == 1
+
+
+def test_a_load_gives_a_stored_model_labels_and_batches(owner: Client, tmp_path: Path) -> None:
+    owner.upload_model(times(tmp_path, 2))
+    output = {"name": "y", "data_type": "TYPE_FP32", "dims": [3], "label_filename": "classes.txt"}
+    declared = {
+        "max_batch_size": 2,
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}],
+        "output": [output],
+    }
+    owner.load_model("m", config=declared, files={"classes.txt": b"red\ngreen\nblue\n"})
+    wished = {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 3, 2]}],
+        "outputs": [{"name": "y", "parameters": {"classification": 1}}],
+    }
+    body = json.dumps(wished).encode()
+    request = SealedRequest(
+        method="POST", path="/v2/models/m/infer", content_type="application/json", body=lambda: (body,)
+    )
+    answer = owner._run(send_raw(owner._connection, request))  # the SDK's own `infer` asks for no classes
+    assert json.loads(answer.body)["outputs"][0]["data"] == ["6.000000:1:green"]
+    with pytest.raises(InvalidInputError, match="batch-size must be <= 2"):
+        owner.infer("m", np.ones((3, 3), dtype=np.float32))
+    with pytest.raises(InvalidInputError, match="did not come along"):
+        owner.load_model("m", config=declared)
+    owner.load_model("m", config={})
+    assert owner.infer("m", np.ones((3, 3), dtype=np.float32))["y"].shape == (3, 3)
+    with pytest.raises(ModelNotFoundError):
+        owner.load_model("other")

@@ -49,6 +49,18 @@ def times(path: Path, factor: float, *, shape: Sequence[int | str] = ("n", 3)) -
     return save(path, [node], inputs={"x": face}, outputs={"y": face}, initialisers=[constant])
 
 
+def plus(path: Path, default: float = 10, *, ir_version: int = 9) -> Path:
+    """Y = x + b over FP32 [n, 2], where b of shape [1] has a default."""
+    node = helper.make_node("Add", ["x", "b"], ["y"])
+    face = (TensorProto.FLOAT, ("n", 2))
+    constant = numpy_helper.from_array(np.array([default], np.float32), "b")
+    save(path, [node], inputs={"x": face, "b": (TensorProto.FLOAT, (1,))}, outputs={"y": face}, initialisers=[constant])
+    model = onnx.load(str(path))
+    model.ir_version = ir_version
+    onnx.save(model, str(path))
+    return path
+
+
 def dense(path: Path, *, external: str = "", size: int = 64) -> Path:
     """Y = softmax(x · w + b) with weights of a fixed seed; `external` names the file that they go to."""
     random = np.random.default_rng(7)

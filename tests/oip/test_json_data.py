@@ -108,3 +108,19 @@ def test_json_that_is_not_exactly_the_tensor_is_refused(datatype: str, shape: li
 def test_wrong_counts_are_named() -> None:
     with pytest.raises(InvalidInputError, match="has 3 elements where its shape takes 4"):
         read_json("INT32", [2, 2], "[1, 2, 3]")
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "words"),
+    [
+        ("FP32", b"[NaN]", "cannot say NaN or Infinity; send such a tensor in binary"),
+        ("FP64", b"[ -Infinity]", "cannot say NaN or Infinity; send such a tensor in binary"),
+        ("BYTES", b'["\xff"]', "cannot say text that is not UTF-8; send such a tensor in binary"),
+        ("BYTES", b'["\\ud800"]', "malformed JSON$"),
+        ("FP32", b"[1", "malformed JSON$"),
+    ],
+)
+def test_what_json_cannot_say_is_told_to_come_in_binary(datatype: str, data: bytes, words: str) -> None:
+    body = b'{"inputs":[{"name":"x","datatype":"%s","shape":[1],"data":%s}]}' % (datatype.encode(), data)
+    with pytest.raises(InvalidInputError, match=words):
+        decode_infer_request(body, None)

@@ -47,7 +47,7 @@ def metadata(**changes: Any) -> ModelMetadata:
     name=NAMES,
 )
 def test_metadata_round_trips(specs: tuple[TensorSpec, ...], default_shape: tuple[int, ...] | None, name: str) -> None:
-    described = metadata(inputs=specs, outputs=specs, default_shape=default_shape, name=name)
+    described = metadata(inputs=specs, outputs=specs, optional_inputs=specs, default_shape=default_shape, name=name)
     assert decode_metadata(encode_metadata(described)) == described
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conformance.models import conformance_models
 from server.test_uploads import serving
 
-from blindai.errors import InvalidInputError
+from blindai.errors import InvalidInputError, TooLargeError
 from blindai.server.access import Principal, Role, open_principal
 from blindai.server.calls import Call, Reply
 from blindai.server.dispatch import Service, dispatch
-from blindai.server.load_request import read_load, selected_versions
-from blindai.server.model_config import ServingConfig
+from blindai.server.load_request import MAX_LABEL_BYTES, read_load, selected_versions
 from blindai.server.model_config_json import read_config, write_config
 
 if TYPE_CHECKING:
@@ -134,34 +134,61 @@ def test_policies_select_versions(policy: str, versions: list[str], served: set[
     assert selected_versions(policy, versions) == served
 
 
-def test_configurations_are_read_as_they_are_written() -> None:
-    text = b"""{"name": "m", "max_batch_size": 8,
-        "input": [{"name": "x", "data_type": "TYPE_STRING", "dims": ["-1", 3]}],
-        "dynamic_batching": {"preferred_batch_size": [4], "max_queue_delay_microseconds": "100", "priority_levels": "2",
-        "default_priority_level": 1, "default_queue_policy": {"max_queue_size": 5}}, "instance_group": [{"count": 2}],
-        "version_policy": {"latest": {"num_versions": 3}}}"""
-    config = read_config(text, name="m")
-    assert (config.max_batch_size, config.instances, config.version_policy) == (8, 2, "latest 3")
-    assert (config.preferred_batch_sizes, config.max_queue_delay_us) == ((4,), 100)
-    assert (config.queue.priority_levels, config.queue.max_queue_size) == (2, 5)
-    assert config.inputs[0].shape == (-1, -1, 3)
-    assert read_config(b"{}", name="m") == ServingConfig()
+LABELLED = json.dumps(
+    {
+        "input": [{"name": "INPUT0", "data_type": "TYPE_FP32", "dims": [-1, -1]}],
+        "output": [{"name": "OUTPUT0", "data_type": "TYPE_FP32", "dims": [-1, -1], "label_filename": "labels.txt"}],
+    }
+)
+
+
+async def largest(service: Service) -> Any:
+    """The two largest classes that the loaded model finds, as Triton writes them."""
+    wished = [{"name": "OUTPUT0", "parameters": {"classification": 2}}]
+    tensors = [{"name": "INPUT0", "datatype": "FP32", "shape": [1, 3], "data": [1, 5, 3]}]
+    reply = await ask(service, "POST", "/v2/models/m/infer", {"inputs": tensors, "outputs": wished})
+    return json.loads(b"".join(bytes(piece) for piece in reply.body))["outputs"][0]["data"]
+
+
+@pytest.mark.network
+async def test_a_load_brings_labels(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        await load(service, "id_fp32")
+        assert await largest(service) == ["5.000000:1", "3.000000:2"]
+        labels = {"config": LABELLED, "file:labels.txt": base64.b64encode(b"cat\nd\xc3\xb4g\nowl\n").decode()}
+        body = {"parameters": labels}
+        assert (await ask(service, "POST", "/v2/repository/models/m/load", body)).status == 200
+        assert await largest(service) == ["5.000000:1:dôg", "3.000000:2:owl"]
+        model = {"file:2/model.onnx": base64.b64encode(FILES["id_fp32"]).decode()}
+        body = {"parameters": labels | model}
+        assert (await ask(service, "POST", "/v2/repository/models/m/load", body)).status == 200
+        assert await states(service) == {"1": "UNAVAILABLE", "2": "READY"}
+        assert await largest(service) == ["5.000000:1:dôg", "3.000000:2:owl"]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("config", "name", "labels", "words"),
     [
-        b'{"version_policy": {}}', b'{"version_policy": {"all": {}, "latest": {}}}',
-        b'{"instance_group":[{"count":65}]}',
-        b'{"dynamic_batching": {"priority_levels": 2}}', b'{"input": [{"name": "x", "data_type": "FP32", "dims": []}]}',
-        b'{"input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["x"]}]}', b'{"max_batch_size": 1.5}',
-        b'{"dynamic_batching": {"default_queue_policy": {"timeout_action": "DELAY"}}}',
+        (LABELLED, "", b"", "'labels.txt' did not come along"),
+        (LABELLED, "other.txt", b"a", "'labels.txt' did not come along"),
+        ("{}", "labels.txt", b"a", "no label_filename names it"),
+        (LABELLED, "labels.txt", b"\xff", "text in UTF-8"),
+        (LABELLED, "1/labels.txt", b"a", "did not come along"),
+        (LABELLED.replace("labels.txt", "../labels.txt"), "../labels.txt", b"a", "without folders"),
     ],
-    ids=range(8),
-)  # fmt: skip
-def test_configurations_that_cannot_be_honoured_are_refused(text: bytes) -> None:
-    with pytest.raises(InvalidInputError, match="config"):
-        read_config(text, name="m")
+    ids=range(6),
+)
+def test_labels_that_do_not_fit_are_refused(config: str, name: str, labels: bytes, words: str) -> None:
+    given = {f"file:{name}": base64.b64encode(labels).decode()} if name else {}
+    with pytest.raises(InvalidInputError, match=words):
+        read_load(json.dumps({"parameters": {"config": config, **given}}).encode(), name="m")
+
+
+def test_labels_are_bounded() -> None:
+    labels = base64.b64encode(bytes(MAX_LABEL_BYTES + 1)).decode()
+    body = {"parameters": {"config": LABELLED, "file:labels.txt": labels}}
+    with pytest.raises(TooLargeError, match="label files"):
+        read_load(json.dumps(body).encode(), name="m")
 
 
 def test_an_empty_load_asks_for_nothing_special() -> None:
@@ -170,13 +197,21 @@ def test_an_empty_load_asks_for_nothing_special() -> None:
 
 
 async def test_written_configurations_are_read_again(tmp_path: Path) -> None:
-    config = read_config(b'{"max_batch_size": 8, "dynamic_batching": {}}', name="m")
     async with serving(tmp_path) as service:
         await load(service, "id_fp32", config='{"max_batch_size": 8, "dynamic_batching": {}}')
         (model,) = service.store.models()
         face = await service.pool.metadata(model, "public")
         written = write_config(model, face)
-        written["instance_group"] = [{"count": 1}]
-        found = read_config(json.dumps(written).encode(), name="m")
-    assert (found.max_batch_size, found.queue, found.batching) == (8, config.queue, config.batching)
-    assert found.inputs == face.inputs
+        found = read_config(json.dumps(written).encode(), name="m").serving
+    assert found == replace(model.config, inputs=face.inputs, outputs=face.outputs)
+
+
+async def test_the_optimization_of_a_load_is_part_of_the_digest(tmp_path: Path) -> None:
+    basic = '{"optimization": {"graph": {"level": -1}}}'
+    async with serving(tmp_path) as service:
+        await load(service, "id_u64", config=basic)
+        (model,) = service.store.models()
+        assert model.manifest.session.graph_optimization == "basic"
+        for config, status in ((basic, 200), ("{}", 200), (basic.replace("-1", "2"), 400)):
+            body = {"parameters": {"config": config}}
+            assert (await ask(service, "POST", "/v2/repository/models/m/load", body)).status == status

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from onnx import TensorProto, helper
+from server.model_parts import add_model, added, stored
 
 from blindai.attester.simulation import SimulationAttester
 from blindai.bundle import UploadHeader, encode_upload_header
@@ -176,15 +177,17 @@ def store_model(store: ModelStore) -> Any:
 
 
 async def test_a_start_that_failed_is_forgotten(tmp_path: Path) -> None:
+    """Another try starts anew, and finds what was missing."""
     store = ModelStore(tmp_path / "store", bytes(32))
     pool = WorkerPool(store, directory=tmp_path)
-    model = store_model(store)
+    model = stored(store, add_model())
     store.delete("m")
-    for _ in range(2):
-        with pytest.raises(BlindAIError):
-            await pool.infer(model, "public", ())
-        assert pool.process_ids == ()
-        assert not any(instances.is_starting for instances in pool._all())
+    with pytest.raises(BlindAIError):
+        await added(pool, model, 1)
+    assert pool.process_ids == ()
+    stored(store, add_model())
+    async with asyncio.timeout(SOON_S):
+        assert await added(pool, model, 1, 2) == [2, 3]
     await pool.close()
 
 

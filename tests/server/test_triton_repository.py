@@ -77,7 +77,7 @@ def test_declared_tensors_have_the_batchs_axis_before_their_dims(repository: Pat
     config = configured(repository, store, "")
     assert config.inputs == (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 2)),)
     assert config.outputs == (TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 2)),)
-    assert (config.max_batch_size, config.batching) == (8, "auto")
+    assert (config.max_batch_size, config.batching) == (8, "off")
 
 
 @pytest.mark.parametrize("kind", ["BOOL", "UINT8", "UINT64", "INT16", "FP16", "FP64", "BF16", "STRING"])
@@ -228,7 +228,7 @@ def test_what_has_no_effect_is_named_once(
             'm/config.pbtxt: line 6: Message type "inference.ModelConfig" has no field named "frobnicate"',
         ),
         ("max_batch_size: ", "m/config.pbtxt: line "),
-        ('name: "other"', "name: the folder is 'm'"),
+        ('name: "other"', "name: the model is called 'm'"),
         ('backend: "python"', "backend 'python'"),
         ('platform: "tensorrt_plan"', "platform 'tensorrt_plan'"),
         ("max_batch_size: -1", "max_batch_size is 0 or more"),
@@ -255,6 +255,7 @@ def test_what_has_no_effect_is_named_once(
         ("instance_group { count: -1 }", "count is 1 or more"),
         ("instance_group { count: 65 }", "at most 64 instances"),
         ("dynamic_batching { preferred_batch_size: 9 }", "preferred_batch_size is from 1 to max_batch_size"),
+        ("dynamic_batching { default_queue_policy { timeout_action: DELAY } }", "timeout_action: "),
         ("dynamic_batching { priority_levels: 2 }", "default_priority_level is from 1 to priority_levels"),
         ("optimization { graph { level: 3 } }", "level is -1"),
         ('parameters { key: "intra_op_thread_count" value { string_value: "-1" } }', "a whole number"),

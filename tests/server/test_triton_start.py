@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from onnx import numpy_helper
-from server.triton_models import PIPELINE, SCALER, add_model, add_pipeline, lookup, scaler
+from server.triton_models import PIPELINE, SCALER, add_model, add_pipeline, lookup, scaler, shifter
 
 from blindai.attester.simulation import SimulationAttester
 from blindai.errors import InvalidInputError, InvalidSettingsError, ModelNotFoundError, NotAuthorizedError
@@ -200,6 +200,41 @@ async def test_reshape_hides_the_models_own_shape(repository: Path) -> None:
     async with serving(repository) as service:
         index = tensor_from(np.array([[3], [5]], dtype=np.int64), name="index")
         assert await run(service, "m", index) == {"value": [[9.0], [25.0]]}
+
+
+SHIFTER = (
+    SCALER
+    + """
+dynamic_batching { }
+input [ { name: "b", data_type: TYPE_FP32, dims: [ 2 ], optional: true } ]
+"""
+)
+
+
+@pytest.mark.parametrize("config", [SHIFTER, "max_batch_size: 8 dynamic_batching { }", None], ids=range(3))
+async def test_requests_that_override_a_default_run_alone(repository: Path, config: str | None) -> None:
+    add_model(repository, "m", config, {1: shifter()})
+    async with serving(repository) as service:
+        x, b = floats("x", [[1, 2]]), floats("b", [[5, 6]])
+        for given, answer in (((x,), [[11, 12]]), ((x, b), [[6, 8]]), ((b, x), [[6, 8]])):
+            statistics = service.pool.statistics(service.store.resolve("m"))
+            before = statistics.execution_count
+            answers = await asyncio.gather(*(run(service, "m", *given) for _ in range(8)))
+            assert answers == [{"y": answer}] * 8
+            assert (statistics.execution_count - before == 8) == (b in given)
+
+
+async def test_an_optional_input_is_declared_as_such_or_not_served(repository: Path) -> None:
+    add_model(repository, "m", SCALER, {1: shifter()})
+    async with serving(repository) as service:
+        assert await run(service, "m", floats("x", [[1, 2]])) == {"y": [[11, 12]]}
+        with pytest.raises(InvalidInputError, match="unexpected inference input 'b'"):
+            await run(service, "m", floats("x", [[1, 2]]), floats("b", [[5, 6]]))
+
+
+async def test_only_what_has_a_default_is_optional(repository: Path) -> None:
+    add_model(repository, "m", SCALER.replace("dims: [ 2 ] } ]", "dims: [ 2 ], optional: true } ]", 1))
+    assert "input 'x' is not optional: the model has no default for it" in await refusal(repository)
 
 
 async def test_an_ensemble_runs_its_models(repository: Path) -> None:

@@ -34,6 +34,13 @@ def adder() -> onnx.ModelProto:
     return _model(helper.make_graph(nodes, "g", [a, b], [total, difference]))
 
 
+def shifter() -> onnx.ModelProto:
+    """Y = x + b, over float [rows, 2], where b has a default of ten in one row."""
+    x, b, y = (helper.make_tensor_value_info(name, FLOAT, [f"rows of {name}", 2]) for name in ("x", "b", "y"))
+    default = numpy_helper.from_array(np.full((1, 2), 10, dtype=np.float32), "b")
+    return _model(helper.make_graph([helper.make_node("Add", ["x", "b"], ["y"])], "g", [x, b], [y], [default]))
+
+
 def lookup() -> onnx.ModelProto:
     """value[row] = the row'th of ten floats: one number in a row, so that its shape is [rows] and no more."""
     index = helper.make_tensor_value_info("index", INT64, ["rows"])

@@ -1,36 +1,51 @@
-"""`blindai bench`: which settings make a model answer most on this machine.
+"""`blindai bench`: which settings make a model answer most on this machine, or how much a running server answers.
 
-Runs the model in the server's own processes, without a server; needs the extra `[server]`.
-Leaves out: the search (server/tuning.py), and the cost of the network and of sealing (docs/benchmarks.md).
+Without `--server` it runs the model in the server's own processes, and needs the extra `[server]`.
+Leaves out: the search (server/tuning.py), and the measuring of a server (`bench_server`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from blindai.cli.bench_plot import svg_bars, text_bar
+from blindai.cli.bench_load import MAX_IN_FLIGHT, read_shapes, show_load
+from blindai.cli.bench_plot import rate_text, svg_bars, text_bar
+from blindai.cli.bench_server import LoadWish
+from blindai.cli.client_verbs import LAST
 from blindai.cli.optimize import read_sample
-from blindai.cli.options import JsonOption
+from blindai.cli.options import JsonOption, Server, local_or_client_verb
 from blindai.cli.screen import note, notes, plain, print_json, print_table, say
 from blindai.errors import BlindAIError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from blindai.server.tuning import Measured, Setting, Tuning
 
 _BAR_WIDTH = 30
+_IN_FLIGHT = 32
 
 
+@local_or_client_verb
 def bench(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="the model; MODEL.onnx.data is found by itself")],
+    server: Server | None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="MODEL.onnx, or with --server a name, name@sha256:digest or @last")
+    ],
     sample: Annotated[
         Path | None,
         typer.Option("--sample", metavar="FILE.npz", help="inputs of one request by name [default: random]"),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="INPUT=1,3,224", help="with --server, of a random input; may be given again"),
+    ] = None,
+    in_flight: Annotated[
+        int | None, typer.Option("--in-flight", min=1, max=MAX_IN_FLIGHT, help="with --server, at most [default: 32]")
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1, max=3600, help="begin no measurement after so long")
@@ -39,16 +54,41 @@ def bench(
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="write the bars there, too")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the best threads, processes and batch size for a model."""
+    """Find the best settings for a model, or measure a server."""
+    if plot is not None and plot.suffix != ".svg":
+        raise typer.BadParameter(f"{plot.name} does not end in .svg", param_hint="--plot")
+    inputs = None if sample is None else read_sample(sample)
+    if server is None:
+        if shape or in_flight:
+            raise typer.BadParameter("--shape and --in-flight are about a server, and need --server")
+        _tune(Path(model), inputs, seconds=seconds, window=window, plot=plot, as_json=as_json)
+        return
+    wish = LoadWish(
+        model=None if model == LAST else model,
+        sample=inputs,
+        shapes=read_shapes(shape or ()),
+        most_in_flight=in_flight or _IN_FLIGHT,
+        budget_s=seconds,
+        window_s=window,
+    )
+    show_load(server, wish, plot=plot, as_json=as_json)
+
+
+def _tune(
+    model: Path,
+    inputs: Mapping[str, Any] | None,
+    *,
+    seconds: float,
+    window: float,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
     try:
         from blindai.server.tuning import tune
     except ModuleNotFoundError as error:
         raise BlindAIError(
             f"bench needs {error.name}", hint="in a clone of the project: pip install '.[server]'"
         ) from None
-    if plot is not None and plot.suffix != ".svg":
-        raise typer.BadParameter(f"{plot.name} does not end in .svg", param_hint="--plot")
-    inputs = None if sample is None else read_sample(sample)
     with _progress() as progress:
         found = tune(model, inputs, budget_s=seconds, window_s=window, on_measured=_reporter(progress))
     if plot is not None:
@@ -90,7 +130,7 @@ def _reporter(progress: Progress) -> Callable[[Measured], None]:
     task = progress.add_task("loading the model", total=None)
 
     def report(found: Measured) -> None:
-        progress.update(task, description=f"{_words(found.setting)}: {_rate(found.rate)}")
+        progress.update(task, description=f"{_words(found.setting)}: {rate_text(found.rate)}")
 
     return report
 
@@ -106,10 +146,6 @@ def _plural(count: int, one: str, more: str) -> str:
     return f"{count} {one if count == 1 else more}"
 
 
-def _rate(rate: float) -> str:
-    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.1f}/s"  # noqa: PLR2004  # three figures are enough
-
-
 def _show(found: Tuning) -> None:
     most = max(one.rate for one in found.measured)
     rows = [
@@ -118,7 +154,7 @@ def _show(found: Tuning) -> None:
             str(one.setting.threads),
             str(one.setting.joined_rows),
             f"{one.rows_per_run:.1f}",
-            _rate(one.rate),
+            rate_text(one.rate),
             f"{one.p50_ms:.2f}",
             f"{one.p99_ms:.2f}",
             text_bar(one.rate, most, width=_BAR_WIDTH) + ("  ← best" if one is found.best else ""),
@@ -128,14 +164,14 @@ def _show(found: Tuning) -> None:
     print_table(("processes", "threads", "rows", "joined", "answers", "p50 ms", "p99 ms", ""), rows)
     alone = found.measured[0]
     say(
-        f"\nbest: {_words(found.best.setting)}: {_rate(found.best.rate)}, "
+        f"\nbest: {_words(found.best.setting)}: {rate_text(found.best.rate)}, "
         f"{found.best.rate / alone.rate:.1f} times as many as one by one on one thread"
     )
     say(f"\nconfig.pbtxt:\n{config_pbtxt(found.best.setting)}\n\nin Python:\n{serving_config(found.best.setting)}")
 
 
 def _svg(name: str, found: Tuning) -> str:
-    bars = [(_words(one.setting), one.rate, f"{_rate(one.rate)}, {one.p50_ms:.2f} ms") for one in found.measured]
+    bars = [(_words(one.setting), one.rate, f"{rate_text(one.rate)}, {one.p50_ms:.2f} ms") for one in found.measured]
     return svg_bars(f"{name} on {_plural(found.cpus, 'CPU', 'CPUs')}", bars, marked=found.measured.index(found.best))
 
 

@@ -13,6 +13,11 @@ _ROW, _LABEL, _BARS, _RIGHT = 22, 250, 420, 130  # pixels
 _COLOURS = {False: "#7a8ca3", True: "#1b7f4d"}
 
 
+def rate_text(rate: float) -> str:
+    """So many in a second, in three figures."""
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.1f}/s"  # noqa: PLR2004  # three figures are enough
+
+
 def text_bar(value: float, most: float, *, width: int) -> str:
     """A bar of at most so many characters, in eighths of one."""
     eighths = round(8 * width * value / most) if most > 0 else 0

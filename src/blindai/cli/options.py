@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -20,6 +20,7 @@ from blindai.errors import ChannelError
 
 if TYPE_CHECKING:
     from blindai.attestation.policy import Policy
+    from blindai.client.async_client import AsyncClient
     from blindai.client.sync_client import Client
 
 
@@ -33,7 +34,9 @@ class Level(enum.StrEnum):
     CACHED = "cached"
 
 
-def _usable_url(url: str) -> str:
+def _usable_url(url: str | None) -> str | None:
+    if url is None:
+        return None
     from blindai.client.transport import parse_server_url
 
     try:
@@ -45,6 +48,10 @@ def _usable_url(url: str) -> str:
 
 Url = Annotated[
     str, typer.Argument(metavar="URL", help="https://host:port, host:port or host (port 50051)", callback=_usable_url)
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="a running server to measure instead", callback=_usable_url),
 ]
 PolicyOption = Annotated[
     str | None, typer.Option("--policy", metavar="FILE|PRESET", help="what to accept as proof [default: strict]")
@@ -96,12 +103,27 @@ class Server:
         """Verify the server and open a client to it; says on stderr if nothing protects it."""
         from blindai.client.sync_client import Client
 
-        policy = chosen_policy(self.policy, insecure_simulation=self.insecure_simulation)
-        with Client(
-            self.url, policy=policy, service=self.service, level=self.require_level.value, token=self.credential()
-        ) as client:
+        with Client(self.url, **self._choices()) as client:
             warn_of_simulation(client.attestation.simulated)
             yield client
+
+    @contextlib.asynccontextmanager
+    async def connect_async(self) -> AsyncIterator[AsyncClient]:
+        """The same for asyncio."""
+        from blindai.client.async_client import AsyncClient
+
+        async with AsyncClient(self.url, **self._choices()) as client:
+            warn_of_simulation(client.attestation.simulated)
+            yield client
+
+    def _choices(self) -> dict[str, Any]:
+        policy = chosen_policy(self.policy, insecure_simulation=self.insecure_simulation)
+        return {
+            "policy": policy,
+            "service": self.service,
+            "level": self.require_level.value,
+            "token": self.credential(),
+        }
 
     def credential(self) -> str | None:
         """The key from where it was put; one on the command line works, and is warned of."""
@@ -116,20 +138,44 @@ class Server:
 
 
 def client_verb(verb: Callable[..., None]) -> Callable[..., None]:
-    """Put the options of `Server` on a verb, which takes the server that they describe as its first argument.
+    """Put the options of `Server` on a verb, which takes the server that they describe as its first argument."""
+    return _with_server(verb, url=_keyword("url", dataclasses.MISSING, Url), make=Server)
 
-    Typer reads options from a function's signature, so this writes the one that both together have.
-    """
+
+def local_or_client_verb(verb: Callable[..., None]) -> Callable[..., None]:
+    """The same for a verb that also works alone: the URL is `--server`, and without it the verb takes `None`."""
+    return _with_server(verb, url=_keyword("url", None, UrlOption), make=_server_if_named)
+
+
+def _server_if_named(*, url: str | None, **choices: Any) -> Server | None:
+    if url is not None:
+        return Server(url=url, **choices)
+    defaults = {field.name: field.default for field in dataclasses.fields(Server)}
+    given = [name for name, value in choices.items() if value != defaults[name]]
+    if given:
+        raise typer.BadParameter(f"--{given[0].replace('_', '-')} is about a server, and needs --server")
+    return None
+
+
+def _with_server(
+    verb: Callable[..., None], *, url: inspect.Parameter, make: Callable[..., Server | None]
+) -> Callable[..., None]:
+    """Typer reads options from a function's signature, so this writes the one that both together have."""
     hints = get_type_hints(Server, include_extras=True)
-    shared = {
-        field.name: _keyword(field.name, field.default, hints[field.name]) for field in dataclasses.fields(Server)
-    }
-    own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
-    url, *options = shared.values()
-    parameters = [url, *(_keyword(one.name, one.default, one.annotation) for one in own), *options]
+    options = [
+        _keyword(field.name, field.default, hints[field.name])
+        for field in dataclasses.fields(Server)
+        if field.name != url.name
+    ]
+    own = [
+        _keyword(one.name, one.default, one.annotation)
+        for one in list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
+    ]
+    parameters = [url, *own, *options]
+    shared = [url.name, *(option.name for option in options)]
 
     def run(**values: Any) -> None:
-        verb(Server(**{name: values.pop(name) for name in shared}), **values)
+        verb(make(**{name: values.pop(name) for name in shared}), **values)
 
     run.__name__, run.__doc__ = verb.__name__, verb.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what `inspect` and typer read

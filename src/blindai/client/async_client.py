@@ -18,7 +18,7 @@ from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -121,6 +121,12 @@ class AsyncClient:
         files = model_files(model, name=name, version=version, data_files=data_files, shape=shape, load=load)
         with progress_of(progress, files) as report:
             return await self._run(flows.upload_model(self._connection, files, report))
+
+    async def load_model(
+        self, name: str, *, config: Mapping[str, Any] | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """As `Client.load_model`."""
+        await self._run(flows.load_model(self._connection, name, config, files or {}))
 
     async def infer(
         self, model: str | None, inputs: Any, *, version: str | None = None, outputs: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""What a client does, without I/O: upload, infer, list, describe, delete.
+"""What a client does, without I/O: upload, load, infer, list, describe, delete.
 
 Each flow is a generator over HTTP exchanges, sealed (exchange_flow.py) or in clear inside pinned TLS (pinned_flow.py);
 `sync_client` and `async_client` drive the same ones.
@@ -6,8 +6,10 @@ Each flow is a generator over HTTP exchanges, sealed (exchange_flow.py) or in cl
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,7 @@ from blindai.oip.rest import (
 from blindai.wire import printable, require_members, strict_json, whole_number
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from blindai.client.attest_flow import Flow
@@ -186,6 +189,31 @@ def _describe(connection: Connection, reference: ModelReference) -> Flow[ModelMe
     reference.require_meant(metadata)
     connection.models[reference.path] = metadata
     return metadata
+
+
+def load_model(
+    connection: Connection, name: str, config: Mapping[str, Any] | None, files: Mapping[str, bytes]
+) -> Flow[None]:
+    """Serve a model (again), perhaps otherwise (Triton's load request).
+
+    Raises:
+        ModelNotFoundError: the server has no such model, and no files came along.
+        InvalidInputError: the configuration or a file is not one.
+    """
+    parameters = {f"file:{path}": base64.b64encode(data).decode() for path, data in files.items()}
+    if config is not None:
+        parameters["config"] = json.dumps(config)
+    body = json.dumps({"parameters": parameters}).encode()
+    path = parse_reference(name, None).path.replace("/v2/models/", "/v2/repository/models/")
+    request = SealedRequest(
+        method="POST",
+        path=f"{path}/load",
+        content_type="application/json",
+        body=lambda: (body,),
+        repeatable=False,
+    )
+    yield from _manage(connection, request)
+    connection.models.clear()
 
 
 def delete_model(connection: Connection, model: str, version: str | None) -> Flow[int]:

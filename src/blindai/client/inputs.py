@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def tensors_for(inputs: Any, metadata: ModelMetadata) -> tuple[Tensor, ...]:
     """Fit what the user gave to the model's inputs.
 
-    A dict is taken by input name. A model with one input takes the value itself, or its array alone in a list; one with
-    more takes a list or tuple with one value for each, in the model's order.
+    A dict is taken by input name, and may hold optional inputs. A model with one input takes the value itself, or its
+    array alone in a list; one with more takes a list or tuple with one value for each, in the model's order.
 
     Raises:
         InvalidInputError: names, number, type, shape or count do not fit.
@@ -28,8 +28,13 @@ def tensors_for(inputs: Any, metadata: ModelMetadata) -> tuple[Tensor, ...]:
     specs = metadata.inputs
     if isinstance(inputs, Mapping):
         names = {spec.name for spec in specs}
-        if set(inputs) != names:
-            raise InvalidInputError(f"the model takes the inputs {sorted(names)}, found {sorted(map(str, inputs))}")
+        optional = {spec.name for spec in metadata.optional_inputs}
+        if not names <= set(inputs) <= names | optional:
+            more = f", and may take {sorted(optional)}" if optional else ""
+            raise InvalidInputError(
+                f"the model takes the inputs {sorted(names)}{more}, found {sorted(map(str, inputs))}"
+            )
+        specs = (*specs, *(spec for spec in metadata.optional_inputs if spec.name in inputs))
         values = [inputs[spec.name] for spec in specs]
     elif len(specs) == 1:
         values = [inputs[0] if _is_the_only_array(inputs, specs[0]) else inputs]
@@ -38,7 +43,7 @@ def tensors_for(inputs: Any, metadata: ModelMetadata) -> tuple[Tensor, ...]:
         if len(values) != len(specs):
             expected = [spec.name for spec in specs]
             raise InvalidInputError(f"the model takes {len(specs)} inputs, {expected}; found {len(values)}")
-    shapes = (metadata.default_shape, *(None for _ in specs[1:])) if specs else ()
+    shapes = [metadata.default_shape if spec in metadata.inputs[:1] else None for spec in specs]
     return tuple(
         tensor_for(value, spec, default_shape=shape) for value, spec, shape in zip(values, specs, shapes, strict=True)
     )

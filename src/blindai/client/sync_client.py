@@ -16,7 +16,7 @@ from blindai.client.options import make_connection, model_files, progress_of, se
 from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -138,6 +138,24 @@ class Client:
         files = model_files(model, name=name, version=version, data_files=data_files, shape=shape, load=load)
         with progress_of(progress, files) as report:
             return self._run(flows.upload_model(self._connection, files, report))
+
+    def load_model(
+        self, name: str, *, config: Mapping[str, Any] | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Serve one of your models, unloaded or not, as a configuration says.
+
+        Args:
+            name: of a model that was uploaded, or whose files come along.
+            config: Triton's ModelConfig, in the form of its JSON (docs/guides/model-repository.md); None leaves it.
+            files: label files by name, and files of versions as `VERSION/NAME`. `upload_model` streams large ones, and
+                checks their digest.
+
+        Raises:
+            InvalidInputError: the configuration is none, or one that the server cannot honour.
+            InvalidModelError: it is not about this model.
+            ModelNotFoundError: the server has no such model of yours.
+        """
+        self._run(flows.load_model(self._connection, name, config, files or {}))
 
     def infer(
         self, model: str | None, inputs: Any, *, version: str | None = None, outputs: Sequence[str] = ()

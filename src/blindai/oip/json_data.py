@@ -32,6 +32,7 @@ _STEP = {byte: 1 if byte in b"[{" else -1 for byte in _BRACKETS}
 # Also a string that never ends: to look for its end from each quote in it would take quadratic time.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
+_NOT_FINITE = re.compile(rb"[\[,:\s-](?:NaN|Infinity)\b")
 _NESTED = re.compile(rb"\s*\[\s*\[")
 _ELEMENTS: dict[Datatype, Any] = {
     **dict.fromkeys(Datatype, int),
@@ -74,18 +75,29 @@ def decode_json(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msg
     try:
         return decoder.decode(data)
     except (ValueError, RecursionError) as problem:
-        raise InvalidInputError(f"{what}: {_reason(problem)}") from None
+        raise InvalidInputError(f"{what}: {_reason(problem, data)}") from None
 
 
-def _reason(problem: Exception) -> str:
+def _reason(problem: Exception, data: bytes | memoryview | msgspec.Raw) -> str:
     if not isinstance(problem, msgspec.ValidationError):
-        return "malformed JSON"
+        return f"malformed JSON{_advice(data)}"
     words = str(problem)
     place, ours = _PLACE.search(words), _OUR_WORDS.match(words)
     reason = ours[0].replace("`", "") if ours else "a member or value that the protocol does not have"
     if place and not ours and place[1].endswith(".datatype"):
         reason = f"invalid datatype, which is none of {', '.join(Datatype)}"
     return f"{reason} at {place[1]}" if place else reason
+
+
+def _advice(data: bytes | memoryview | msgspec.Raw) -> str:
+    """For what other writers put into JSON, and JSON cannot say."""
+    if _NOT_FINITE.search(memoryview(data)):
+        return ", which cannot say NaN or Infinity; send such a tensor in binary"
+    try:
+        str(memoryview(data), "utf-8")
+    except UnicodeDecodeError:
+        return ", which cannot say text that is not UTF-8; send such a tensor in binary"
+    return ""
 
 
 def tensor_from_json(data: msgspec.Raw, *, name: str, datatype: Datatype, shape: tuple[int, ...]) -> Tensor:

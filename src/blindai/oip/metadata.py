@@ -1,6 +1,6 @@
 """What a server says of a model: its inputs and outputs (OIP v2 REST, model metadata), and which model exactly.
 
-`version`, `digest`, `precision` and `default_shape` are ours beside the protocol's members.
+`version`, `digest`, `precision`, `default_shape` and `optional_inputs` are ours beside the protocol's members.
 A client takes names, datatypes and shapes from here, so sizes are bounded before anything is computed with them.
 Leaves out: whether the digest is that of the model wished for (the client compares it).
 """
@@ -38,6 +38,7 @@ class ModelMetadata:
         digest: `sha256:<hex>`, of the model's manifest.
         precision: of the model's numbers, by its graph; receipts name the same.
         default_shape: the shape that a flat list for the first input takes, if one was given at upload.
+        optional_inputs: inputs with a default in the model, which a request may leave out.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModelMetadata:
     digest: str
     precision: Precision
     default_shape: tuple[int, ...] | None
+    optional_inputs: tuple[TensorSpec, ...] = ()
 
 
 class _Spec(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,7 +59,7 @@ class _Spec(msgspec.Struct, forbid_unknown_fields=True):
     shape: _Pattern
 
 
-class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
+class _Metadata(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     versions: tuple[str, ...]
     platform: str
@@ -67,6 +69,7 @@ class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
     digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
     precision: Precision
     default_shape: _Pattern | None
+    optional_inputs: list[_Spec] = []
 
 
 _encoder = msgspec.json.Encoder()
@@ -74,7 +77,7 @@ _decoder = msgspec.json.Decoder(_Metadata)
 
 
 def encode_metadata(metadata: ModelMetadata) -> bytes:
-    """As JSON; `version`, `digest`, `precision` and `default_shape` are ours, the rest is the protocol's."""
+    """As JSON, with `optional_inputs` only where there are any."""
     return _encoder.encode(
         _Metadata(
             name=metadata.name,
@@ -86,6 +89,7 @@ def encode_metadata(metadata: ModelMetadata) -> bytes:
             digest=metadata.digest,
             precision=metadata.precision,
             default_shape=metadata.default_shape,
+            optional_inputs=_write_specs(metadata.optional_inputs),
         )
     )
 
@@ -107,6 +111,7 @@ def decode_metadata(data: bytes | memoryview) -> ModelMetadata:
         digest=message.digest,
         precision=message.precision,
         default_shape=message.default_shape,
+        optional_inputs=_read_specs(message.optional_inputs),
     )
 
 

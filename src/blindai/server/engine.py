@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from blindai.oip.metadata import Precision
 
+_MAX_OPTIONAL = 64
 _FATAL = 4  # ONNX Runtime's log severity: everything below may quote names, shapes and values
 _DATATYPES = {
     "tensor(bool)": Datatype.BOOL,
@@ -75,6 +76,7 @@ class Engine:
 
     Attributes:
         inputs: what `run` expects, known after `load`.
+        optional: inputs with a default in the model, which `run` takes if they are given.
         outputs: what it answers.
         rows_independent: whether requests may be joined along their first axis without changing an answer.
         precision: of its numbers, by its graph.
@@ -88,6 +90,7 @@ class Engine:
         self.rows_independent = False
         self.precision: Precision = "mixed"
         self.inputs: tuple[TensorSpec, ...] = ()
+        self.optional: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
 
     def load(self, files: Mapping[str, bytes | memoryview], *, rows_wanted: bool = False) -> None:
@@ -109,6 +112,7 @@ class Engine:
         self._session = self._create_session(model, external)
         self._run = self._session._sess.run  # noqa: SLF001  # `run` checks again what `check_inputs` has checked
         self.inputs = _specs(self._session.get_inputs())
+        self.optional = _optional(self._session.get_overridable_initializers())
         self.outputs = _specs(self._session.get_outputs())
 
     def run(
@@ -117,7 +121,7 @@ class Engine:
         """Predict.
 
         Args:
-            inputs: one tensor for each input of the model, in any order.
+            inputs: one tensor for each input of the model, and for any optional one, in any order.
             outputs: names of the wished outputs, in the order wished; empty means all.
             switch: breaks the run off; this run's own.
 
@@ -125,7 +129,7 @@ class Engine:
             InvalidInputError: they do not fit the model; says what it expects.
             InternalError: the model failed on them, or the run was broken off.
         """
-        check_inputs(inputs, self.inputs)
+        check_inputs(inputs, self.inputs, self.optional)
         wished = _wished_outputs(outputs, self.outputs)
         datatypes = {tensor.datatype for tensor in inputs} | {spec.datatype for spec in wished}
         predict = self._run_ort_values if Datatype.BF16 in datatypes else self._run_arrays
@@ -193,19 +197,21 @@ def _prepare_runtime() -> None:
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
 
 
-def check_inputs(inputs: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
+def check_inputs(inputs: Sequence[Tensor], specs: Sequence[TensorSpec], optional: Sequence[TensorSpec] = ()) -> None:
     """Whether the tensors are what the model expects: each input once, its datatype, rank and fixed axes.
+
+    Optional ones may be missing.
 
     Raises:
         InvalidInputError: what the model expects.
     """
-    expected = {spec.name: spec for spec in specs}
+    expected = {spec.name: spec for spec in (*specs, *optional)}
     names = [tensor.name for tensor in inputs]
     if len(set(names)) != len(names):
         raise InvalidInputError("an input is given twice", hint=_listed(specs))
     if not expected.keys() >= set(names):
         raise InvalidInputError("an input is given that the model does not have", hint=_listed(specs))
-    missing = [name for name in expected if name not in names]
+    missing = [spec.name for spec in specs if spec.name not in names]
     if missing:
         raise InvalidInputError(f"input {missing[0]!r} is missing", hint=_listed(specs))
     for tensor in inputs:
@@ -243,6 +249,16 @@ def _listed(specs: Sequence[TensorSpec]) -> str:
 
 def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
     return tuple(_spec(argument) for argument in arguments)
+
+
+def _optional(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """Graph inputs with an initializer, which a request may override; those outside the protocol keep their default.
+
+    Old exporters list every weight there, and nobody means to send those.
+    """
+    if len(arguments) > _MAX_OPTIONAL:
+        return ()
+    return _specs([one for one in arguments if one.type in _DATATYPES and len(one.shape) <= MAX_RANK])
 
 
 def _spec(argument: Any) -> TensorSpec:

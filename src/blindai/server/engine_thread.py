@@ -63,7 +63,9 @@ class EngineThread:
             InvalidModelError: the model cannot be run.
         """
         self._engine = engine = await asyncio.to_thread(self._load, store, model)
-        self.face = ModelFace(inputs=engine.inputs, outputs=engine.outputs, precision=engine.precision)
+        self.face = ModelFace(
+            inputs=engine.inputs, outputs=engine.outputs, precision=engine.precision, optional=engine.optional
+        )
         self.rows_independent = engine.rows_independent
         threading.Thread(target=self._serve, args=(engine,), daemon=True).start()
 

@@ -20,7 +20,7 @@ from msgspec import structs
 from blindai.bundle import ModelManifest
 from blindai.errors import BlindAIError, InvalidInputError
 from blindai.server.model_config import RunWish
-from blindai.server.model_fit import check_inputs, check_outputs
+from blindai.server.model_fit import ANY, check_inputs, check_outputs
 from blindai.server.reshapes import from_model, to_model
 from blindai.server.runner import ModelFace
 from blindai.server.statistics import RunTimes
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from blindai.oip.tensors import Tensor, TensorSpec
     from blindai.server.catalogue import StoredModel
-    from blindai.server.model_config import EnsembleStep
+    from blindai.server.model_config import EnsembleStep, ServingConfig
     from blindai.server.tenant_models import TenantModels
     from blindai.server.worker_pool import WorkerPool
 
@@ -94,9 +94,23 @@ async def served_face(model: StoredModel, share: str, *, models: TenantModels, p
         precision = found.pop() if len(found) == 1 else "mixed"
         return ModelFace(inputs=config.inputs, outputs=config.outputs, precision=precision)
     own = pool.face(model, share) or await pool.metadata(model, share)
-    if not config.inputs and not config.outputs:
+    if not config.inputs and not config.outputs and not own.optional:
         return own
-    return replace(own, inputs=config.inputs or own.inputs, outputs=config.outputs or own.outputs)
+    defaults = {spec.name for spec in own.optional}
+    return replace(
+        own,
+        inputs=tuple(spec for spec in config.inputs if spec.name not in defaults) or own.inputs,
+        outputs=config.outputs or own.outputs,
+        optional=_servable(config, own.optional),
+    )
+
+
+def _servable(config: ServingConfig, optional: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Of a model's inputs with defaults, those that are declared; or that have the batch's axis, if that is asked."""
+    if config.inputs:
+        names = {spec.name for spec in optional}
+        return tuple(spec for spec in config.inputs if spec.name in names)
+    return tuple(spec for spec in optional if not config.max_batch_size or spec.shape[:1] == (ANY,))
 
 
 async def run_model(
@@ -128,7 +142,7 @@ async def run_model(
     """
     begun_ns = time.monotonic_ns()
     try:
-        check_inputs(model.name, model.config, inputs, face.inputs)
+        check_inputs(model.name, model.config, inputs, face.inputs, optional=face.optional)
         check_outputs(model.name, outputs, face.outputs)
     except InvalidInputError:
         pool.statistics(model).fail.add(time.monotonic_ns() - begun_ns)
@@ -136,6 +150,8 @@ async def run_model(
     wished = outputs or tuple([spec.name for spec in model.config.outputs])
     if model.config.steps:
         return await _Run(model, share, inputs, wished, models=models, pool=pool, wish=wish).outcome()
+    if len(inputs) > len(face.inputs):  # what stands for a default is not one row of it for each row of the others
+        wish = replace(wish, alone=True)
     answer = await pool.infer(model, share, to_model(model.config, inputs), wished, wish=wish)
     return from_model(model.config, answer)
 

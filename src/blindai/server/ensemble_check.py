@@ -73,7 +73,10 @@ def fit_problems(config: ServingConfig, members: Sequence[ModelFace]) -> Iterato
         missing = sorted({spec.name for spec in face.inputs} - {name for name, _ in step.inputs})
         if missing:
             yield f"{where}: input {missing[0]!r} is not mapped to any ensemble tensors"
-        for side, pairs, specs in (("input", step.inputs, face.inputs), ("output", step.outputs, face.outputs)):
+        for side, pairs, specs in (
+            ("input", step.inputs, (*face.inputs, *face.optional)),
+            ("output", step.outputs, face.outputs),
+        ):
             yield from _map_problems(f"{where}: {side}", pairs, {spec.name: spec for spec in specs}, tensors)
 
 

@@ -78,11 +78,6 @@ class Instances:
         self._is_start_lost = False
 
     @property
-    def is_starting(self) -> bool:
-        """Whether a start is under way."""
-        return self._start is not None
-
-    @property
     def is_unused(self) -> bool:
         """Whether it could be ended without anybody's noticing."""
         return self._start is None and self.scheduler.is_unused

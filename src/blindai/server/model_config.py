@@ -69,6 +69,7 @@ class ServingConfig:
         warmup: requests that run, each its count of times, before the model is ready.
         inputs: what its operator declares of its inputs, the batch's axis included; empty takes the model's own word.
         outputs: likewise; the model's other outputs are not served.
+        optional: names of declared inputs that a request may leave out; the model has defaults for them.
         reshapes: of declared inputs and outputs that the model has in another shape: names, and the model's shapes
             without the batch's axis.
         labels: names of the classes, by output.
@@ -87,6 +88,7 @@ class ServingConfig:
     warmup: tuple[tuple[tuple[Tensor, ...], int], ...] = ()
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    optional: tuple[str, ...] = ()
     reshapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     steps: tuple[EnsembleStep, ...] = ()
@@ -100,9 +102,11 @@ class RunWish:
     Attributes:
         priority: 1 is first; 0 takes the model's default.
         queue_timeout_us: longest wait before it runs; 0 takes the model's default.
+        alone: whether it must not be joined with others.
         deadline_s: on the event loop's clock, when whoever asks will have gone; `None` for never.
     """
 
     priority: int = 0
     queue_timeout_us: int = 0
+    alone: bool = False
     deadline_s: float | None = None

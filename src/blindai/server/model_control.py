@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from blindai.bundle import UploadHeader
-from blindai.errors import ModelNotFoundError
+from blindai.bundle import SessionOptions, UploadHeader
+from blindai.errors import InvalidInputError, ModelNotFoundError
 from blindai.oip.json_data import check_depth, decode_json
 from blindai.server.calls import JSON, Reply, json_reply
 from blindai.server.load_request import LoadRequest, read_load, selected_versions
@@ -123,7 +123,7 @@ async def _take_in(service: Service, principal: Principal, name: str, request: L
             load=True,
         )
         check_size(header, service.settings)
-        incoming = service.models_of(principal).begin_upload(name, header, config=config)
+        incoming = service.models_of(principal).begin_upload(name, header, config=config, session=request.session)
         try:
             for _, data in files:
                 incoming.write(data)
@@ -144,6 +144,7 @@ async def _serve_again(service: Service, principal: Principal, name: str, reques
             hint="Upload it, or send its files along; nothing is read from a directory.",
         )
     for model in stored:
+        _check_session(request.session, model)
         face = await service.pool.metadata(model, principal.share)
         if request.config is not None:
             check_declaration(request.config, face)
@@ -153,6 +154,14 @@ async def _serve_again(service: Service, principal: Principal, name: str, reques
             await service.pool.load(changed, principal.share)
     if request.config is not None:
         await _follow_policy(service, principal, name, request.config)
+
+
+def _check_session(wished: SessionOptions, model: StoredModel) -> None:
+    """Session options are part of a digest: to change them is to send another model."""
+    if wished not in (SessionOptions(), model.manifest.session):
+        raise InvalidInputError(
+            "optimization is part of the model's digest, and this model has another", hint="Send its files along."
+        )
 
 
 async def _follow_policy(service: Service, principal: Principal, name: str, config: ServingConfig) -> None:

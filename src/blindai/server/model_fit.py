@@ -22,14 +22,23 @@ _SHOWN_NAME = 64
 _SHOWN_NAMES = 16
 
 
-def check_inputs(name: str, config: ServingConfig, tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
+def check_inputs(
+    name: str,
+    config: ServingConfig,
+    tensors: Sequence[Tensor],
+    specs: Sequence[TensorSpec],
+    *,
+    optional: Sequence[TensorSpec] = (),
+) -> None:
     """Each input once, with its datatype and shape, and one number of rows if the model takes batches.
+
+    Optional ones may be missing.
 
     Raises:
         InvalidInputError: says what the model expects.
     """
     if [tensor.name for tensor in tensors] != [spec.name for spec in specs]:
-        specs = _paired(name, tensors, specs)
+        specs = _paired(name, tensors, specs, optional)
     for tensor, spec in zip(tensors, specs, strict=True):
         if tensor.datatype is not spec.datatype:
             raise InvalidInputError(
@@ -61,18 +70,21 @@ def check_outputs(model: str, names: Sequence[str], specs: Sequence[TensorSpec])
 def check_declaration(config: ServingConfig, face: ModelFace) -> None:
     """Hold a configuration against the loaded model, by Triton's rules and in its words.
 
-    It may be narrower, never wider; every input is declared, outputs may be left out.
+    It may be narrower, never wider; every input without a default is declared, outputs may be left out.
 
     Raises:
         InvalidModelError: it is not about this model.
     """
-    _check_side("input", config, config.inputs, face.inputs)
+    _check_side("input", config, config.inputs, (*face.inputs, *face.optional))
     _check_side("output", config, config.outputs, face.outputs)
     missing = sorted({spec.name for spec in face.inputs} - {spec.name for spec in config.inputs})
     if config.inputs and missing:
         raise InvalidModelError(
             f"the model's input '{missing[0]}' is not in the model configuration", hint=listed(face.inputs)
         )
+    required = sorted({spec.name for spec in face.inputs}.intersection(config.optional))
+    if required:
+        raise InvalidModelError(f"input '{required[0]}' is not optional: the model has no default for it")
     if config.max_batch_size:
         served = {spec.name for spec in config.outputs or face.outputs}
         _check_batching((*face.inputs, *(spec for spec in face.outputs if spec.name in served)))
@@ -115,9 +127,11 @@ def listed(specs: Sequence[TensorSpec]) -> str:
     return f"The model has {', '.join(described)}{' …' if len(specs) > _SHOWN_NAMES else ''}."
 
 
-def _paired(model: str, tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+def _paired(
+    model: str, tensors: Sequence[Tensor], specs: Sequence[TensorSpec], optional: Sequence[TensorSpec]
+) -> list[TensorSpec]:
     """The spec of each tensor, when they do not come in the model's order."""
-    expected = {spec.name: spec for spec in specs}
+    expected = {spec.name: spec for spec in (*specs, *optional)}
     seen: set[str] = set()
     for tensor in tensors:
         if tensor.name in seen:
@@ -125,10 +139,10 @@ def _paired(model: str, tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) 
         if tensor.name not in expected:
             raise InvalidInputError(
                 f"unexpected inference input '{tensor.name[:_SHOWN_NAME]}' for model '{model}'",
-                hint=listed(specs),
+                hint=listed((*specs, *optional)),
             )
         seen.add(tensor.name)
-    missing = [name for name in expected if name not in seen]
+    missing = [spec.name for spec in specs if spec.name not in seen]
     if missing:
         raise InvalidInputError(
             f"expected {len(specs)} inputs but got {len(tensors)} inputs for model '{model}'. "

@@ -29,7 +29,7 @@ async def model_face(service: Service, principal: Principal, model: StoredModel)
 
 
 async def metadata(service: Service, call: Call, target: Target) -> Reply:
-    """Names, datatypes and shapes; `version`, `digest`, `precision` and `default_shape` are ours."""
+    """Names, datatypes and shapes; `version`, `digest`, `precision`, `default_shape` and `optional_inputs` are ours."""
     await call.read_no_body()
     model = find_model(service, call.principal, target)
     face = await model_face(service, call.principal, model)
@@ -43,6 +43,7 @@ async def metadata(service: Service, call: Call, target: Target) -> Reply:
         digest=model.digest,
         precision=face.precision,
         default_shape=model.default_shape,
+        optional_inputs=face.optional,
     )
     return Reply(headers=JSON, body=(encode_metadata(described),))
 

@@ -76,7 +76,7 @@ _WISHED_OUTPUT = _object(
 _SPEC = _object({"name": TEXT, "datatype": ref("Datatype"), "shape": _PATTERN})
 _DURATION = _object({"count": WHOLE, "ns": WHOLE})
 _STAGES = ("compute_input", "compute_infer", "compute_output")
-_CONFIG_TENSOR = _object({"name": TEXT, "data_type": TEXT, "dims": _PATTERN})
+_CONFIG_TENSOR = _object({"name": TEXT, "data_type": TEXT, "dims": _PATTERN}, {"optional": FACT})
 
 SCHEMAS: dict[str, Schema] = {
     "Error": _object(
@@ -103,7 +103,8 @@ SCHEMAS: dict[str, Schema] = {
             "digest": {**TEXT, "pattern": "^sha256:[0-9a-f]{64}$"},
             "precision": _words(get_args(Precision)),
             "default_shape": {"anyOf": [_PATTERN, {"type": "null"}]},
-        }
+        },
+        {"optional_inputs": _list(_SPEC)},
     ),
     "ModelConfig": _object(
         {
@@ -117,7 +118,7 @@ SCHEMAS: dict[str, Schema] = {
             "instance_group": _list({"type": "object"}),
             "default_model_filename": TEXT,
         },
-        {"dynamic_batching": {"type": "object"}},
+        {name: {"type": "object"} for name in ("dynamic_batching", "optimization", "parameters")},
     ),
     "ModelStatistics": _object(
         {
@@ -160,7 +161,11 @@ SCHEMAS: dict[str, Schema] = {
                 "type": "object",
                 "properties": {"config": {**TEXT, "description": "a ModelConfig as JSON"}},
                 "patternProperties": {
-                    "^file:": {**TEXT, "contentEncoding": "base64", "description": "`file:VERSION/NAME`"}
+                    "^file:": {
+                        **TEXT,
+                        "contentEncoding": "base64",
+                        "description": "`file:VERSION/NAME`, or `file:LABELS`",
+                    }
                 },
                 "additionalProperties": False,
             }

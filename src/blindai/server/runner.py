@@ -24,11 +24,13 @@ class ModelFace:
         inputs: what it expects.
         outputs: what it answers.
         precision: of its numbers.
+        optional: inputs with a default, which a request may leave out.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: Precision
+    optional: tuple[TensorSpec, ...] = ()
 
 
 NO_FACE = ModelFace(inputs=(), outputs=(), precision="mixed")

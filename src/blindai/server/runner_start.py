@@ -85,7 +85,7 @@ class RunnerStarter:
         model, options = instances.model, self._options
         config = model.config
         limits = WorkerLimits(
-            threads=config.intra_op_threads or max(1, self._cpus // max(1, config.instances)),
+            threads=min(config.intra_op_threads, self._cpus) or max(1, self._cpus // max(1, config.instances)),
             max_request_bytes=options.max_request_bytes,
             max_answer_bytes=options.max_answer_bytes,
             max_address_space_bytes=options.max_worker_bytes,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blindai.bundle import SessionOptions
 from blindai.errors import ForbiddenError, NotAuthorizedError
 from blindai.server.access import OPEN_TENANT
 from blindai.server.catalogue import LAST, not_found
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from blindai.server.sharing import Sharing
 
 _AS_IT_IS = ServingConfig()
+_DEFAULT_SESSION = SessionOptions()
 
 
 class TenantModels(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -102,14 +104,21 @@ class TenantModels(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             self.sharing.forget(self.tenant, name)
         return deleted
 
-    def begin_upload(self, name: str, header: UploadHeader, *, config: ServingConfig = _AS_IT_IS) -> Upload:
+    def begin_upload(
+        self,
+        name: str,
+        header: UploadHeader,
+        *,
+        config: ServingConfig = _AS_IT_IS,
+        session: SessionOptions = _DEFAULT_SESSION,
+    ) -> Upload:
         """Start to take in a model of this tenant; see `ModelStore.begin_upload`.
 
         Raises:
             ForbiddenError: the name is that of a model that came with the server.
         """
         self.require_changeable(name)
-        return self.store.begin_upload(name, header, config=config, tenant=self.tenant)
+        return self.store.begin_upload(name, header, config=config, session=session, tenant=self.tenant)
 
     def require_changeable(self, name: str) -> None:
         """Whether the tenant may change what one of its own names means: evidence names what came with the server.

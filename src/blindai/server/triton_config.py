@@ -1,5 +1,7 @@
-"""A Triton model's config.pbtxt becomes a `ServingConfig`, session options and a choice of versions.
+"""A Triton ModelConfig becomes a `ServingConfig`, session options and a choice of versions.
 
+Whether it was written as config.pbtxt in a repository or as JSON in a load request (`model_config_json`), it means
+the same.
 Every field has an effect here, is refused, or is named in a warning (`triton_fields`). Where Triton's default would be
 without a bound (a queue's length), ours stays.
 Leaves out: the files beside it (`triton_repository`), warm-up data (`triton_warmup`), and whether the declaration is
@@ -26,14 +28,16 @@ if TYPE_CHECKING:
     from blindai.server.triton_files import Findings
 
 CONFIG_FILE = "config.pbtxt"
+MAX_CONFIG_BYTES = 1024 * 1024
 DEFAULT_MODEL_FILE = "model.onnx"
 BATCHING_PARAMETER = "blindai_batching"
+THREADS_PARAMETER = "intra_op_thread_count"
 MAX_STEPS = 256
 MAX_INSTANCES = 64
 _BACKENDS = ("", "onnxruntime")
 _PLATFORMS = ("", "onnxruntime_onnx")
 _BATCHINGS = ("auto", "on", "off")
-_OPTIMIZATIONS = {0: "all", -1: "basic", 1: "extended", 2: "disabled"}
+OPTIMIZATIONS = {0: "all", -1: "basic", 1: "extended", 2: "disabled"}
 _AS_WE_DO = {("execution_mode", "0")}
 _KIND_GPU = 1
 _DATATYPES = {datatype.value: datatype for datatype in Datatype}
@@ -68,7 +72,7 @@ class VersionPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
-    """What a config.pbtxt says; all of a plan without one.
+    """What a ModelConfig says; all of a plan without one.
 
     Attributes:
         serving: how the model is served; without labels and warm-up, which lie in files, and with steps that name
@@ -100,10 +104,10 @@ def parse_config(content: bytes, where: str, findings: Findings) -> Message | No
 
 
 def read_plan(message: Any, name: str, where: str, findings: Findings) -> ModelPlan:
-    """What the message means for the model of this folder; what is wrong with it goes to the findings."""
+    """What the message means for the model of this name; what is wrong with it goes to the findings."""
     judge_fields(message, where, findings)
     if message.name not in ("", name):
-        findings.refuse(where, f"name: the folder is {name!r}, and the model's name must equal it")
+        findings.refuse(where, f"name: the model is called {name!r}, and its configuration must say so, or nothing")
     is_ensemble = message.HasField("ensemble_scheduling")
     _check_backend(message, where, findings, is_ensemble=is_ensemble)
     if message.max_batch_size < 0:
@@ -122,6 +126,7 @@ def read_plan(message: Any, name: str, where: str, findings: Findings) -> ModelP
             queue=_queue(message, where, findings),
             inputs=declared.inputs,
             outputs=declared.outputs,
+            optional=tuple(tensor.name for tensor in message.input if tensor.optional),
             reshapes=declared.reshapes,
             steps=_steps(message, where, findings),
             version_policy=versions.text,
@@ -132,6 +137,18 @@ def read_plan(message: Any, name: str, where: str, findings: Findings) -> ModelP
         label_files=tuple((output.name, output.label_filename) for output in message.output if output.label_filename),
         warmup=tuple(message.model_warmup),
     )
+
+
+def read_labels(content: bytes) -> tuple[str, ...]:
+    """The names of classes that a label file has.
+
+    Raises:
+        InvalidInputError: it is no text.
+    """
+    try:
+        return tuple(content.decode("utf-8").splitlines())
+    except UnicodeDecodeError:
+        raise InvalidInputError("labels are text in UTF-8, one a line") from None
 
 
 def datatype_of(tensor: Any) -> Datatype | None:
@@ -155,7 +172,7 @@ def shape_of(dims: Sequence[int], *, wildcard: bool) -> tuple[int, ...] | None:
 
 
 class _Declared:
-    """The inputs and outputs of a config.pbtxt."""
+    """The inputs and outputs of a ModelConfig."""
 
     def __init__(self, message: Any, where: str, findings: Findings, *, is_ensemble: bool) -> None:
         self._where = where
@@ -187,10 +204,8 @@ class _Declared:
         if datatype is None:
             raise InvalidInputError("data_type is missing")
         shape = shape_of(tensor.dims, wildcard=True)
-        if shape is None or not (shape or self._batch):
-            raise InvalidInputError(
-                "dims are sizes of 1 or more, or -1", hint="there is one at least, unless max_batch_size is set"
-            )
+        if shape is None:
+            raise InvalidInputError("dims are sizes of 1 or more, or -1")
         if tensor.HasField("reshape"):
             self._reshape(tensor, shape)
         return TensorSpec(name=tensor.name, datatype=datatype, shape=self._batch + shape)
@@ -234,13 +249,18 @@ def _version_policy(message: Any, where: str, findings: Findings) -> VersionPoli
 
 
 def _batching(message: Any, parameters: Mapping[str, str], where: str, findings: Findings) -> str:
-    """Triton's word that requests may be joined is not the owner's that the model keeps rows apart."""
+    """As in Triton, requests are joined only if `dynamic_batching` is there; here also only where rows keep apart.
+
+    A configuration that declares neither batches nor shapes leaves it to the graph, as a model without one does.
+    """
     wished = parameters.get(BATCHING_PARAMETER)
     if wished is not None and wished not in _BATCHINGS:
         findings.refuse(where, f"parameters: {BATCHING_PARAMETER} is {', '.join(_BATCHINGS)}")
     if wished in _BATCHINGS:
         return str(wished)
-    return "off" if message.input and message.max_batch_size == 0 else "auto"
+    if message.max_batch_size > 0:
+        return "auto" if message.HasField("dynamic_batching") else "off"
+    return "off" if message.input or message.output else "auto"
 
 
 def _preferred(message: Any, where: str, findings: Findings) -> tuple[int, ...]:
@@ -266,9 +286,9 @@ def _instances(message: Any, where: str, findings: Findings, *, is_ensemble: boo
 
 def _threads(parameters: Mapping[str, str], where: str, findings: Findings) -> int:
     for item in parameters.items():
-        if item[0] not in ("intra_op_thread_count", BATCHING_PARAMETER) and item not in _AS_WE_DO:
+        if item[0] not in (THREADS_PARAMETER, BATCHING_PARAMETER) and item not in _AS_WE_DO:
             findings.ignore(where, f"parameters {item[0]!r}")
-    text = parameters.get("intra_op_thread_count", "0")
+    text = parameters.get(THREADS_PARAMETER, "0")
     if not text.isascii() or not text.isdigit() or int(text) > 1024:  # noqa: PLR2004  # more than any machine has
         findings.refuse(where, "parameters: intra_op_thread_count is a whole number, 0 for the server's choice")
         return 0
@@ -295,9 +315,9 @@ def _queue(message: Any, where: str, findings: Findings) -> QueuePolicy:
 
 def _optimization(message: Any, where: str, findings: Findings) -> str:
     level = message.optimization.graph.level
-    if level not in _OPTIMIZATIONS:
+    if level not in OPTIMIZATIONS:
         findings.refuse(where, "optimization: graph: level is -1 (basic), 0 (all), 1 (extended) or 2 (none)")
-    return _OPTIMIZATIONS.get(level, "all")
+    return OPTIMIZATIONS.get(level, "all")
 
 
 def _model_file(message: Any, where: str, findings: Findings) -> str:

@@ -1,4 +1,4 @@
-"""Which fields of a config.pbtxt have an effect here, which are refused, and that all others are named in a warning.
+"""Which fields of a ModelConfig have an effect here, which are refused, and that all others are named in a warning.
 
 Refused is what would make a model compute something else than its author meant, or what would load foreign code.
 Ignored is what only tunes Triton itself; it is named, so that nobody believes in it.
@@ -28,6 +28,7 @@ _EFFECTIVE = frozenset(
         "input.data_type",
         "input.dims",
         "input.reshape",
+        "input.optional",
         "output.name",
         "output.data_type",
         "output.dims",
@@ -56,6 +57,7 @@ _REFUSED = {
     "model_repository_agents": "repository agents change models while they are read",
     "sequence_batching": "sequences with state are not served",
     "runtime": "a runtime of one's own is foreign code, which this server never loads",
+    "dynamic_batching.default_queue_policy.timeout_action": "a request that waited too long is refused, never delayed",
     "batch_input": "inputs that a backend computes from a batch are not served",
     "batch_output": "outputs that a backend cuts from a batch are not served",
     "input.is_shape_tensor": "shape tensors are TensorRT's",

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blindai.bundle import MODEL_NAME, MODEL_VERSION, UploadHeader, digest_text
-from blindai.errors import BlindAIError, InvalidSettingsError, ModelStoreError
+from blindai.errors import BlindAIError, InvalidInputError, InvalidSettingsError, ModelStoreError
 from blindai.server.catalogue import StoredModel
 from blindai.server.ensemble import EnsembleManifest
 from blindai.server.ensemble_check import batch_problems, wiring_problems
-from blindai.server.triton_config import CONFIG_FILE, ModelPlan, parse_config, read_plan
+from blindai.server.triton_config import CONFIG_FILE, MAX_CONFIG_BYTES, ModelPlan, parse_config, read_labels, read_plan
 from blindai.server.triton_files import Findings, RepositoryFolder
 from blindai.server.triton_warmup import WARMUP_FOLDER, WarmupReader
 from blindai.wire import MAX_LIST, compact_json
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from blindai.server.model_store import ModelStore
     from blindai.wire import Json
 
-MAX_CONFIG_BYTES = 1024 * 1024
 MAX_LABEL_BYTES = 16 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _SILENT_FOLDERS = (WARMUP_FOLDER,)
@@ -176,9 +175,9 @@ def _labels(
             continue
         files[name] = content
         try:
-            yield output, tuple(content.decode("utf-8").splitlines())
-        except UnicodeDecodeError:
-            folder.findings.refuse(folder.where(name), "labels are text in UTF-8, one a line")
+            yield output, read_labels(content)
+        except InvalidInputError as error:
+            folder.findings.refuse(folder.where(name), str(error))
 
 
 def _versions(model: _Found, folders: Sequence[str]) -> tuple[int, ...]:

@@ -69,7 +69,9 @@ class WarmupReader:
             _check_counts(warmup, most)
             request = tuple(self._tensor(name, given, rows) for name, given in sorted(warmup.inputs.items()))
             if serving.inputs:  # else the model itself says, when it has loaded
-                check_inputs(self._name, serving, request, serving.inputs)
+                required = [spec for spec in serving.inputs if spec.name not in serving.optional]
+                optional = [spec for spec in serving.inputs if spec.name in serving.optional]
+                check_inputs(self._name, serving, request, required, optional=optional)
             return to_model(serving, request)
         except InvalidInputError as error:
             self._findings.refuse(self._where, f"model_warmup {warmup.name!r}: {error}", error.hint)

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import onnx
 
 from blindai.bundle import UploadHeader, discover_bundle
+from blindai.oip.random_tensors import random_tensors
 from blindai.server.cpu_quota import available_cpus
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
 from blindai.server.row_independence import judge_rows
 from blindai.server.runner_start import PoolOptions
-from blindai.server.variant_report import random_inputs, sample_inputs
+from blindai.server.variant_report import sample_inputs
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class _Search:
         pool = WorkerPool(self._store, PoolOptions(batching=True, max_workers=cpus + 1))
         try:
             specs = (await pool.metadata(self._model, _SHARE)).inputs
-            inputs = random_inputs(specs, rows=1) if sample is None else sample_inputs(specs, sample)
+            inputs = random_tensors(specs, rows=1) if sample is None else sample_inputs(specs, sample)
             await pool.infer(self._model, _SHARE, inputs)  # says what is wrong with the sample, before the search
             for threads, instances in grid(cpus):
                 await self._climb(pool, inputs, threads=threads, instances=instances)

@@ -18,6 +18,7 @@ import onnx
 from blindai.bundle import BundleFile, ModelManifest, digest_text, discover_bundle
 from blindai.errors import InvalidInputError
 from blindai.oip.datatypes import Datatype, widen_bf16
+from blindai.oip.random_tensors import random_tensors
 from blindai.oip.tensors import Tensor, TensorSpec, tensor_for
 from blindai.server.engine import Engine
 from blindai.server.precision import precision_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_RANDOM_ROWS = 8
 _MAX_RUNS = 30
 _MAX_TIMING_S = 3.0
 _SCORES_RANK = 2
@@ -111,7 +111,7 @@ def compare(original: Path, variant: Path, sample: Mapping[str, Any] | None) -> 
         InternalError: a model fails on the sample.
     """
     both = (_load(original), _load(variant))
-    inputs = random_inputs(both[0].engine.inputs) if sample is None else sample_inputs(both[0].engine.inputs, sample)
+    inputs = random_tensors(both[0].engine.inputs) if sample is None else sample_inputs(both[0].engine.inputs, sample)
     answers = [one.engine.run(inputs, ()) for one in both]
     medians = _medians(both, inputs)
     first, second = (_variant(one, median) for one, median in zip(both, medians, strict=True))
@@ -160,31 +160,6 @@ def sample_inputs(specs: tuple[TensorSpec, ...], sample: Mapping[str, Any]) -> t
     if set(sample) != names:
         raise InvalidInputError(f"the model takes the inputs {sorted(names)}, found {sorted(sample)}")
     return tuple(tensor_for(sample[spec.name], spec) for spec in specs)
-
-
-def random_inputs(specs: tuple[TensorSpec, ...], *, rows: int = _RANDOM_ROWS) -> tuple[Tensor, ...]:
-    """Numbers of a fixed seed: normal ones, and 0 or 1 for whole numbers, which may be places in a table.
-
-    Args:
-        specs: the model's inputs.
-        rows: size of the first axis where it is open; the others that are open have 8.
-
-    Raises:
-        InvalidInputError: an input is text.
-    """
-    random = np.random.default_rng(0)
-    made = []
-    for spec in specs:
-        if spec.datatype is Datatype.BYTES:
-            raise InvalidInputError(
-                f"input {spec.name!r} is text, for which random data says nothing", hint="Give a --sample."
-            )
-        shape = [(_RANDOM_ROWS if axis else rows) if size < 0 else size for axis, size in enumerate(spec.shape)]
-        floating = spec.datatype in {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
-        values = random.normal(size=shape) if floating else random.integers(0, 2, shape)
-        narrow = values.astype(np.float32 if spec.datatype is Datatype.BF16 else spec.datatype.numpy)
-        made.append(tensor_for(narrow, spec))
-    return tuple(made)
 
 
 def _medians(both: tuple[_Loaded, _Loaded], inputs: tuple[Tensor, ...]) -> tuple[float, float]:

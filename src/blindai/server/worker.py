@@ -126,6 +126,7 @@ class Worker:
                     outputs=pack_specs(self._engine.outputs),
                     rows_independent=self._engine.rows_independent,
                     precision=self._engine.precision,
+                    optional=pack_specs(self._engine.optional),
                 )
             )
         except Exception as error:  # noqa: BLE001  # whatever it was, the server is told and this process ends

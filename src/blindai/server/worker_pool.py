@@ -138,7 +138,7 @@ class WorkerPool:
             if config.queue.priority_levels:
                 request.priority = _priority(wish, config.queue)
             instances = self._find(model, share)
-            if instances.scheduler.rule.may_join:
+            if instances.scheduler.rule.may_join and not wish.alone:
                 request.signature, request.rows = signature_of(inputs, outputs, share)
             if not instances.runners:
                 instances.ensure_started()

@@ -107,9 +107,10 @@ class WorkerProcess:
             raise loaded
         try:
             inputs, outputs = unpack_specs(loaded.inputs), unpack_specs(loaded.outputs)
+            optional = unpack_specs(loaded.optional)
         except ValueError:
             raise _died() from None
-        self.face = ModelFace(inputs=inputs, outputs=outputs, precision=loaded.precision)
+        self.face = ModelFace(inputs=inputs, outputs=outputs, precision=loaded.precision, optional=optional)
         self.rows_independent = loaded.rows_independent
 
     def run(self, batch: Batch) -> None:

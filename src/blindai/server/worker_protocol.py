@@ -99,6 +99,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_
     outputs: tuple[SpecEntry, ...]
     rows_independent: bool
     precision: Precision
+    optional: tuple[SpecEntry, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):

@@ -23,6 +23,7 @@ SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
 _FILE = Path(__file__).with_name("protocol.pb")
+_MAX_WORDS = 256
 
 
 class Message(Protocol):
@@ -106,12 +107,14 @@ def from_json_object(members: object, kind: type[_Message], *, pass_over_unknown
         pass_over_unknown: for answers of servers newer than we are.
 
     Raises:
-        InvalidInputError: the members are not those of such a message.
+        InvalidInputError: the members are not those of such a message; in protobuf's words, which may quote them.
     """
     message = kind()
     try:
         json_format.ParseDict(members, message, ignore_unknown_fields=pass_over_unknown, descriptor_pool=_POOL)
-    except (json_format.ParseError, TypeError, ValueError):
+    except json_format.ParseError as error:
+        raise InvalidInputError(str(error).partition("\n")[0][:_MAX_WORDS]) from None
+    except (TypeError, ValueError, AttributeError):
         raise InvalidInputError("the JSON members are not those of the expected message") from None
     return message
 
