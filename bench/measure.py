@@ -77,6 +77,14 @@ def process_tree(process_id: int) -> Iterator[int]:
             yield from process_tree(int(child))
 
 
+def model_process(process_id: int) -> int:
+    """Of a server of ours that runs one: the child of one of its children, which are fork servers."""
+    for child in list(process_tree(process_id))[1:]:
+        for below in list(process_tree(child))[1:]:
+            return below
+    raise LookupError("the server runs no model")
+
+
 def cpu_s(process_id: int) -> float:
     """Of all threads of one process."""
     total = 0

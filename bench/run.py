@@ -25,7 +25,7 @@ import models
 import python_peers
 import report
 from bars import CPU, RATE, Bar, Judged, judge
-from measure import Load, in_turn, median, memory_mib, process_tree
+from measure import Load, in_turn, median, memory_mib, model_process
 from serving import ours, proxy, raw, triton_server
 
 import blindai
@@ -249,7 +249,7 @@ def crash(bench: Bench) -> None:
         took_s = []
         for _ in range(3):
             time.sleep(2)
-            (*_, worker) = process_tree(server.process_id)
+            worker = model_process(server.process_id)
             killed_s = time.monotonic()
             os.kill(worker, 9)
             while tally.first_after(killed_s) is None and time.monotonic() < killed_s + 20:

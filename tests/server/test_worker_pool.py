@@ -20,6 +20,7 @@ from server.model_parts import (
     counting_model,
     external_model,
     floats,
+    own_fork_servers,
     own_workers,
     stored,
     until,
@@ -66,7 +67,7 @@ async def pool(store: ModelStore) -> AsyncIterator[WorkerPool]:
     opened = WorkerPool(store)
     yield opened
     await opened.close()
-    assert own_workers() == []
+    assert own_fork_servers() == []
 
 
 def exists(process_id: int) -> bool:
