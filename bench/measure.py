@@ -77,20 +77,18 @@ def process_tree(process_id: int) -> Iterator[int]:
             yield from process_tree(int(child))
 
 
-def model_process(process_id: int) -> int:
-    """Of a server of ours that runs one: the child of one of its children, which are fork servers."""
-    for child in list(process_tree(process_id))[1:]:
-        for below in list(process_tree(child))[1:]:
-            return below
-    raise LookupError("the server runs no model")
-
-
 def cpu_s(process_id: int) -> float:
     """Of all threads of one process."""
     total = 0
     for path in Path(f"/proc/{process_id}/task").glob("*/schedstat"):
         total += int(path.read_text().split()[0])
     return total / 1e9
+
+
+def busiest_model(process_id: int) -> int:
+    """Of the models' processes of a server of ours, which are its children's children, the one that computed most."""
+    children = list(process_tree(process_id))[1:]
+    return max({below for child in children for below in list(process_tree(child))[1:]}, key=cpu_s)
 
 
 def memory_mib(process_id: int) -> float:

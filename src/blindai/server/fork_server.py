@@ -13,14 +13,11 @@ import contextlib
 import ctypes
 import gc
 import os
-import random
 import select
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
-
-import onnxruntime as ort
 
 from blindai.server import worker
 from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, require_single_thread
@@ -110,26 +107,19 @@ def _borrowed(descriptor: int) -> Iterator[socket.socket]:
 
 
 def _become_worker(inherited: Sequence[int], parent: int) -> NoReturn:
-    """In the child: keep what is its own, draw what must not be its siblings', and run the model."""
+    """In the child: keep what is its own, and run the model; Python and ONNX Runtime draw new seeds by themselves."""
     status = 1
     try:
         os.setsid()  # Ctrl-C at the server lets its requests finish
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == parent:  # else it had died before it could be followed
             _close_all_but((*_STANDARD_STREAMS, *inherited))
-            _draw_seeds()
             worker.main(*inherited)
             status = 0
     except SystemExit as asked:
         status = asked.code if isinstance(asked.code, int) else 1
     finally:
         os._exit(status)  # nothing of the parent's is closed or flushed twice
-
-
-def _draw_seeds() -> None:
-    """What is drawn once for a process must not be its siblings' too; the seed of Python's hashes stays theirs."""
-    random.seed()
-    ort.set_seed(int.from_bytes(os.urandom(7), "big"))  # of operators like RandomNormal that have none of their own
 
 
 def _close_all_but(kept: Iterable[int]) -> None:
