@@ -156,6 +156,7 @@ class ForkServers:
         self._owned: dict[str, ForkServer] = {}
         self._spare: ForkServer | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._is_closing = asyncio.Event()
 
     def of(self, owner: str) -> ForkServer:
         """The owner's, with one more child counted: take it off if none comes of it.
@@ -175,19 +176,21 @@ class ForkServers:
 
     async def close(self) -> None:
         """End all of them."""
+        self._is_closing.set()
         if self._looking is not None:
-            self._looking.cancel()
             await asyncio.wait([self._looking])
         await self._end(list(self._all))
 
     async def _look(self) -> None:
         """End those that nobody needs, and have one ready, out of the way of starts that somebody waits for."""
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            await asyncio.shield(self._end(self._unneeded()))
+        while not self._is_closing.is_set():
+            await self._end(self._unneeded())
             if self._spare is None and all(server.ready.is_set() for server in self._all):
                 with contextlib.suppress(OSError):
                     self._spare = self._start()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._is_closing.wait()
 
     def _start(self) -> ForkServer:
         loop = asyncio.get_running_loop()
@@ -210,6 +213,8 @@ class ForkServers:
         return [*ended, *(server for server in idle if server not in kept)]
 
     async def _end(self, servers: Sequence[ForkServer]) -> None:
+        for server in servers:
+            server.is_retired = True  # first, so that nobody gets one meanwhile
         for server in servers:
             self._all.remove(server)
             self._owned = {owner: other for owner, other in self._owned.items() if other is not server}
