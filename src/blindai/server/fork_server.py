@@ -75,7 +75,11 @@ class Parent:
 
     def _fork(self, inherited: Sequence[int], life: int) -> None:
         me = os.getpid()
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:
+            os.close(life)
+            raise
         if child == 0:
             _become_worker(inherited, me)
         pidfd = os.pidfd_open(child)  # it is not reaped yet, so the number is still its own
