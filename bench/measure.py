@@ -85,6 +85,12 @@ def cpu_s(process_id: int) -> float:
     return total / 1e9
 
 
+def busiest_model(process_id: int) -> int:
+    """Of the models' processes of a server of ours, which are its children's children, the one that computed most."""
+    children = list(process_tree(process_id))[1:]
+    return max({below for child in children for below in list(process_tree(child))[1:]}, key=cpu_s)
+
+
 def memory_mib(process_id: int) -> float:
     """Of a process and all below it; what they share is counted once (PSS)."""
     total = 0

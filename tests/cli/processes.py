@@ -84,17 +84,17 @@ class Served:
         return self.folder / "server.log"
 
     def processes(self) -> list[int]:
-        """The server and the models' processes that live now."""
-        listed = [
-            int(child)
-            for children in Path(f"/proc/{self.pid}/task").glob("*/children")
-            for child in children.read_text().split()
-        ]
-        return [self.pid, *listed]
+        """The server, what models' processes are forked from, and those that live now."""
+        return _tree(self.pid)
 
     def kill(self) -> None:
         """SIGKILL the server and its models' processes, without a last word to anybody."""
         os.killpg(self.pid, signal.SIGKILL)
+
+
+def _tree(process_id: int) -> list[int]:
+    lists = [path.read_text().split() for path in Path(f"/proc/{process_id}/task").glob("*/children")]
+    return [process_id, *(below for listed in lists for child in listed for below in _tree(int(child)))]
 
 
 @contextlib.contextmanager

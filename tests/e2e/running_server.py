@@ -53,12 +53,8 @@ class RunningServer:
         return self._process.pid
 
     def model_processes(self) -> list[int]:
-        """Its children: one for each model that runs."""
-        found: list[int] = []
-        for thread in Path(f"/proc/{self._process.pid}/task").iterdir():  # each has children of its own
-            with contextlib.suppress(OSError):  # it has just ended
-                found += map(int, (thread / "children").read_text("ascii").split())
-        return found
+        """One for each model that runs: the children of the server's children, which are what they are forked from."""
+        return [process for fork_server in _children(self._process.pid) for process in _children(fork_server)]
 
     @property
     def log(self) -> str:
@@ -84,3 +80,12 @@ class RunningServer:
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._log_file.close()
+
+
+def _children(process_id: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it has just ended
+        for thread in Path(f"/proc/{process_id}/task").iterdir():  # each has children of its own
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text("ascii").split())
+    return found

@@ -138,8 +138,16 @@ def cpu_seconds(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def own_fork_servers() -> list[int]:
+    """Children of this process that models' processes are forked from, or dead and not waited for."""
+    lines = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in _children(os.getpid())}
+    return [child for child, line in lines.items() if not line or b"blindai.server.fork_server" in line]
+
+
 def own_workers() -> list[int]:
-    """Children of this process that are workers, or dead and not waited for."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
-    lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [child for child, line in lines.items() if not line or b"blindai.server.worker" in line]
+    """Processes that were forked from them, dead ones included until they are waited for."""
+    return [process for fork_server in own_fork_servers() for process in _children(fork_server)]
+
+
+def _children(process_id: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text("ascii").split()]

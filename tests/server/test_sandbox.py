@@ -231,7 +231,7 @@ def test_a_worker_that_cannot_close_itself_ends_before_it_reads_the_model() -> N
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     requests, answers = (create_arena(name, 4096) for name in ("requests", "answers"))
     load = Load(
-        files=(FileEntry("m.onnx", 1000, 1),),  # a descriptor that is not there: reading it would be another end
+        files=(FileEntry("m.onnx", 1),),  # its memory file is not there: reading it would be another end
         graph_optimization="all",
         provider="CPUExecutionProvider",
         threads=1,

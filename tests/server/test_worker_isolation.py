@@ -18,6 +18,7 @@ from blindai.oip.rest import MAX_BYTES_ELEMENTS
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
 from blindai.server import worker_protocol as protocol
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, create_arena, place, read_only
+from blindai.server.forking import ForkServer, ForkServers, ModelProcess
 from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, Outcome, queued_request
 from blindai.server.statistics import ModelStatistics
@@ -69,6 +70,8 @@ class Impostor:
         requests, answers = (create_arena("arena", 64 * KIB) for _ in range(2))
         self.requests, self.answers = Arena(requests, writable=False), Arena(answers, writable=True)
         self.process = subprocess.Popen(["sleep", "600"])
+        life, self.life = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.forked_by = ForkServer(process=self.process, control=socket.socket(), children=1)
         load = protocol.Load(
             files=(),
             graph_optimization="all",
@@ -78,8 +81,11 @@ class Impostor:
             max_address_space_bytes=2**40,
             rows_wanted=False,
         )
+        process = ModelProcess(
+            server=self.forked_by, pid=self.process.pid, pidfd=os.pidfd_open(self.process.pid), life=life
+        )
         launched = Launched(
-            process=self.process, doorbell=ours, control=control, requests=requests, answers=answers, load=load
+            process=process, doorbell=ours, control=control, requests=requests, answers=answers, load=load
         )
         self.ends = Ends()
         self.worker = WorkerProcess(
@@ -108,7 +114,10 @@ class Impostor:
         self.worker.run(Batch(requests=(request,), rows=1, size=request.size))
 
     async def end(self) -> None:
+        self.life.close()
         await self.worker.end()
+        self.process.wait()
+        self.forked_by.control.close()
         self.doorbell.close()
         self.control.close()
         self.requests.close()
@@ -166,6 +175,8 @@ async def test_nonsense_ends_the_process_and_fails_what_it_ran(nonsense: Callabl
     finally:
         await impostor.end()
     assert impostor.process.returncode == -9
+    assert impostor.forked_by.is_retired
+    assert impostor.forked_by.children == 0
 
 
 TEXTS: dict[str, tuple[protocol.OutputEntry, bytes]] = {
@@ -292,7 +303,10 @@ async def test_nothing_of_a_request_or_its_answer_is_left_in_shared_memory(
         max_address_space_bytes=2**40,
         rows_wanted=False,
     )
-    launched = launch_worker(store, stored(store, add_model()), str(tmp_path), limits)
+    forks = ForkServers(str(tmp_path), idle_s=60)
+    fork_server = forks.of("public")
+    await fork_server.until_ready()
+    launched = launch_worker(store, stored(store, add_model()), fork_server, limits)
     ends = Ends()
     worker = WorkerProcess(launched, max_answer_bytes=4 * count, on_finished=ends.on_finished, on_ended=ends.on_ended)
     arenas = [os.dup(launched.requests), os.dup(launched.answers)]
@@ -318,6 +332,7 @@ async def test_nothing_of_a_request_or_its_answer_is_left_in_shared_memory(
         assert not any(any(content(arena)) for arena in arenas)
     finally:
         await worker.end()
+        await forks.close()
         for arena in arenas:
             os.close(arena)
 

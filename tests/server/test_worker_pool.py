@@ -20,6 +20,7 @@ from server.model_parts import (
     counting_model,
     external_model,
     floats,
+    own_fork_servers,
     own_workers,
     stored,
     until,
@@ -41,6 +42,7 @@ from blindai.errors import (
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
 from blindai.server import worker_protocol as protocol
 from blindai.server.cpu_quota import available_cpus, parse_quota
+from blindai.server.forking import ForkServers
 from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, queued_request
 from blindai.server.runner import ModelFace
@@ -66,7 +68,7 @@ async def pool(store: ModelStore) -> AsyncIterator[WorkerPool]:
     opened = WorkerPool(store)
     yield opened
     await opened.close()
-    assert own_workers() == []
+    assert own_fork_servers() == []
 
 
 def exists(process_id: int) -> bool:
@@ -352,16 +354,21 @@ async def test_a_process_ends_when_the_server_is_gone_even_in_a_run(store: Model
     limits = WorkerLimits(
         threads=1, max_request_bytes=4096, max_answer_bytes=4096, max_address_space_bytes=2**40, rows_wanted=False
     )
-    launched = launch_worker(store, model, str(tmp_path), limits)
+    forks = ForkServers(str(tmp_path), idle_s=60)
+    fork_server = forks.of("public")
+    await fork_server.until_ready()
+    launched = launch_worker(store, model, fork_server, limits)
     worker = WorkerProcess(launched, max_answer_bytes=4096, on_finished=lambda *_: None, on_ended=lambda _: None)
     await worker.load()
     request = queued_request(count_to(FOREVER), (), ModelStatistics())
     worker.run(Batch(requests=(request,), rows=1, size=request.size))
     await until_busy(launched.process.pid)
-    assert launched.process.poll() is None
+    process_id = launched.process.pid
+    assert exists(process_id)
     launched.control.shutdown(socket.SHUT_RDWR)  # as the end of the server's process would
-    assert await asyncio.to_thread(launched.process.wait, SOON_S) == 0
+    await until(lambda: not exists(process_id))
     await worker.end()
+    await forks.close()
 
 
 @pytest.mark.parametrize(

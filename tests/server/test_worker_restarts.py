@@ -94,21 +94,50 @@ async def test_the_process_comes_back_by_itself(store: ModelStore) -> None:
         await until(lambda: len(pool.process_ids) == 1)
 
 
+async def killed(pool: WorkerPool) -> None:
+    """Its only process dies, and the pool has noticed."""
+    (process_id,) = pool.process_ids
+    os.kill(process_id, signal.SIGKILL)
+    await until(lambda: process_id not in pool.process_ids)
+
+
+async def test_whoever_comes_after_a_crash_waits_for_the_next_process(store: ModelStore) -> None:
+    model = stored(store, add_model())
+    async with pool_of(store) as pool:
+        await pool.load(model, "public")
+        for pause_s in (0, 0.5, 1):
+            await killed(pool)
+            before_s = asyncio.get_running_loop().time()
+            async with asyncio.timeout(SOON_S):
+                answers = await asyncio.gather(*(added(pool, model, number) for number in range(8)))
+            assert answers == [[number + 1] for number in range(8)]
+            assert asyncio.get_running_loop().time() - before_s > 0.9 * pause_s
+
+
 async def test_one_that_dies_again_and_again_is_left_alone_for_a_while(store: ModelStore) -> None:
     model = stored(store, add_model())
     async with pool_of(store) as pool:
         await pool.load(model, "public")
-        first = pool.process_ids
-        os.kill(first[0], signal.SIGKILL)
-        await until(lambda: pool.process_ids not in ((), first))
-        second = pool.process_ids
-        os.kill(second[0], signal.SIGKILL)
-        await until(lambda: pool.process_ids == ())
+        for _ in range(3):
+            await killed(pool)
+            await until(lambda: len(pool.process_ids) == 1)
+        await killed(pool)
         with pytest.raises(ModelNotReadyError, match="again and again") as raised:
             await added(pool, model, 1)
-        assert raised.value.retry_after_s == 1
+        assert raised.value.retry_after_s == 2
         await until(lambda: len(pool.process_ids) == 1)
         assert await added(pool, model, 1) == [2]
+
+
+async def test_one_that_dies_while_another_starts_is_replaced_too(store: ModelStore) -> None:
+    model = stored(store, add_model(), config=ServingConfig(instances=2))
+    async with pool_of(store) as pool:
+        await pool.load(model, "public")
+        first, second = pool.process_ids
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: first not in pool.process_ids)
+        os.kill(second, signal.SIGKILL)
+        await until(lambda: len(set(pool.process_ids) - {first, second}) == 2)
 
 
 async def test_a_model_that_cannot_be_loaded_is_not_loaded_for_every_request(store: ModelStore) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blindai.server.request_queue import Batch, Outcome
     from blindai.server.runner import Runner
 
-_PATIENCE_S = 1.0  # how long waiting requests wait for the next process
+_PATIENCE_S = 1.0  # the longest pause before the next process that requests wait through
 
 
 class Instances:
@@ -35,6 +35,7 @@ class Instances:
 
     Args:
         model: which.
+        owner: whose fork server starts its processes.
         batching: the operator's word on joining requests.
         run_timeout_s: longest run.
         idle_s: after which `on_idle` is called, if nothing was run.
@@ -44,6 +45,7 @@ class Instances:
 
     Attributes:
         model: as given.
+        owner: as given.
         scheduler: where requests wait.
         process_count: runners that are up or being started.
         runners: those that are ready.
@@ -53,6 +55,7 @@ class Instances:
         self,
         model: StoredModel,
         *,
+        owner: str,
         batching: bool,
         run_timeout_s: float,
         idle_s: float,
@@ -61,6 +64,7 @@ class Instances:
         metrics: Metrics,
     ) -> None:
         self.model = model
+        self.owner = owner
         self.scheduler = Scheduler(model.config, batching=batching, run_timeout_s=run_timeout_s, metrics=metrics)
         self.process_count = 0
         self._idle_s = idle_s
@@ -114,8 +118,7 @@ class Instances:
             wait_s = self._backoff.wait_s(self._loop.time())
             if wait_s > 0:
                 raise _again_later(self._failure, wait_s)
-            self._start = self._loop.create_task(self._start_missing())
-            self._start.add_done_callback(self._started)
+            return self._begin()
         return self._start
 
     async def close(self) -> None:
@@ -149,20 +152,26 @@ class Instances:
         self._start_again()
 
     def _start_again(self) -> None:
-        """After a runner has died, whether or not anybody waits."""
+        """After a runner has died, whether or not anybody waits; through a short pause, whoever comes waits too."""
         self._retry = None
         if self._is_closed or self._start is not None:
             return
         wait_s = self._backoff.wait_s(self._loop.time())
-        if wait_s == 0:
+        if wait_s <= _PATIENCE_S:
             self._metrics.worker_restarts += 1
-            self.ensure_started()
+            self._begin(wait_s)
             return
-        self._retry = self._loop.call_later(wait_s + 0.001, self._start_again)
-        if wait_s > _PATIENCE_S and not self.runners:
+        self._retry = self._loop.call_later(wait_s, self._start_again)
+        if not self.runners:
             self.scheduler.fail_waiting(_again_later(None, wait_s))
 
-    async def _start_missing(self) -> None:
+    def _begin(self, pause_s: float = 0.0) -> asyncio.Task[None]:
+        self._start = self._loop.create_task(self._start_missing(pause_s))
+        self._start.add_done_callback(self._started)
+        return self._start
+
+    async def _start_missing(self, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
         missing = max(1, self.model.config.instances) - len(self.runners)
         self.process_count += missing
         self._is_start_lost = False
@@ -220,6 +229,8 @@ class Instances:
         error = start.exception()
         if error is None:
             self._failure = None
+            if len(self.runners) < self.model.config.instances:  # one that was ready has died meanwhile
+                self._start_again()
             return
         if not isinstance(error, BlindAIError):
             LOG.error("a model could not be started: %s", type(error).__name__)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from blindai.errors import BlindAIError, DeadlineExceededError
 from blindai.server.cpu_quota import available_cpus
+from blindai.server.forking import ForkServers, cannot_start
 from blindai.server.worker_launch import WorkerLimits, launch_worker
 from blindai.server.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from blindai.server.instances import Instances
-    from blindai.server.model_store import ModelStore, StoredModel
+    from blindai.server.model_store import ModelStore
     from blindai.server.runner import Runner
     from blindai.server.worker_launch import Launched
 
@@ -64,8 +65,12 @@ class RunnerStarter:
     def __init__(self, store: ModelStore, options: PoolOptions, directory: str) -> None:
         self._store = store
         self._options = options
-        self._directory = directory
+        self._forks = ForkServers(directory, idle_s=options.idle_worker_s)
         self._cpus = available_cpus()
+
+    async def close(self) -> None:
+        """End what processes are forked from; they have ended before."""
+        await self._forks.close()
 
     async def start(self, instances: Instances) -> Runner:
         """Start a runner of a model, and load it.
@@ -97,7 +102,7 @@ class RunnerStarter:
             thread = EngineThread(limits, on_finished=instances.finished, on_ended=instances.ended)
             await thread.load(self._store, model)
             return thread
-        launched = await self._launch(model, limits)
+        launched = await self._launch(instances, limits)
         worker = WorkerProcess(
             launched,
             max_answer_bytes=options.max_answer_bytes,
@@ -111,15 +116,27 @@ class RunnerStarter:
             raise
         return worker
 
-    async def _launch(self, model: StoredModel, limits: WorkerLimits) -> Launched:
-        """Start the process in a thread; a thread cannot be stopped, so on the way out its result is undone."""
-        launch = asyncio.create_task(asyncio.to_thread(launch_worker, self._store, model, self._directory, limits))
+    async def _launch(self, instances: Instances, limits: WorkerLimits) -> Launched:
+        """Start the process; a thread of it cannot be stopped, so on the way out its result is undone."""
+        launch = asyncio.create_task(self._launched(instances, limits))
         try:
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
             with contextlib.suppress(BlindAIError):
                 launched = await launch
                 launched.process.kill()
-                await asyncio.to_thread(launched.process.wait)
+                await launched.process.wait()
                 launched.close()
+            raise
+
+    async def _launched(self, instances: Instances, limits: WorkerLimits) -> Launched:
+        try:
+            server = self._forks.of(instances.owner)
+        except OSError:
+            raise cannot_start() from None
+        try:
+            await server.until_ready()
+            return await asyncio.to_thread(launch_worker, self._store, instances.model, server, limits)
+        except BaseException:
+            server.children -= 1
             raise

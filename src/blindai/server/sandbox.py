@@ -100,7 +100,7 @@ def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False
     Raises:
         SandboxMissingError: the kernel lacks something, or refused it; or threads are running that would stay open.
     """
-    _check_single_thread()
+    require_single_thread()
     missing = missing_mechanisms()
     if not missing_allowed:
         require_mechanisms()
@@ -122,8 +122,12 @@ def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False
     return closed
 
 
-def _check_single_thread() -> None:
-    """Landlock and capabilities belong to a thread, and whoever rules one thread rules the process."""
+def require_single_thread() -> None:
+    """Landlock and capabilities belong to a thread, and whoever rules one thread rules the process.
+
+    Raises:
+        SandboxMissingError: there are others.
+    """
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise SandboxMissingError(
             "threads were started before a model's process was closed, and would stay open",

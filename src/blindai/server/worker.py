@@ -1,6 +1,6 @@
-"""A model's own process: `python -m blindai.server.worker` and four descriptors, started by `worker_launch` only.
+"""A model's own process, forked by `fork_server`, which leaves it these descriptors.
 
-    doorbells · breaks of runs · requests (a read-only arena) · answers (an arena)
+    doorbells · breaks of runs · requests (a read-only arena) · answers (an arena) · the model's files
 
 It loads one model from inherited memory files, then answers requests one after the other until its socket closes.
 A second thread only waits for the server to break a run off, or to be gone.
@@ -33,7 +33,6 @@ from blindai.oip.tensors import encode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
 from blindai.server.engine import Engine, RunSwitch
 from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, close_process
-from blindai.server.warm_up import warm_up
 from blindai.server.worker_protocol import (
     BREAK_OFF,
     DOORBELL,
@@ -66,8 +65,8 @@ class _ServerGone(Exception):  # noqa: N818  # the ordinary end of a worker
     """The socket closed."""
 
 
-def main(doorbell: int, control: int, requests: int, answers: int) -> None:
-    """Serve one model on inherited descriptors until the server is gone."""
+def main(doorbell: int, control: int, requests: int, answers: int, *files: int) -> None:
+    """Serve one model on inherited descriptors until the server is gone; ONNX Runtime is warm (`warm_up`)."""
     worker = Worker(
         channel=socket.socket(fileno=doorbell),
         requests=Arena(requests, writable=False),
@@ -77,13 +76,12 @@ def main(doorbell: int, control: int, requests: int, answers: int) -> None:
         os.close(descriptor)  # the mappings stay
     with contextlib.suppress(_ServerGone, ConnectionError):
         load = worker.receive_load()
-        warm_up()
         try:
             close_process(max_address_space_bytes=load.max_address_space_bytes)
         except SandboxMissingError:
             sys.exit(EXIT_STATUS)
         threading.Thread(target=worker.watch, args=(socket.socket(fileno=control),), daemon=True).start()
-        if worker.load(load):
+        if worker.load(load, files):
             worker.serve()
 
 
@@ -112,13 +110,13 @@ class Worker:
             raise _ServerGone
         return decode_header(self._requests.read_header(length), Load)
 
-    def load(self, message: Load) -> bool:
+    def load(self, message: Load, descriptors: Sequence[int]) -> bool:
         """Load the model and say so; or say why not, which is the end."""
         session = SessionOptions(graph_optimization=message.graph_optimization, provider=message.provider)
         self._engine = Engine(session, threads=message.threads)
         self._max_answer_bytes = min(message.max_answer_bytes, self._answers.capacity)
         try:
-            with _mapped_files(message) as files:
+            with _mapped_files(message, descriptors) as files:
                 self._engine.load(files, rows_wanted=message.rows_wanted)
             answer = encode_header(
                 Loaded(
@@ -218,19 +216,15 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _mapped_files(message: Load) -> Iterator[dict[str, bytes | memoryview]]:
+def _mapped_files(message: Load, descriptors: Sequence[int]) -> Iterator[dict[str, bytes | memoryview]]:
     """The model's files as read-only views, unmapped and closed afterwards."""
     with contextlib.ExitStack() as stack:
         files: dict[str, bytes | memoryview] = {}
-        for file in message.files:
-            stack.callback(os.close, file.descriptor)
+        for file, descriptor in zip(message.files, descriptors, strict=True):
+            stack.callback(os.close, descriptor)
             if not file.size:
                 files[file.path] = b""  # an empty file cannot be mapped
                 continue
-            mapped = stack.enter_context(mmap.mmap(file.descriptor, file.size, prot=mmap.PROT_READ))
+            mapped = stack.enter_context(mmap.mmap(descriptor, file.size, prot=mmap.PROT_READ))
             files[file.path] = stack.enter_context(memoryview(mapped))
         yield files
-
-
-if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:5]))

@@ -1,8 +1,7 @@
-"""Starts a model's process: decrypts the model into memory files, and lets the process inherit them.
+"""Starts a model's process: decrypts the model into memory files, and has a fork server give them to a child.
 
 The model never touches the disk in clear, and never lies whole in the server's memory: it is written chunk by chunk.
-The process sees nothing of the server's environment, and its own words go nowhere.
-Leaves out: what is said to it afterwards (`worker_pool`), and the sandbox.
+Leaves out: the fork server (`forking`), what is said to the process afterwards (`worker_process`), and the sandbox.
 """
 
 from __future__ import annotations
@@ -11,19 +10,16 @@ import contextlib
 import fcntl
 import os
 import socket
-import subprocess
-import sys
-import sysconfig
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import blindai
 from blindai.errors import ModelNotReadyError
 from blindai.server.arena import create_arena, read_only
+from blindai.server.forking import cannot_start
 from blindai.server.worker_protocol import FileEntry, Load
 
 if TYPE_CHECKING:
+    from blindai.server.forking import ForkServer, ModelProcess
     from blindai.server.model_store import ModelStore, StoredModel
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -61,7 +57,7 @@ class Launched:
         load: the message that tells it what it has inherited.
     """
 
-    process: subprocess.Popen[bytes]
+    process: ModelProcess
     doorbell: socket.socket
     control: socket.socket
     requests: int
@@ -76,13 +72,13 @@ class Launched:
         os.close(self.answers)
 
 
-def launch_worker(store: ModelStore, model: StoredModel, directory: str, limits: WorkerLimits) -> Launched:
+def launch_worker(store: ModelStore, model: StoredModel, server: ForkServer, limits: WorkerLimits) -> Launched:
     """Decrypt a model and start its process; blocks, so it belongs in a thread.
 
     Args:
         store: where the model is read from.
         model: which.
-        directory: an empty one, in which the process runs.
+        server: what forks the process; ready.
         limits: what the process may use.
 
     Raises:
@@ -92,11 +88,9 @@ def launch_worker(store: ModelStore, model: StoredModel, directory: str, limits:
     """
     files = _memory_files(store, model)
     try:
-        return _spawn(files, directory, _load_message(model, files, limits), limits)
+        return _start(files, server, _load_message(model, limits), limits)
     except OSError:
-        raise ModelNotReadyError(
-            "the server cannot start a process for the model", hint="Try again later.", retry_after_s=1
-        ) from None
+        raise cannot_start() from None
     finally:
         _close_all(files)
 
@@ -134,10 +128,10 @@ def _close_all(files: dict[str, int]) -> None:
         os.close(descriptor)
 
 
-def _load_message(model: StoredModel, files: dict[str, int], limits: WorkerLimits) -> Load:
+def _load_message(model: StoredModel, limits: WorkerLimits) -> Load:
     manifest = model.manifest
     return Load(
-        files=tuple(FileEntry(f.path, files[f.path], f.size) for f in manifest.files),
+        files=tuple(FileEntry(f.path, f.size) for f in manifest.files),
         graph_optimization=manifest.session.graph_optimization,
         provider=manifest.session.provider,
         threads=limits.threads,
@@ -147,25 +141,16 @@ def _load_message(model: StoredModel, files: dict[str, int], limits: WorkerLimit
     )
 
 
-def _spawn(files: dict[str, int], directory: str, load: Load, limits: WorkerLimits) -> Launched:
-    """Start a worker that inherits its ends and the model's files, under the same numbers; it cannot write requests."""
+def _start(files: dict[str, int], server: ForkServer, load: Load, limits: WorkerLimits) -> Launched:
+    """Start a process that has its ends and the model's files; it cannot write requests."""
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         (doorbell, its_doorbell), (control, its_control) = (_pair(ours, theirs) for _ in range(2))
         requests, answers = (
             _owned(ours, create_arena(name, size))
             for name, size in (("requests", limits.max_request_bytes), ("answers", limits.max_answer_bytes))
         )
-        inherited = (its_doorbell.fileno(), its_control.fileno(), _owned(theirs, read_only(requests)), answers)
-        process = subprocess.Popen(  # noqa: S603  # fixed arguments
-            [sys.executable, "-P", "-m", "blindai.server.worker", *(str(number) for number in inherited)],
-            pass_fds=(*inherited, *files.values()),
-            env=_environment(),
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C at the server lets its requests finish
-            stderr=subprocess.DEVNULL,  # what a model makes a library print may be a user's data
-        )
+        ends = (its_doorbell.fileno(), its_control.fileno(), _owned(theirs, read_only(requests)), answers)
+        process = server.fork((*ends, *files.values()))
         ours.pop_all()
     return Launched(process=process, doorbell=doorbell, control=control, requests=requests, answers=answers, load=load)
 
@@ -180,14 +165,3 @@ def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[soc
 def _owned(stack: contextlib.ExitStack, descriptor: int) -> int:
     stack.callback(os.close, descriptor)
     return descriptor
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the server's own environment: no `ORT_*`, no proxy, no secret."""
-    environment = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-    # So that importing starts no thread: the sandbox closes a process of one.
-    environment |= {"OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
-    root = Path(blindai.__file__).parents[1]
-    if str(root) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        environment["PYTHONPATH"] = str(root)
-    return environment

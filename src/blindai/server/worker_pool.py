@@ -168,6 +168,7 @@ class WorkerPool:
             await self._close(instances)
         while self._closing:
             await asyncio.wait(self._closing)
+        await self._starter.close()
         self._empty_directory.cleanup()
 
     def _all(self) -> Iterator[Instances]:
@@ -182,6 +183,7 @@ class WorkerPool:
                 return instances
         made = Instances(
             model,
+            owner=place[1] or place[0],
             batching=self._options.batching,
             run_timeout_s=self._options.run_timeout_s,
             idle_s=self._options.idle_worker_s,

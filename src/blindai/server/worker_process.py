@@ -269,11 +269,14 @@ class WorkerProcess:
         if not self._alive:
             return
         self._alive = False
+        is_asked_for = self.on_ended is _nobody_told
         self._launched.process.kill()
+        if not is_asked_for:
+            self._launched.process.distrust()
         self._loop.remove_reader(self._launched.doorbell.fileno())
         if self._loading is not None and not self._loading.done():
             self._loading.set_result(_died())
-        self._reaping = self._loop.create_task(self._reap(is_asked_for=self.on_ended is _nobody_told))
+        self._reaping = self._loop.create_task(self._reap(is_asked_for=is_asked_for))
         self.on_ended(self)
         batch, self.batch = self.batch, None
         if batch is not None:
@@ -287,7 +290,7 @@ class WorkerProcess:
     async def _reap(self, *, is_asked_for: bool) -> None:
         if self._copying is not None:
             await asyncio.wait([self._copying])
-        status = await asyncio.to_thread(self._launched.process.wait)
+        status = await self._launched.process.wait()
         self._requests.close()
         self._answers.close()
         self._launched.close()

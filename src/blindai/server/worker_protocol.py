@@ -33,16 +33,17 @@ if TYPE_CHECKING:
 
 DOORBELL = struct.Struct("<IIQ")  # kind, bytes of the header, id
 BREAK_OFF = struct.Struct("<Q")  # id of the run
+BORN = struct.Struct("<i")  # fork server → server, with a pidfd: the process's number
+ENDED = struct.Struct("<i")  # likewise, without: its exit status, below zero the signal
 LOAD, RUN, LOADED, RESULT, FAILED = range(1, 6)
 _MAX_TEXT = 2000
 _DATATYPES: dict[str, Datatype] = {member.value: member for member in Datatype}
 
 
 class FileEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One file of the model, in an inherited descriptor."""
+    """One file of the model; its memory file is inherited, in the same order."""
 
     path: str
-    descriptor: int
     size: int
 
 
