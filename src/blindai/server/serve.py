@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from blindai.server.tls_identity import TlsIdentity
 
 _METRICS_DRAIN_S = 1.0
-_COLLECTED_AFTER = (20_000, 20, 20)  # objects more than before, then rounds, as `gc.set_threshold` takes them
+_COLLECTED_AFTER = (5_000, 10, 10)  # objects more than before, then rounds, as `gc.set_threshold` takes them
 
 
 def _boot_s() -> float:
