@@ -19,7 +19,7 @@ JSON_INTEGER_LIMIT = 2**53 - 1
 MAX_JSON_DEPTH = 8
 MAX_LIST = 64
 _TO_URL = bytes.maketrans(b"+/", b"-_")
-_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/\0\0\0")  # what stands in ordinary base64 alone becomes foreign to it
 # Also a string that never ends, up to the end: to look for its end from each quote in it would take quadratic time.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[][{}]")
@@ -41,7 +41,7 @@ def length_prefixed(data: bytes) -> bytes:
 
 def base64url_encode(data: bytes) -> str:
     """RFC 4648 §5 without padding."""
-    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def base64url_decode(text: object) -> bytes:
@@ -53,10 +53,11 @@ def base64url_decode(text: object) -> bytes:
     if not isinstance(text, str):
         raise ValueError("expected unpadded base64url")  # noqa: TRY004  # callers wrap one exception type
     try:
-        data = binascii.a2b_base64(text.encode("ascii").translate(_FROM_URL) + b"==")
+        padded = text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4)
+        data = binascii.a2b_base64(padded)
     except (binascii.Error, UnicodeEncodeError):
         raise ValueError("expected unpadded base64url") from None
-    if base64url_encode(data) != text:  # the decoder passes over padding, foreign characters and spare bits
+    if binascii.b2a_base64(data, newline=False) != padded:  # the decoder passes over foreign characters and spare bits
         raise ValueError("expected unpadded base64url without foreign characters or spare bits")
     return data
 
