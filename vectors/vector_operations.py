@@ -269,8 +269,8 @@ def _sign_receipt(inputs: Inputs) -> Outputs:
     assert members.pop("version") == 1
     members["padded"] = members.pop("padding") == "padme"
     members["model"] = ModelIdentity(**members["model"]) if members["model"] else None
-    token = sign_receipt(Receipt(**members), key)
     public_key = key.public_key().public_bytes_raw()
+    token = sign_receipt(Receipt(**members), key, public_key=public_key)
     return {"key_id": receipt_key_id(public_key), "public_key": public_key, "token": token}
 
 

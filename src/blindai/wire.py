@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[][{}]")
 _COMPACT = msgspec.json.Encoder(order="sorted")
 
+S = TypeVar("S", bound=msgspec.Struct)
 Json = None | bool | int | str | Sequence["Json"] | Mapping[str, "Json"] | msgspec.Struct
 
 
@@ -144,6 +145,27 @@ def require_members(value: object, required: frozenset[str], optional: frozenset
 def compact_json(value: Json) -> bytes:
     """The one form in which this project writes JSON that is hashed or sealed: compact, sorted, UTF-8, no fractions."""
     return _COMPACT.encode(value)
+
+
+def strict_struct(decoder: msgspec.json.Decoder[S], data: bytes, *, max_bytes: int) -> S:
+    """A JSON object that has exactly the members of the decoder's struct, which must forbid unknown ones.
+
+    In the form of `compact_json` it is read fast: the bytes are those that its values would be written as, so nothing
+    can be repeated or hidden in it. Any other form goes through `strict_json`, which says what is wrong.
+
+    Raises:
+        ValueError: another object, or one that two readers could read in two ways.
+    """
+    try:
+        members = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        members = None
+    if members is not None and len(data) <= max_bytes and compact_json(members) == data:
+        return members
+    try:
+        return msgspec.convert(strict_json(data, max_bytes=max_bytes), decoder.type)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
 
 
 def exact_bytes(value: object, size: int) -> bytes:

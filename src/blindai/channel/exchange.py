@@ -12,6 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
@@ -64,8 +65,7 @@ def outer_digest(route: str) -> bytes:
     return sha256(label("outer"), outer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # one a request: cheaper than a dataclass
     """One request's keys, and how its answer's are derived.
 
     Attributes:
@@ -75,10 +75,14 @@ class Exchange:
         secret: the content key, or the session's PRK.
     """
 
-    header: bytes = field(repr=False)
-    request_keys: bytes = field(repr=False)
+    header: bytes
+    request_keys: bytes
     answer_prefix: bytes
-    secret: bytes = field(repr=False)
+    secret: bytes
+
+    def __repr__(self) -> str:
+        """Without keys."""
+        return f"Exchange(answer_prefix={self.answer_prefix!r})"
 
     @property
     def transcript(self) -> bytes:

@@ -1,0 +1,136 @@
+"""A sealed request as it arrives: its header, then its head, then its body piece by piece (docs/spec/sealed.md §3, §5).
+
+Leaves out: whose keys open it and whether it may run (sealed_door.py), and what is answered (sealed_answer.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from blindai.channel.exchange import (
+    MAGIC_BYTES,
+    REQUEST_HEADER_BYTES,
+    REQUEST_MAGIC,
+    SESSION_HEADER_BYTES,
+    SESSION_REQUEST_MAGIC,
+)
+from blindai.channel.sealed import RequestReader
+from blindai.receipts import BodyCommitment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from blindai.channel.exchange import Exchange
+    from blindai.channel.heads import RequestHead
+    from blindai.channel.keyring import HeldKey
+    from blindai.errors import BlindAIError
+    from blindai.server.access import Principal
+
+_HEADER_BYTES = {REQUEST_MAGIC: REQUEST_HEADER_BYTES, SESSION_REQUEST_MAGIC: SESSION_HEADER_BYTES}
+
+
+class OuterError(Exception):
+    """A failure before the content key is known: an empty answer with this status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Incoming:
+    """The request's bytes. `read_header`, then `read_head`; iterating gives the body's data, each piece authenticated.
+
+    Args:
+        received: the bytes as they arrive, never an empty piece.
+
+    Attributes:
+        commitment: the receipt's, to what was iterated so far; None if no receipt is wished.
+    """
+
+    __slots__ = ("_ahead", "_has_ended", "_pieces", "_reader", "_received", "commitment")
+
+    def __init__(self, received: AsyncIterator[bytes]) -> None:
+        self._received = received
+        self._ahead = b""
+        self._has_ended = False
+        self.commitment: BodyCommitment | None = None
+
+    async def read_header(self) -> bytes:
+        """What stands before the frames, a session's or one-shot.
+
+        Raises:
+            OuterError: another magic, or an end too early.
+        """
+        data = b""
+        while (size := _header_bytes(data)) > len(data):
+            piece = await anext(self._received, b"")
+            if not piece:
+                raise OuterError(400)
+            data += piece
+        self._ahead = data[size:]
+        return data[:size]
+
+    async def read_head(self, exchange: Exchange) -> RequestHead:
+        """Frame 0, and as much of the body as came with it.
+
+        Raises:
+            SealedMessageError: not exactly the frames that these keys open.
+            TruncatedMessageError: an end too early.
+        """
+        self._reader = RequestReader(exchange)
+        while self._reader.head is None:
+            await self._read_on()
+        head = self._reader.head
+        if head.wants_receipt:
+            self.commitment = BodyCommitment.to_request(head.salt)
+        return head
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> memoryview:
+        """The next of the body's data; the end is told only once the last frame has authenticated."""
+        while (piece := next(self._pieces, None)) is None:
+            if self._has_ended:
+                raise StopAsyncIteration
+            await self._read_on()
+        if self.commitment is not None:
+            self.commitment.update(piece)
+        return piece
+
+    @property
+    def digest(self) -> bytes | None:
+        """`F`, if the request was read to its last frame."""
+        return self._reader.end() if self._reader.finished else None
+
+    async def _read_on(self) -> None:
+        received = self._ahead or await anext(self._received, b"")
+        self._ahead = b""
+        if received:
+            self._pieces: Iterator[memoryview] = iter(self._reader.feed(received))
+        else:
+            self._reader.end()
+            self._has_ended = True
+
+
+def _header_bytes(beginning: bytes) -> int:
+    """How long the header is that begins so, as far as that can be told."""
+    if len(beginning) < MAGIC_BYTES:
+        return MAGIC_BYTES
+    size = _HEADER_BYTES.get(beginning[:MAGIC_BYTES])
+    if size is None:
+        raise OuterError(400)
+    return size
+
+
+@dataclass(slots=True, kw_only=True)
+class Opened:
+    """A request whose keys are known. It may run for `principal`; with a `refusal` it must not, and is answered so."""
+
+    held: HeldKey
+    exchange: Exchange
+    message: Incoming
+    head: RequestHead | None = None
+    principal: Principal | None = None
+    refusal: BlindAIError | None = None
