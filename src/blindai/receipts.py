@@ -15,10 +15,9 @@ from typing import Annotated, Literal
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from blindai.errors import InvalidReceiptError
+from blindai.hkdf import expand
 from blindai.wire import (
     JSON_INTEGER_LIMIT,
     base64url_decode,
@@ -88,7 +87,7 @@ class BodyCommitment:
     __slots__ = ("_hash",)
 
     def __init__(self, kind: str, salt: bytes) -> None:
-        subsalt = HKDFExpand(SHA256(), 32, label(f"salt-{kind}")).derive(salt)
+        subsalt = expand(salt, label(f"salt-{kind}"), 32)
         self._hash = hashlib.sha256(label(f"receipt-{kind}") + subsalt)
 
     @classmethod

@@ -138,17 +138,13 @@ class FrameOpener:
             self._missing = _U32.size
             return 0
         (length,) = _U32.unpack_from(view, at)
-        self._check_length(length)
-        self._missing = _U32.size + length
-        return self._missing if held >= self._missing else 0
-
-    def _check_length(self, length: int) -> None:
-        """Before anything of that size is held (§3: "checked before allocation")."""
         limit = MAX_PLAINTEXT_BYTES if self._index else _MAX_HEAD_PLAINTEXT_BYTES
-        if not _OVERHEAD_BYTES + 4 <= length <= _OVERHEAD_BYTES + limit:
+        if not _OVERHEAD_BYTES + 4 <= length <= _OVERHEAD_BYTES + limit:  # §3: "checked before allocation"
             raise SealedMessageError("a frame's length is outside its bounds")
         if self._index >= MAX_FRAMES:
             raise SealedMessageError("a message has at most 2^32 frames")
+        self._missing = _U32.size + length
+        return self._missing if held >= self._missing else 0
 
     def _open(self, sent: memoryview) -> Frame:
         """The next frame, from its type on."""
