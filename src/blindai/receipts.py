@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from blindai.errors import InvalidReceiptError
-from blindai.hkdf import expand
+from blindai.hkdf import Expander
 from blindai.wire import (
     JSON_INTEGER_LIMIT,
     base64url_decode,
@@ -86,19 +86,27 @@ class BodyCommitment:
 
     __slots__ = ("_hash",)
 
-    def __init__(self, kind: str, salt: bytes) -> None:
-        subsalt = expand(salt, label(f"salt-{kind}"), 32)
-        self._hash = hashlib.sha256(label(f"receipt-{kind}") + subsalt)
+    def __init__(self, prefix: bytes) -> None:
+        self._hash = hashlib.sha256(prefix)
 
     @classmethod
     def to_request(cls, salt: bytes) -> BodyCommitment:
         """`SHA-256(L("receipt-request") ‖ Expand(salt, L("salt-request"), 32) ‖ body)`."""
-        return cls("request", salt)
+        return cls.to_both(salt)[0]
 
     @classmethod
     def to_response(cls, salt: bytes) -> BodyCommitment:
         """The same with `receipt-response` and `salt-response`."""
-        return cls("response", salt)
+        return cls.to_both(salt)[1]
+
+    @classmethod
+    def to_both(cls, salt: bytes) -> tuple[BodyCommitment, BodyCommitment]:
+        """Those to the request and to the response."""
+        salts = Expander(salt)
+        return (
+            cls(label("receipt-request") + salts.expand(label("salt-request"), 32)),
+            cls(label("receipt-response") + salts.expand(label("salt-response"), 32)),
+        )
 
     def update(self, data: bytes | memoryview | bytearray) -> None:
         """Take the next piece of the body."""

@@ -6,6 +6,7 @@ Heads are JSON read strictly: unknown, missing or repeated members are refused. 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -267,6 +268,7 @@ def _value(headers: Headers, name: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=256)  # those of the models that are asked
 def _path(text: str) -> str:
     if not _PATH.match(text):
         raise ValueError("the path has characters or a length that are not allowed there")
@@ -277,10 +279,15 @@ def _headers(members: dict[str, str]) -> Headers:
     if len(members) > _MAX_HEADERS:
         raise ValueError(f"expected an object of at most {_MAX_HEADERS} headers")
     for name, value in members.items():
-        if not _HEADER_NAME.match(name):
-            raise ValueError("a header's name has characters or a length that are not allowed there")
+        _header_name(name)
         _header_value(value)
     return tuple(members.items())
+
+
+@functools.lru_cache(maxsize=256)  # the same few in all heads
+def _header_name(text: str) -> None:
+    if not _HEADER_NAME.match(text):
+        raise ValueError("a header's name has characters or a length that are not allowed there")
 
 
 def _header_value(text: str) -> str:

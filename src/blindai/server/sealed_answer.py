@@ -12,7 +12,7 @@ from blindai.channel.heads import ResponseHead, SessionGrant, Trailer
 from blindai.channel.sealed import ERROR_STATUS, AnswerWriter
 from blindai.channel.sessions import IDLE_S, LIFETIME_S
 from blindai.errors import BlindAIError, ReplayedMessageError, SealedMessageError, TruncatedMessageError
-from blindai.receipts import BodyCommitment, Receipt, sign_receipt
+from blindai.receipts import Receipt, sign_receipt
 from blindai.server.calls import Call, Reply, wire_error
 from blindai.server.dispatch import dispatch
 from blindai.server.log import LOG
@@ -90,10 +90,10 @@ class Answering:
 
     def _receipt(self, head: RequestHead, reply: Reply, start_ms: int) -> str:
         """What the enclave signs about a success; empty if the client wishes none."""
-        request, held = self._opened.message.commitment, self._opened.held
-        if request is None:
+        held = self._opened.held
+        if self._opened.message.commitments is None:
             return ""
-        response = BodyCommitment.to_response(head.salt)
+        request, response = self._opened.message.commitments
         for piece in reply.body:
             response.update(piece)
         receipt = Receipt(

@@ -45,16 +45,17 @@ class Incoming:
         received: the bytes as they arrive, never an empty piece.
 
     Attributes:
-        commitment: the receipt's, to what was iterated so far; None if no receipt is wished.
+        commitments: the receipt's, to the request as far as it was iterated and to the response to come; None if no
+            receipt is wished.
     """
 
-    __slots__ = ("_ahead", "_has_ended", "_pieces", "_reader", "_received", "commitment")
+    __slots__ = ("_ahead", "_has_ended", "_pieces", "_reader", "_received", "commitments")
 
     def __init__(self, received: AsyncIterator[bytes]) -> None:
         self._received = received
         self._ahead = b""
         self._has_ended = False
-        self.commitment: BodyCommitment | None = None
+        self.commitments: tuple[BodyCommitment, BodyCommitment] | None = None
 
     async def read_header(self) -> bytes:
         """What stands before the frames, a session's or one-shot.
@@ -83,7 +84,7 @@ class Incoming:
             await self._read_on()
         head = self._reader.head
         if head.wants_receipt:
-            self.commitment = BodyCommitment.to_request(head.salt)
+            self.commitments = BodyCommitment.to_both(head.salt)
         return head
 
     def __aiter__(self) -> Self:
@@ -95,8 +96,8 @@ class Incoming:
             if self._has_ended:
                 raise StopAsyncIteration
             await self._read_on()
-        if self.commitment is not None:
-            self.commitment.update(piece)
+        if self.commitments is not None:
+            self.commitments[0].update(piece)
         return piece
 
     @property

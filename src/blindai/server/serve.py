@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
 import secrets
 import signal
@@ -65,12 +66,8 @@ if TYPE_CHECKING:
 _METRICS_DRAIN_S = 1.0
 
 
-def _boot_s() -> float:
-    """Counts through sleep, and cannot be set by the host from outside the guest."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-SYSTEM_CLOCK = Clock(wall=time.time, boot=_boot_s)
+# `boot` counts through sleep, and cannot be set by the host from outside the guest.
+SYSTEM_CLOCK = Clock(wall=time.time, boot=functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME))
 
 
 def create_app(
