@@ -49,12 +49,12 @@ class Incoming:
             receipt is wished.
     """
 
-    __slots__ = ("_ahead", "_has_ended", "_pieces", "_reader", "_received", "commitments")
+    __slots__ = ("_ahead", "_digest", "_pieces", "_reader", "_received", "commitments")
 
     def __init__(self, received: AsyncIterator[bytes]) -> None:
         self._received = received
         self._ahead = b""
-        self._has_ended = False
+        self._digest: bytes | None = None
         self.commitments: tuple[BodyCommitment, BodyCommitment] | None = None
 
     async def read_header(self) -> bytes:
@@ -93,7 +93,7 @@ class Incoming:
     async def __anext__(self) -> memoryview:
         """The next of the body's data; the end is told only once the last frame has authenticated."""
         while (piece := next(self._pieces, None)) is None:
-            if self._has_ended:
+            if self._digest is not None:
                 raise StopAsyncIteration
             await self._read_on()
         if self.commitments is not None:
@@ -103,7 +103,9 @@ class Incoming:
     @property
     def digest(self) -> bytes | None:
         """`F`, if the request was read to its last frame."""
-        return self._reader.end() if self._reader.finished else None
+        if self._digest is None and self._reader.finished:
+            return self._reader.end()
+        return self._digest
 
     async def _read_on(self) -> None:
         received = self._ahead or await anext(self._received, b"")
@@ -111,8 +113,7 @@ class Incoming:
         if received:
             self._pieces: Iterator[memoryview] = iter(self._reader.feed(received))
         else:
-            self._reader.end()
-            self._has_ended = True
+            self._digest = self._reader.end()
 
 
 def _header_bytes(beginning: bytes) -> int:
