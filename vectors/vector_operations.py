@@ -269,8 +269,8 @@ def _sign_receipt(inputs: Inputs) -> Outputs:
     assert members.pop("version") == 1
     members["padded"] = members.pop("padding") == "padme"
     members["model"] = ModelIdentity(**members["model"]) if members["model"] else None
-    token = sign_receipt(Receipt(**members), key)
     public_key = key.public_key().public_bytes_raw()
+    token = sign_receipt(Receipt(**members), key, public_key=public_key)
     return {"key_id": receipt_key_id(public_key), "public_key": public_key, "token": token}
 
 
@@ -297,8 +297,7 @@ def _cut_body(inputs: Inputs) -> Outputs:
 def _padding_bounds(inputs: Inputs) -> Outputs:
     bounds = PaddingBounds()
     for size, zeros in inputs["frames"]:
-        data = memoryview(bytes(size))
-        bounds.check(Frame(type=FrameType.MORE, data=data, zeros=zeros, sent=data))
+        bounds.check(Frame(type=FrameType.MORE, data=memoryview(bytes(size)), zeros=zeros))
     return {"accepted": len(inputs["frames"])}
 
 

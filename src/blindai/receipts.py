@@ -10,57 +10,35 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
-import json
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from blindai.errors import InvalidReceiptError
+from blindai.hkdf import Expander
 from blindai.wire import (
+    JSON_INTEGER_LIMIT,
     base64url_decode,
     base64url_encode,
-    boolean,
     compact_json,
     exact_bytes,
     label,
     length_prefixed,
     printable,
-    require_members,
     strict_json,
-    whole_number,
+    strict_struct,
 )
 
 ALGORITHM = "Ed25519"
 TYPE = "blindai-receipt+jws"
 MAX_RECEIPT_BYTES = 16 * 1024
-_MODEL_MEMBERS = frozenset({"name", "version", "digest", "engine", "precision"})
-_MEMBERS = frozenset(
-    {
-        "version",
-        "keyset_id",
-        "request_id",
-        "door",
-        "method",
-        "path",
-        "status",
-        "complete",
-        "model",
-        "runtime_policy",
-        "padding",
-        "start_ms",
-        "end_ms",
-        "request",
-        "response",
-    }
-)
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=JSON_INTEGER_LIMIT)]
+_Door = Literal["sealed", "pinned-tls"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelIdentity:
+class ModelIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Which model answered: `digest` is "sha256:" and 64 hex digits, over its files and session options."""
 
     name: str
@@ -70,8 +48,7 @@ class ModelIdentity:
     precision: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # one an answer: cheaper than a dataclass
     """What the enclave signs.
 
     Attributes:
@@ -90,7 +67,7 @@ class Receipt:
 
     keyset_id: bytes
     request_id: bytes
-    door: Literal["sealed", "pinned-tls"]
+    door: _Door
     method: str
     path: str
     status: int
@@ -104,21 +81,32 @@ class Receipt:
     response: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class BodyCommitment:
     """A salted commitment to one body, fed as the body passes."""
 
-    _hash: Any = field(repr=False)
+    __slots__ = ("_hash",)
+
+    def __init__(self, prefix: bytes) -> None:
+        self._hash = hashlib.sha256(prefix)
 
     @classmethod
     def to_request(cls, salt: bytes) -> BodyCommitment:
         """`SHA-256(L("receipt-request") ‖ Expand(salt, L("salt-request"), 32) ‖ body)`."""
-        return cls(hashlib.sha256(label("receipt-request") + _subsalt(salt, "salt-request")))
+        return cls.to_both(salt)[0]
 
     @classmethod
     def to_response(cls, salt: bytes) -> BodyCommitment:
         """The same with `receipt-response` and `salt-response`."""
-        return cls(hashlib.sha256(label("receipt-response") + _subsalt(salt, "salt-response")))
+        return cls.to_both(salt)[1]
+
+    @classmethod
+    def to_both(cls, salt: bytes) -> tuple[BodyCommitment, BodyCommitment]:
+        """Those to the request and to the response."""
+        salts = Expander(salt)
+        return (
+            cls(label("receipt-request") + salts.expand(label("salt-request"), 32)),
+            cls(label("receipt-response") + salts.expand(label("salt-response"), 32)),
+        )
 
     def update(self, data: bytes | memoryview | bytearray) -> None:
         """Take the next piece of the body."""
@@ -126,12 +114,7 @@ class BodyCommitment:
 
     def digest(self) -> bytes:
         """The commitment to what was fed so far."""
-        digest: bytes = self._hash.digest()
-        return digest
-
-
-def _subsalt(salt: bytes, name: str) -> bytes:
-    return HKDFExpand(SHA256(), 32, label(name)).derive(salt)
+        return self._hash.digest()
 
 
 def receipt_key_id(public_key: bytes) -> str:
@@ -139,17 +122,19 @@ def receipt_key_id(public_key: bytes) -> str:
     return base64url_encode(hashlib.sha256(label("receipt-key") + length_prefixed(public_key)).digest())
 
 
-def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> str:
-    """The receipt as a compact JWS."""
-    header = _protected_header(key.public_key().public_bytes_raw())
-    signed = f"{header}.{base64url_encode(compact_json(_members(receipt)))}"  # RFC 7515 §5.1
+def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey, *, public_key: bytes) -> str:
+    """The receipt as a compact JWS; `public_key` is the key's other half."""
+    signed = f"{_protected_header(public_key)}.{base64url_encode(compact_json(_payload(receipt)))}"  # RFC 7515 §5.1
     return f"{signed}.{base64url_encode(key.sign(signed.encode('ascii')))}"
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)  # a server signs, and a client verifies, many with one key
 def _protected_header(public_key: bytes) -> str:
-    header = {"alg": ALGORITHM, "typ": TYPE, "kid": receipt_key_id(public_key)}
-    return base64url_encode(json.dumps(header, separators=(",", ":")).encode())
+    return base64url_encode(msgspec.json.encode(_header(public_key)))
+
+
+def _header(public_key: bytes) -> dict[str, str]:
+    return {"alg": ALGORITHM, "typ": TYPE, "kid": receipt_key_id(public_key)}
 
 
 def verify_receipt(token: str, *, public_key: bytes, keyset_id: bytes) -> Receipt:
@@ -162,7 +147,7 @@ def verify_receipt(token: str, *, public_key: bytes, keyset_id: bytes) -> Receip
         raise InvalidReceiptError(f"a receipt has at most {MAX_RECEIPT_BYTES} bytes")
     payload = _authentic_payload(token, public_key)
     try:
-        receipt = _parse(require_members(strict_json(payload, max_bytes=MAX_RECEIPT_BYTES), _MEMBERS))
+        receipt = _parse(strict_struct(_decoder, payload, max_bytes=MAX_RECEIPT_BYTES))
     except ValueError as error:
         raise InvalidReceiptError(f"the receipt is malformed: {error}") from None
     if receipt.keyset_id != keyset_id:
@@ -171,14 +156,12 @@ def verify_receipt(token: str, *, public_key: bytes, keyset_id: bytes) -> Receip
 
 
 def _authentic_payload(token: str, public_key: bytes) -> bytes:
-    expected = {"alg": ALGORITHM, "typ": TYPE, "kid": receipt_key_id(public_key)}
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004  # RFC 7515 §3.1: header.payload.signature
         raise InvalidReceiptError("a receipt is a compact JWS of three parts")
     try:
-        header, payload, signature = (base64url_decode(part) for part in parts)
-        if strict_json(header, max_bytes=1024) != expected:
-            raise InvalidReceiptError("the receipt's header names another key, type or algorithm, or more than those")
+        _require_header(parts[0], public_key)
+        payload, signature = base64url_decode(parts[1]), base64url_decode(parts[2])
         signed = f"{parts[0]}.{parts[1]}".encode("ascii")
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)  # RFC 8037 §3.1, RFC 9864
     except (InvalidSignature, ValueError):
@@ -186,55 +169,82 @@ def _authentic_payload(token: str, public_key: bytes) -> bytes:
     return payload
 
 
-def _members(receipt: Receipt) -> dict[str, Any]:
-    model = receipt.model
-    return {
-        "version": 1,
-        "keyset_id": base64url_encode(receipt.keyset_id),
-        "request_id": base64url_encode(receipt.request_id),
-        "door": receipt.door,
-        "method": receipt.method,
-        "path": receipt.path,
-        "status": receipt.status,
-        "complete": receipt.complete,
-        "model": {name: getattr(model, name) for name in sorted(_MODEL_MEMBERS)} if model else None,
-        "runtime_policy": base64url_encode(receipt.runtime_policy),
-        "padding": "padme" if receipt.padded else "none",
-        "start_ms": receipt.start_ms,
-        "end_ms": receipt.end_ms,
-        "request": base64url_encode(receipt.request),
-        "response": base64url_encode(receipt.response),
-    }
+def _require_header(encoded: str, public_key: bytes) -> None:
+    """Written as we write it, or saying the same in other JSON."""
+    if encoded == _protected_header(public_key):
+        return
+    if strict_json(base64url_decode(encoded), max_bytes=1024) != _header(public_key):
+        raise InvalidReceiptError("the receipt's header names another key, type or algorithm, or more than those")
 
 
-def _parse(members: dict[str, Any]) -> Receipt:
-    version = whole_number(members["version"])
-    if version != 1 or members["door"] not in ("sealed", "pinned-tls") or members["padding"] not in ("padme", "none"):
-        raise ValueError("a version, door or padding that this client does not know")
-    if whole_number(members["end_ms"]) < whole_number(members["start_ms"]):
-        raise ValueError("it ends before it starts")
-    return Receipt(
-        keyset_id=exact_bytes(members["keyset_id"], 32),
-        request_id=exact_bytes(members["request_id"], 16),
-        door=members["door"],
-        method=printable(members["method"]),
-        path=printable(members["path"], max_bytes=2048),
-        status=whole_number(members["status"]),
-        complete=boolean(members["complete"]),
-        model=_parse_model(members["model"]),
-        runtime_policy=exact_bytes(members["runtime_policy"], 32),
-        padded=members["padding"] == "padme",
-        start_ms=whole_number(members["start_ms"]),
-        end_ms=whole_number(members["end_ms"]),
-        request=exact_bytes(members["request"], 32),
-        response=exact_bytes(members["response"], 32),
+class _Payload(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """The members of a receipt, as JSON types."""
+
+    complete: bool
+    door: _Door
+    end_ms: _Whole
+    keyset_id: str
+    method: str
+    model: ModelIdentity | None
+    padding: Literal["padme", "none"]
+    path: str
+    request: str
+    request_id: str
+    response: str
+    runtime_policy: str
+    start_ms: _Whole
+    status: _Whole
+    version: Literal[1]
+
+
+_decoder = msgspec.json.Decoder(_Payload)
+
+
+def _payload(receipt: Receipt) -> _Payload:
+    return _Payload(
+        version=1,
+        keyset_id=base64url_encode(receipt.keyset_id),
+        request_id=base64url_encode(receipt.request_id),
+        door=receipt.door,
+        method=receipt.method,
+        path=receipt.path,
+        status=receipt.status,
+        complete=receipt.complete,
+        model=receipt.model,
+        runtime_policy=base64url_encode(receipt.runtime_policy),
+        padding="padme" if receipt.padded else "none",
+        start_ms=receipt.start_ms,
+        end_ms=receipt.end_ms,
+        request=base64url_encode(receipt.request),
+        response=base64url_encode(receipt.response),
     )
 
 
-def _parse_model(value: object) -> ModelIdentity | None:
-    if value is None:
-        return None
-    return ModelIdentity(**{name: printable(text) for name, text in require_members(value, _MODEL_MEMBERS).items()})
+def _parse(members: _Payload) -> Receipt:
+    if members.end_ms < members.start_ms:
+        raise ValueError("it ends before it starts")
+    return Receipt(
+        keyset_id=exact_bytes(members.keyset_id, 32),
+        request_id=exact_bytes(members.request_id, 16),
+        door=members.door,
+        method=printable(members.method),
+        path=printable(members.path, max_bytes=2048),
+        status=members.status,
+        complete=members.complete,
+        model=_checked_model(members.model),
+        runtime_policy=exact_bytes(members.runtime_policy, 32),
+        padded=members.padding == "padme",
+        start_ms=members.start_ms,
+        end_ms=members.end_ms,
+        request=exact_bytes(members.request, 32),
+        response=exact_bytes(members.response, 32),
+    )
+
+
+def _checked_model(model: ModelIdentity | None) -> ModelIdentity | None:
+    for text in msgspec.structs.astuple(model) if model else ():
+        printable(text)
+    return model
 
 
 def opens(salt: bytes, *, request_body: bytes, response_body: bytes, receipt: Receipt) -> None:

@@ -25,7 +25,7 @@ from blindai.errors import (
     ModelNotFoundError,
 )
 from blindai.oip.rest import HEADER_LENGTH
-from blindai.server import sealed_door
+from blindai.server import sealed_answer
 from blindai.server.calls import error_reply
 from blindai.server.dispatch import dispatch
 from blindai.server.infer import identity
@@ -63,7 +63,7 @@ class Liar:
 @pytest.fixture
 def liar(monkeypatch: pytest.MonkeyPatch) -> Liar:
     liar = Liar()
-    monkeypatch.setattr(sealed_door, "dispatch", liar.dispatch)
+    monkeypatch.setattr(sealed_answer, "dispatch", liar.dispatch)
     return liar
 
 
@@ -81,7 +81,8 @@ def signed_about(**changes: str) -> Callable[[Call, Reply], Reply]:
     """A receipt about another model."""
 
     def change(_call: Call, reply: Reply) -> Reply:
-        return structs.replace(reply, model=dataclasses.replace(reply.model, **changes)) if reply.model else reply
+        model = structs.replace(reply.model, **changes) if reply.model else None
+        return structs.replace(reply, model=model)
 
     return change
 

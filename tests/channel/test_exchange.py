@@ -16,8 +16,6 @@ from blindai.channel.exchange import (
     REQUEST_HEADER_BYTES,
     Exchange,
     SessionSecret,
-    expand,
-    extract,
     key_id,
     open_exchange,
     outer_digest,
@@ -28,6 +26,7 @@ from blindai.channel.exchange import (
 )
 from blindai.channel.hpke import HpkeKeyPair, seal
 from blindai.errors import PeerKeyMismatchError, SealedMessageError
+from blindai.hkdf import Expander, expand, extract
 
 SERVER = Server()
 KSID = SERVER.held.keyset_id
@@ -78,6 +77,14 @@ def test_hkdf_is_rfc_5869(salt: bytes, secret: bytes, size: int) -> None:
     assert extract(salt, secret) == hmac.digest(salt or bytes(32), secret, "sha256")
     prk = extract(salt, secret)
     assert expand(prk, salt, size) == hkdf_expand(prk, salt, size)
+
+
+def test_one_expander_gives_what_each_purpose_gets_alone() -> None:
+    expander, secret = Expander(b"secret"), b"secret"
+    for info, size in ((b"one", 44), (b"two", 32), (b"one", 44), (b"", 0), (b"long", 255 * 32 - 1)):
+        assert expander.expand(info, size) == hkdf_expand(secret, info, size)
+    with pytest.raises(ValueError, match="at most 8160 bytes"):
+        expander.expand(b"", 255 * 32 + 1)
 
 
 def test_key_id_and_outer_digest_are_the_specified_hashes() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from channel.sealed_parts import head_plaintext, hostile_frame, pieces, plaintext, split_frames
@@ -44,11 +44,9 @@ def sealed(frames: Cuts, *, keys: bytes = KEYS, head: bytes = HEAD) -> bytes:
     )
 
 
-def opened(chunks: Iterable[bytes], *, keys: bytes = KEYS) -> list[tuple[FrameType, bytes, int, bytes]]:
+def opened(chunks: Iterable[bytes], *, keys: bytes = KEYS) -> list[tuple[FrameType, bytes, int]]:
     opener = FrameOpener(keys)
-    frames = [
-        (frame.type, bytes(frame.data), frame.zeros, bytes(frame.sent)) for one in chunks for frame in opener.feed(one)
-    ]
+    frames = [(frame.type, bytes(frame.data), frame.zeros) for one in chunks for frame in opener.feed(one)]
     opener.end()
     return frames
 
@@ -67,9 +65,8 @@ def test_round_trip_however_the_stream_is_cut(frames: Cuts, head: bytes, at: lis
     found = opened(pieces(stream, at))
     assert found == opened([stream])
     assert found[0][:2] == (FrameType.MORE, head)
-    assert [(data, zeros) for _, data, zeros, _ in found[1:]] == frames
+    assert [(data, zeros) for _, data, zeros in found[1:]] == frames
     assert [kind for kind, *_ in found[1:]] == [FrameType.MORE] * (len(frames) - 1) + [FrameType.LAST]
-    assert b"".join(sent for *_, sent in found) == stream
 
 
 def test_round_trip_byte_by_byte() -> None:
@@ -144,6 +141,17 @@ def test_bytes_after_the_last_frame_are_refused(surplus: bytes, *, together: boo
     chunks = [stream + surplus] if together else [stream, surplus]
     with pytest.raises(SealedMessageError, match="follow"):
         opened(chunks)
+
+
+@pytest.mark.parametrize("after", [b"", b"\0", FRAMES[1]])
+def test_what_was_refused_is_refused_again(after: bytes) -> None:
+    changed = bytearray(FRAMES[1])
+    changed[-1] ^= 1
+    for refused in (FRAMES[0] + bytes(changed), FRAMES[0] + b"\0\0\0\0", b"".join(FRAMES) + b"\0"):
+        opener = FrameOpener(KEYS)
+        for received in (refused, after, after):
+            with pytest.raises(SealedMessageError):
+                opener.feed(received)
 
 
 def test_every_flipped_byte_is_refused() -> None:
@@ -278,7 +286,8 @@ def test_cut_bodies_fit_their_frames_and_show_only_the_padded_size(size: int, at
     assert b"".join(data for data, _ in found) == body
     assert sum(zeros for _, zeros in found) == (padded_size(size) - size if padded else 0)
     assert all(len(data) + zeros <= MAX_DATA_BYTES for data, zeros in found)
-    assert found == [(bytes(data), zeros) for data, zeros in cut_body([body], padded=padded)]
+    for same in ([body], (body,), tuple(pieces(body, at))):  # streamed, or in memory as a whole
+        assert found == [(bytes(data), zeros) for data, zeros in cut_body(same, padded=padded)]
     check_padding([(len(data), zeros) for data, zeros in found])
 
 
@@ -288,15 +297,15 @@ def test_padding_that_does_not_fit_beside_the_data_follows_in_frames_without_dat
 
 
 def test_cut_body_takes_any_buffer() -> None:
-    found = list(cut_body([memoryview(b"abcd").cast("H"), bytearray(b"ef"), b""], padded=False))
-    assert found == [(b"abcdef", 0)]
+    body: list[Any] = [memoryview(b"abcd").cast("H"), bytearray(b"ef"), b""]
+    assert list(cut_body(body, padded=False)) == list(cut_body(tuple(body), padded=False)) == [(b"abcdef", 0)]
 
 
 def check_padding(frames: list[tuple[int, int]]) -> None:
     bounds = PaddingBounds()
     for number, (size, zeros) in enumerate(frames, start=1):
         kind = FrameType.LAST if number == len(frames) else FrameType.MORE
-        bounds.check(Frame(type=kind, data=memoryview(bytes(size)), zeros=zeros, sent=memoryview(b"")))
+        bounds.check(Frame(type=kind, data=memoryview(bytes(size)), zeros=zeros))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from blindai.channel.exchange import REQUEST_MAGIC, SESSION_REQUEST_MAGIC
 from blindai.cli.operator_view import RecordingRelay
 from blindai.client.connection import SYSTEM_CLOCK
 from blindai.client.transport import parse_server_url
-from blindai.errors import ConnectionLostError, ModelNotFoundError, PeerKeyMismatchError
+from blindai.errors import ConnectionLostError, InvalidReceiptError, ModelNotFoundError, PeerKeyMismatchError
 from blindai.server.tls_identity import make_tls_identity
 
 if TYPE_CHECKING:
@@ -71,6 +71,22 @@ def test_padding_can_be_switched_off_and_the_receipt_says_so(server_url: str, do
         assert not client.infer(doubler, [1, 2, 3]).receipt.padded
     with blindai.connect(server_url, insecure_simulation=True) as client:
         assert client.infer(doubler, [1, 2, 3]).receipt.padded
+
+
+@pytest.mark.parametrize("sessions", [True, False])
+def test_receipts_can_be_switched_off_and_asking_for_one_says_why(
+    server_url: str, tmp_path: Path, *, sessions: bool
+) -> None:
+    with blindai.connect(server_url, insecure_simulation=True, receipts=False, sessions=sessions) as client:
+        uploaded = client.upload_model(tiny_models.times(tmp_path / "unsigned.onnx", 2))
+        assert [model.name for model in client.models()].count("unsigned") == 1
+        results = [client.infer("unsigned", [1, 2, 3]) for _ in range(2)]
+        client.delete_model("unsigned")
+    assert [result["y"].tolist() for result in results] == [[[2, 4, 6]]] * 2
+    for result in results:
+        for ask in (lambda: uploaded.receipt, lambda: result.receipt, result.proof, result.opening):  # noqa: B023
+            with pytest.raises(InvalidReceiptError, match="receipts=False asks for none"):
+                ask()
 
 
 def test_keys_that_have_ended_are_replaced_once_and_silently(client: Client, doubler: str) -> None:

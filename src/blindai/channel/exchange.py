@@ -12,12 +12,12 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+import msgspec
 
 from blindai.channel.frames import KEYS_BYTES
 from blindai.channel.hpke import CEK_BYTES, KEM_ID, WRAPPED_BYTES, HpkeKeyPair, seal
 from blindai.errors import SealedMessageError
+from blindai.hkdf import Expander, expand, extract
 from blindai.wire import label, length_prefixed
 
 if TYPE_CHECKING:
@@ -42,16 +42,6 @@ def sha256(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def extract(salt: bytes, secret: bytes) -> bytes:
-    """HKDF-Extract with SHA-256 (RFC 5869 §2.2)."""
-    return HKDF.extract(SHA256(), salt, secret)
-
-
-def expand(secret: bytes, info: bytes, size: int) -> bytes:
-    """HKDF-Expand with SHA-256 (RFC 5869 §2.3)."""
-    return HKDFExpand(SHA256(), size, info).derive(secret)
-
-
 def key_id(public_key: bytes) -> bytes:
     """`kid`: which HPKE key a request is sealed to."""
     return sha256(label("kid"), KEM_ID.to_bytes(2, "big"), length_prefixed(public_key))[:KEY_ID_BYTES]
@@ -64,21 +54,26 @@ def outer_digest(route: str) -> bytes:
     return sha256(label("outer"), outer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # one a request: cheaper than a dataclass
     """One request's keys, and how its answer's are derived.
 
     Attributes:
         header: the request's header as sent.
         request_keys: key[32] ‖ base[12] of the request's frames.
         answer_prefix: the 12 bytes with which the answer must begin.
-        secret: the content key, or the session's PRK.
+        secret: the content key; empty in a session.
+        prk: the session's; None outside of one.
     """
 
-    header: bytes = field(repr=False)
-    request_keys: bytes = field(repr=False)
+    header: bytes
+    request_keys: bytes
     answer_prefix: bytes
-    secret: bytes = field(repr=False)
+    secret: bytes = b""
+    prk: Expander | None = None
+
+    def __repr__(self) -> str:
+        """Without keys."""
+        return f"Exchange(answer_prefix={self.answer_prefix!r})"
 
     @property
     def transcript(self) -> bytes:
@@ -88,7 +83,7 @@ class Exchange:
     @property
     def in_session(self) -> bool:
         """Whether the request was made inside a session."""
-        return self.header.startswith(SESSION_REQUEST_MAGIC)
+        return self.prk is not None
 
     def answer_keys(self, answer_header: bytes) -> bytes:
         """key[32] ‖ base[12] of the answer's frames.
@@ -99,8 +94,8 @@ class Exchange:
         prefix, nonce = answer_header[: len(self.answer_prefix)], answer_header[len(self.answer_prefix) :]
         if prefix != self.answer_prefix or len(nonce) != NONCE_BYTES:
             raise SealedMessageError("the answer is not one to this request")
-        if self.in_session:
-            return expand(self.secret, label("session-response") + self.transcript + answer_header, KEYS_BYTES)
+        if self.prk is not None:
+            return self.prk.expand(label("session-response") + self.transcript + answer_header, KEYS_BYTES)
         salt = sha256(label("response-salt"), prefix[MAGIC_BYTES:], nonce, self.transcript)
         return expand(extract(salt, self.secret), label("response-key"), KEYS_BYTES)
 
@@ -163,6 +158,11 @@ class SessionSecret:
 
     prk: bytes = field(repr=False)
     session_id: bytes
+    _expander: Expander = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Set HMAC up, for all the session's requests."""
+        object.__setattr__(self, "_expander", Expander(self.prk))
 
     @classmethod
     def after(cls, opening: Exchange, *, keyset_id: bytes, answer_header: bytes) -> SessionSecret:
@@ -177,9 +177,9 @@ class SessionSecret:
         info = label("session-request") + header + outer_digest(route)
         return Exchange(
             header=header,
-            request_keys=expand(self.prk, info, KEYS_BYTES),
+            request_keys=self._expander.expand(info, KEYS_BYTES),
             answer_prefix=SESSION_RESPONSE_MAGIC + header[MAGIC_BYTES + SESSION_ID_BYTES :][:8],
-            secret=self.prk,
+            prk=self._expander,
         )
 
     def header(self, number: int, random: Callable[[int], bytes]) -> bytes:

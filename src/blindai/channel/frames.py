@@ -7,6 +7,7 @@ Both ends, both directions, one-shot messages and sessions use these. Leaves out
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ class FrameType(IntEnum):
 
 
 _KINDS = tuple(FrameType)
+_U32 = struct.Struct(">I")
+_LENGTH_AND_TYPE = struct.Struct(">IB")
 _AAD = tuple(label("frame") + bytes([kind]) for kind in FrameType)
 
 
@@ -53,7 +56,6 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # cheaper to 
     type: FrameType
     data: memoryview
     zeros: int
-    sent: memoryview
 
 
 class FrameSealer:
@@ -70,11 +72,11 @@ class FrameSealer:
         """The next frame as it is sent. `4 + len(data) + zeros` may not pass 1 MiB."""
         if 4 + len(data) + zeros > MAX_PLAINTEXT_BYTES or self._index >= MAX_FRAMES:
             raise SealedMessageError("a frame holds at most 1 MiB, and a message at most 2^32 frames")
-        plaintext = b"".join((len(data).to_bytes(4, "big"), data, bytes(zeros)))
+        plaintext = b"".join((_U32.pack(len(data)), data, bytes(zeros)))
         nonce = (self._base ^ self._index).to_bytes(12, "big")
         self._index += 1
         ciphertext = self._aead.encrypt(nonce, plaintext, _AAD[kind])
-        return b"".join(((len(ciphertext) + 1).to_bytes(4, "big"), bytes([kind]), ciphertext))
+        return _LENGTH_AND_TYPE.pack(len(ciphertext) + 1, kind) + ciphertext
 
     def seal_head(self, data: bytes) -> bytes:
         """Frame 0: the whole head alone, plaintext padded to a multiple of 1024."""
@@ -86,32 +88,36 @@ class FrameSealer:
 class FrameOpener:
     """Reads frames 0, 1, 2, … from bytes as they arrive, and refuses whatever is not exactly the next one."""
 
-    __slots__ = ("_aead", "_base", "_buffer", "_index", "finished")
+    __slots__ = ("_aead", "_base", "_index", "_missing", "_rest", "finished")
 
     def __init__(self, keys: bytes) -> None:
         self._aead = AESGCM(keys[:KEY_BYTES])
         self._base = int.from_bytes(keys[KEY_BYTES:], "big")
         self._index = 0
-        self._buffer = bytearray()
+        self._rest = bytearray()  # of a frame that has not arrived whole, or was refused
+        self._missing = 0  # so long must `_rest` be before there is anything to open or to refuse
         self.finished = False
 
-    def feed(self, received: Buffer) -> Iterator[Frame]:
-        """Yield each frame that `received` completes.
+    def feed(self, received: Buffer) -> list[Frame]:
+        """Open each frame that `received` completes; what came whole is opened where it lies.
 
         Raises:
             SealedMessageError: changed, reordered, of an unknown type, too large, wrongly padded, or surplus bytes.
         """
-        self._buffer += received
-        while len(self._buffer) >= 4:  # noqa: PLR2004  # the u32 length
-            size = 4 + int.from_bytes(self._buffer[:4], "big")
-            self._check_length(size - 4)
-            if len(self._buffer) < size:
-                return
-            frame = self._open(memoryview(bytes(self._buffer[:size])))
-            del self._buffer[:size]  # only now: a refused frame stays, and is refused again
-            yield frame
-        if self.finished and self._buffer:
-            raise SealedMessageError("bytes follow the last frame")
+        if self._rest:
+            self._rest += received
+            if len(self._rest) < self._missing:
+                return []
+            received, self._rest = self._rest, bytearray()
+        view, at = memoryview(received), 0
+        frames = []
+        try:
+            while size := self._arrived(view, at):
+                frames.append(self._open(view[at + 4 : at + size]))
+                at += size
+        finally:
+            self._rest += view[at:]  # a refused frame stays, and is refused again
+        return frames
 
     def end(self) -> None:
         """Say that no more bytes come.
@@ -122,36 +128,45 @@ class FrameOpener:
         if not self.finished:
             raise TruncatedMessageError("the message ended before its last frame")
 
-    def _check_length(self, length: int) -> None:
-        """Before anything of that size is held (§3: "checked before allocation")."""
-        if self.finished:
+    def _arrived(self, view: memoryview, at: int) -> int:
+        """Bytes of the frame that begins there, or 0 if it is not there whole; it is judged as soon as that can be."""
+        self._missing = 0
+        held = len(view) - at
+        if self.finished and held:
             raise SealedMessageError("bytes follow the last frame")
+        if held < _U32.size:
+            self._missing = _U32.size
+            return 0
+        (length,) = _U32.unpack_from(view, at)
         limit = MAX_PLAINTEXT_BYTES if self._index else _MAX_HEAD_PLAINTEXT_BYTES
-        if not _OVERHEAD_BYTES + 4 <= length <= _OVERHEAD_BYTES + limit:
+        if not _OVERHEAD_BYTES + 4 <= length <= _OVERHEAD_BYTES + limit:  # §3: "checked before allocation"
             raise SealedMessageError("a frame's length is outside its bounds")
         if self._index >= MAX_FRAMES:
             raise SealedMessageError("a message has at most 2^32 frames")
+        self._missing = _U32.size + length
+        return self._missing if held >= self._missing else 0
 
     def _open(self, sent: memoryview) -> Frame:
-        if sent[4] >= len(_KINDS):
-            raise SealedMessageError(f"unknown frame type {sent[4]}")
-        kind = _KINDS[sent[4]]
+        """The next frame, from its type on."""
+        if sent[0] >= len(_KINDS):
+            raise SealedMessageError(f"unknown frame type {sent[0]}")
+        kind = _KINDS[sent[0]]
         nonce = (self._base ^ self._index).to_bytes(12, "big")
         try:
-            plaintext = memoryview(self._aead.decrypt(nonce, sent[5:], _AAD[kind]))
+            plaintext = self._aead.decrypt(nonce, sent[1:], _AAD[kind])
         except InvalidTag:
             raise SealedMessageError(f"frame {self._index} does not authenticate") from None
-        size = int.from_bytes(plaintext[:4], "big")
-        if size > len(plaintext) - 4:
+        end = 4 + int.from_bytes(plaintext[:4], "big")
+        zeros = len(plaintext) - end
+        if zeros < 0:
             raise SealedMessageError("a frame names more data than it holds")
-        zeros = plaintext[4 + size :]
-        if zeros.tobytes() != bytes(len(zeros)):
+        if plaintext[end:] != bytes(zeros):
             raise SealedMessageError("a frame's padding is not zero")
         if self._index == 0:
-            _check_head(kind, size, len(plaintext))
+            _check_head(kind, end - 4, len(plaintext))
         self._index += 1
         self.finished = kind is FrameType.LAST
-        return Frame(type=kind, data=plaintext[4 : 4 + size], zeros=len(zeros), sent=sent)
+        return Frame(type=kind, data=memoryview(plaintext)[4:end], zeros=zeros)
 
 
 def _check_head(kind: FrameType, size: int, plaintext_bytes: int) -> None:
@@ -169,11 +184,24 @@ def padded_size(size: int) -> int:
     return (size + mask) & ~mask
 
 
-def cut_body(body: Iterable[Buffer], *, padded: bool) -> Iterator[tuple[Buffer, int]]:
+def cut_body(body: Iterable[Buffer], *, padded: bool) -> Iterable[tuple[Buffer, int]]:
     """Cut a body into (data, zeros) pairs that each fit a frame; there is always at least one.
 
     With `padded`, data and zeros add up to `padded_size` of the body, and no frame but the last ones holds zeros.
     """
+    if isinstance(body, tuple):  # it is in memory already, as every short one is: often one frame takes it all
+        size = sum([memoryview(piece).nbytes for piece in body])
+        zeros = _zeros(size, padded=padded)
+        if size + zeros <= MAX_DATA_BYTES:
+            return ((b"".join(body), zeros),)
+    return _cut_frames(body, padded=padded)
+
+
+def _zeros(size: int, *, padded: bool) -> int:
+    return padded_size(size) - size if padded else 0
+
+
+def _cut_frames(body: Iterable[Buffer], *, padded: bool) -> Iterator[tuple[Buffer, int]]:
     size = 0
     held: Buffer = b""
     for piece in _filled(body):
@@ -181,7 +209,7 @@ def cut_body(body: Iterable[Buffer], *, padded: bool) -> Iterator[tuple[Buffer, 
         if held:
             yield held, 0
         held = piece
-    zeros = padded_size(size) - size if padded else 0
+    zeros = _zeros(size, padded=padded)
     first = min(zeros, MAX_DATA_BYTES - len(held))
     yield held, first
     for offset in range(first, zeros, MAX_DATA_BYTES):

@@ -1,15 +1,15 @@
 """What the first and last frames say: request head, response head and trailer (docs/spec/sealed.md §3, §4).
 
 Heads are JSON read strictly: unknown, missing or repeated members are refused. Dispatch is only ever from the head.
-A head in this project's own compact form is read fast: it is the bytes that its values would be written as, so nothing
-can be repeated or hidden in it. Any other form goes through `strict_json`, which says what is wrong.
+`_Request` and `_Response` say what JSON allows in them, and the parsers what it cannot say.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -19,29 +19,27 @@ from blindai.errors import SealedMessageError
 from blindai.wire import (
     JSON_INTEGER_LIMIT,
     base64url_encode,
-    boolean,
     compact_json,
     exact_bytes,
     length_prefixed,
     require_members,
     strict_json,
-    whole_number,
+    strict_struct,
 )
 
 REQUEST_ID_BYTES = 16
 SALT_BYTES = 32
 FULL_DIGEST_BYTES = 32
-_METHODS = frozenset({"GET", "POST", "DELETE"})
 _PATH = re.compile(r"/[\x21-\x7e]{0,2047}\Z")
 _HEADER_NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,8192}\Z")
+_MAX_VALUE = 8192
 _MAX_HEADERS = 32
-_STATUS = range(200, 600)
-_PADDINGS = frozenset({"padme", "none"})
+
+Headers = tuple[tuple[str, str], ...]
+_Whole = Annotated[int, Meta(ge=0, le=JSON_INTEGER_LIMIT)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestHead:
+class RequestHead(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # one a request: cheaper than a dataclass
     """Frame 0 of a request.
 
     Attributes:
@@ -57,55 +55,56 @@ class RequestHead:
     request_id: bytes
     method: str
     path: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
+    headers: Headers = ()
     content_type: str = ""
     padded: bool = True
     wants_receipt: bool = True
-    salt: bytes = field(repr=False)
+    salt: bytes
     opens_session: bool = False
     at_ms: int | None = None
 
+    def __repr__(self) -> str:
+        """Without salt and headers, which nobody may read in a log."""
+        return f"RequestHead(method={self.method!r}, path={self.path!r}, at_ms={self.at_ms!r})"
+
     def header(self, name: str) -> str | None:
         """The value of a header, or None."""
-        return next((value for found, value in self.headers if found == name), None)
+        return _value(self.headers, name)
 
     def encode(self) -> bytes:
         """The bytes of frame 0."""
-        members: dict[str, Any] = {
-            "id": base64url_encode(self.request_id),
-            "method": self.method,
-            "path": self.path,
-            "headers": dict(self.headers),
-            "content_type": self.content_type,
-            "padding": "padme" if self.padded else "none",
-            "receipt": self.wants_receipt,
-            "salt": base64url_encode(self.salt),
-            "session": self.opens_session,
-        }
-        if self.at_ms is not None:
-            members["at_ms"] = self.at_ms
-        return compact_json(members)
+        return compact_json(
+            _Request(
+                id=base64url_encode(self.request_id),
+                method=self.method,  # type: ignore[arg-type]  # who reads it refuses any other
+                path=self.path,
+                headers=dict(self.headers),
+                content_type=self.content_type,
+                padding="padme" if self.padded else "none",
+                receipt=self.wants_receipt,
+                salt=base64url_encode(self.salt),
+                session=self.opens_session,
+                at_ms=UNSET if self.at_ms is None else self.at_ms,
+            )
+        )
 
 
-_Whole = Annotated[int, Meta(ge=0, le=JSON_INTEGER_LIMIT)]
-
-
-class _Request(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """The members of a request's head, as JSON types."""
 
+    at_ms: _Whole | UnsetType = UNSET
     content_type: str
     headers: dict[str, str]
     id: str
-    method: str
-    padding: str
+    method: Literal["GET", "POST", "DELETE"]
+    padding: Literal["padme", "none"]
     path: str
     receipt: bool
     salt: str
     session: bool
-    at_ms: _Whole | UnsetType = UNSET
 
 
-_REQUEST_MEMBERS = frozenset(_Request.__struct_fields__) - {"at_ms"}
+_request_decoder = msgspec.json.Decoder(_Request)
 
 
 def parse_request_head(data: bytes) -> RequestHead:
@@ -115,14 +114,14 @@ def parse_request_head(data: bytes) -> RequestHead:
         SealedMessageError: anything but exactly a request head.
     """
     try:
-        members = _compact(_request_decoder, data) or _strict_request(data)
+        members = strict_struct(_request_decoder, data, max_bytes=MAX_HEAD_BYTES)
         return RequestHead(
             request_id=exact_bytes(members.id, REQUEST_ID_BYTES),
-            method=_one_of(members.method, _METHODS),
-            path=_matching(members.path, _PATH),
+            method=members.method,
+            path=_path(members.path),
             headers=_headers(members.headers),
-            content_type=_matching(members.content_type, _HEADER_VALUE),
-            padded=_one_of(members.padding, _PADDINGS) == "padme",
+            content_type=_header_value(members.content_type),
+            padded=members.padding == "padme",
             wants_receipt=members.receipt,
             salt=exact_bytes(members.salt, SALT_BYTES),
             opens_session=members.session,
@@ -132,40 +131,42 @@ def parse_request_head(data: bytes) -> RequestHead:
         raise SealedMessageError(f"the request's head is malformed: {error}") from None
 
 
-def _strict_request(data: bytes) -> _Request:
-    members = require_members(strict_json(data, max_bytes=MAX_HEAD_BYTES), _REQUEST_MEMBERS, frozenset({"at_ms"}))
-    boolean(members["receipt"]), boolean(members["session"])
-    if "at_ms" in members:
-        whole_number(members["at_ms"])
-    return _Request(**members)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionGrant:
+class SessionGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """How long a session lives, and how long it may stay idle, in seconds."""
 
-    lifetime_s: int
-    idle_s: int
+    lifetime_s: _Whole
+    idle_s: _Whole
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseHead:
+class ResponseHead(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # one an answer
     """Frame 0 of an answer."""
 
     status: int
-    headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
+    headers: Headers = ()
     session: SessionGrant | None = None
+
+    def __repr__(self) -> str:
+        """Without the headers."""
+        return f"ResponseHead(status={self.status}, session={self.session!r})"
 
     def header(self, name: str) -> str | None:
         """The value of a header, or None."""
-        return next((value for found, value in self.headers if found == name), None)
+        return _value(self.headers, name)
 
     def encode(self) -> bytes:
         """The bytes of frame 0."""
-        members: dict[str, Any] = {"status": self.status, "headers": dict(self.headers)}
-        if self.session:
-            members["session"] = {"lifetime_s": self.session.lifetime_s, "idle_s": self.session.idle_s}
-        return compact_json(members)
+        return compact_json(_Response(status=self.status, headers=dict(self.headers), session=self.session or UNSET))
+
+
+class _Response(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The members of an answer's head, as JSON types."""
+
+    headers: dict[str, str]
+    session: SessionGrant | UnsetType = UNSET
+    status: Annotated[int, Meta(ge=200, le=599)]
+
+
+_response_decoder = msgspec.json.Decoder(_Response)
 
 
 def parse_response_head(data: bytes) -> ResponseHead:
@@ -175,48 +176,11 @@ def parse_response_head(data: bytes) -> ResponseHead:
         SealedMessageError: anything but exactly a response head.
     """
     try:
-        members = _compact(_response_decoder, data) or _strict_response(data)
-        return ResponseHead(
-            status=_status(members.status),
-            headers=_headers(members.headers),
-            session=None if isinstance(members.session, UnsetType) else _session_grant(members.session),
-        )
+        members = strict_struct(_response_decoder, data, max_bytes=MAX_HEAD_BYTES)
+        session = None if members.session is UNSET else members.session
+        return ResponseHead(status=members.status, headers=_headers(members.headers), session=session)
     except ValueError as error:
         raise SealedMessageError(f"the answer's head is malformed: {error}") from None
-
-
-class _Response(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The members of an answer's head, as JSON types."""
-
-    headers: dict[str, str]
-    status: _Whole
-    session: dict[str, _Whole] | UnsetType = UNSET
-
-
-def _strict_response(data: bytes) -> _Response:
-    members = require_members(
-        strict_json(data, max_bytes=MAX_HEAD_BYTES), frozenset({"status", "headers"}), frozenset({"session"})
-    )
-    return _Response(**members)
-
-
-_Members = TypeVar("_Members", _Request, _Response)
-_request_decoder = msgspec.json.Decoder(_Request)
-_response_decoder = msgspec.json.Decoder(_Response)
-
-
-def _compact(decoder: msgspec.json.Decoder[_Members], data: bytes) -> _Members | None:
-    """The members of a head in the compact form, or None for any other bytes."""
-    try:
-        members = decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return members if compact_json(members) == data else None
-
-
-def _session_grant(value: object) -> SessionGrant:
-    members = require_members(value, frozenset({"lifetime_s", "idle_s"}))
-    return SessionGrant(lifetime_s=whole_number(members["lifetime_s"]), idle_s=whole_number(members["idle_s"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,8 +211,7 @@ def parse_wire_error(data: bytes) -> WireError:
         raise SealedMessageError(f"the answer's error is malformed: {error}") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trailer:
+class Trailer(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # one an answer
     """The last frame of an answer: `u8 complete ‖ F ‖ LP(receipt) ‖ LP(error)`."""
 
     request_digest: bytes | None
@@ -298,28 +261,37 @@ def _string(value: object) -> str:
     return value
 
 
-def _matching(value: object, pattern: re.Pattern[str]) -> str:
-    text = _string(value)
-    if not pattern.match(text):
-        raise ValueError("a string has characters or a length that are not allowed there")
+def _value(headers: Headers, name: str) -> str | None:
+    for found, value in headers:
+        if found == name:
+            return value
+    return None
+
+
+@functools.lru_cache(maxsize=256)  # those of the models that are asked
+def _path(text: str) -> str:
+    if not _PATH.match(text):
+        raise ValueError("the path has characters or a length that are not allowed there")
     return text
 
 
-def _one_of(value: object, allowed: frozenset[str]) -> str:
-    text = _string(value)
-    if text not in allowed:
-        raise ValueError(f"expected one of {sorted(allowed)}")
-    return text
-
-
-def _status(value: object) -> int:
-    status = whole_number(value)
-    if status not in _STATUS:
-        raise ValueError("expected a status from 200 to 599")
-    return status
-
-
-def _headers(value: object) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, dict) or len(value) > _MAX_HEADERS:
+def _headers(members: dict[str, str]) -> Headers:
+    if len(members) > _MAX_HEADERS:
         raise ValueError(f"expected an object of at most {_MAX_HEADERS} headers")
-    return tuple((_matching(name, _HEADER_NAME), _matching(content, _HEADER_VALUE)) for name, content in value.items())
+    for name, value in members.items():
+        _header_name(name)
+        _header_value(value)
+    return tuple(members.items())
+
+
+@functools.lru_cache(maxsize=256)  # the same few in all heads
+def _header_name(text: str) -> None:
+    if not _HEADER_NAME.match(text):
+        raise ValueError("a header's name has characters or a length that are not allowed there")
+
+
+def _header_value(text: str) -> str:
+    """Printable ASCII, space included."""
+    if len(text) > _MAX_VALUE or not text.isascii() or not text.isprintable():
+        raise ValueError("a header's value has characters or a length that are not allowed there")
+    return text

@@ -76,6 +76,7 @@ class HeldKey:
     Attributes:
         encoded: `K` as transmitted.
         hpke: None once erased; sessions opened with it live on.
+        runtime_digest: what receipts repeat of the keyset's runtime policy.
         made_s: boot time at which it was made.
         made_wall_s: Unix time at that moment, as the host then had it.
         hpke_ends_s: boot time at which the HPKE key is erased.
@@ -88,6 +89,7 @@ class HeldKey:
     key_id: bytes
     hpke: HpkeKeyPair | None = field(repr=False)
     receipt_key: Ed25519PrivateKey = field(repr=False)
+    runtime_digest: bytes
     made_s: float
     made_wall_s: float
     renew_s: float
@@ -190,6 +192,7 @@ class KeyRing:
             key_id=key_id(hpke.public_key),
             hpke=hpke,
             receipt_key=receipt_key,
+            runtime_digest=keyset.runtime.digest,
             made_s=now_s,
             made_wall_s=wall_s,
             renew_s=now_s + lifetime_s / 2,

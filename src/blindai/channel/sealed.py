@@ -108,7 +108,13 @@ class RequestReader:
         Raises:
             SealedMessageError: anything but exactly the next frames.
         """
-        return [frame.data for frame in self._opener.feed(received) if self._is_body(frame)]
+        self._full.update(received)  # `F` is over the frames as sent, and counts only if no byte follows the last one
+        frames = self._opener.feed(received)
+        if self.head is None and frames:
+            self.head = parse_request_head(bytes(frames.pop(0).data))
+        for frame in frames:
+            self._padding.check(frame)
+        return [frame.data for frame in frames if frame.data]
 
     def end(self) -> bytes:
         """Say that no more bytes come, and take `F`.
@@ -118,14 +124,6 @@ class RequestReader:
         """
         self._opener.end()
         return self._full.digest()
-
-    def _is_body(self, frame: Frame) -> bool:
-        self._full.update(frame.sent)
-        if self.head is None:
-            self.head = parse_request_head(bytes(frame.data))
-            return False
-        self._padding.check(frame)
-        return bool(frame.data)
 
 
 class AnswerWriter:

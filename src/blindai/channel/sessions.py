@@ -74,6 +74,7 @@ class ServerSession(Generic[P]):
     Attributes:
         principal: whose it is, as the server knows them; only its server looks into it.
         counted_as: the name under which the principal's sessions are counted.
+        notes: what the server keeps as long as the session lives.
     """
 
     secret: SessionSecret = field(repr=False)
@@ -84,6 +85,7 @@ class ServerSession(Generic[P]):
     used_s: float
     ends_s: float
     window: ReplayWindow = field(default_factory=ReplayWindow, repr=False)
+    notes: object = field(default=None, repr=False)
 
     def check_time(self, at_ms: int | None, now_s: float) -> None:
         """Both ends count from the opening, each by its own clock.

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -129,7 +130,9 @@ def error_members(error: BlindAIError) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value of dataclasses as JSON: bytes as base64url, enumerations by value."""
+    """A value of dataclasses and structs as JSON: bytes as base64url, enumerations by value."""
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(member) for name, member in msgspec.structs.asdict(value).items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name.lstrip("_"): plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blindai.client.exchange_flow import SealedRequest, exchange
-from blindai.errors import InternalError, InvalidInputError, InvalidReceiptError
+from blindai.errors import InternalError, InvalidInputError
 from blindai.wire import compact_json, printable, require_members, strict_json, whole_number
 
 if TYPE_CHECKING:
@@ -196,8 +196,7 @@ def _ask(connection: Connection, method: str, path: str, members: dict[str, Any]
         method=method, path=path, content_type="application/json", body=lambda: (body,), repeatable=method == "GET"
     )
     result = yield from exchange(connection, request)
-    if result.receipt.model is not None:
-        raise InvalidReceiptError("the receipt names a model, and none was to run")
+    result.require_no_model()
     try:
         return strict_json(result.answer.body, max_bytes=_MAX_ANSWER_BYTES)
     except ValueError:

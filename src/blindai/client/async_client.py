@@ -49,6 +49,7 @@ class AsyncClient:
         insecure_simulation: bool = False,
         sessions: bool = True,
         padding: bool = True,
+        receipts: bool = True,
         timeout_s: float = 120.0,
         api_key: str | None = None,
         token: str | Callable[[], str] | None = None,
@@ -61,6 +62,7 @@ class AsyncClient:
             transport=transport,
             sessions=sessions,
             padding=padding,
+            receipts=receipts,
             timeout_s=timeout_s,
             credential=credential_source(api_key, token),
         )

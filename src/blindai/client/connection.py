@@ -43,6 +43,7 @@ class ClientSettings:
         pins_tls: whether it talks in clear inside TLS to a key that the evidence names, instead of sealing.
         sessions: whether to open a session.
         padded: whether to pad bodies; the receipt says so.
+        receipts: whether the enclave shall sign each answer.
         timeout_s: patience with each step on the network.
         max_answer_bytes: a larger answer is refused.
         credential: gives the API key or token that goes into sealed heads; None sends none.
@@ -54,6 +55,7 @@ class ClientSettings:
     pins_tls: bool = False
     sessions: bool = True
     padded: bool = True
+    receipts: bool = True
     timeout_s: float = 120.0
     max_answer_bytes: int = 1 << 30
     credential: Callable[[], str] | None = field(default=None, repr=False)

@@ -66,10 +66,15 @@ class SealedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedResult:
-    """A verified answer, with all that a proof of it needs."""
+    """A verified answer, with all that a proof of it needs.
+
+    Attributes:
+        receipt: None where the client wishes none; otherwise every member was checked.
+        token: the receipt as it was signed; empty without one.
+    """
 
     answer: Answer
-    receipt: Receipt
+    receipt: Receipt | None
     token: str = field(repr=False)
     salt: bytes = field(repr=False)
     keyset: AttestedKeyset = field(repr=False)
@@ -82,6 +87,15 @@ class SealedResult:
     def header(self, name: str) -> str | None:
         """The value of a header of the answer (lower-case name), or None."""
         return self.answer.head.header(name)
+
+    def require_no_model(self) -> None:
+        """Hold the receipt, if one was wished, to a request that runs no model.
+
+        Raises:
+            InvalidReceiptError: it names one.
+        """
+        if self.receipt is not None and self.receipt.model is not None:
+            raise InvalidReceiptError("the receipt names a model, and none was to run")
 
 
 class _PeerForgotError(Exception):
@@ -200,6 +214,7 @@ def _head(
         headers=(*request.headers, *_who(connection, in_session=at_ms is not None)),
         content_type=request.content_type,
         padded=connection.settings.padded,
+        wants_receipt=connection.settings.receipts,
         salt=connection.random(SALT_BYTES),
         opens_session=opens_session,
         at_ms=at_ms,
@@ -218,12 +233,13 @@ def _send(
 ) -> Flow[tuple[Answer, SealedResult]]:
     writer = RequestWriter(sealed)
     reader = AnswerReader(sealed, max_body_bytes=connection.settings.max_answer_bytes)
-    committed = BodyCommitment.to_request(head.salt)
+    commitments = BodyCommitment.to_both(head.salt) if head.wants_receipt else None
+    body = request.body()
     response = yield HttpRequest(
         method="POST",
         path=SEALED_PATH,
         headers=(("Content-Type", MEDIA_TYPE), ("Blindai-Route", _route(keyset))),
-        body=writer.write(head, _committing(request.body(), committed)),
+        body=writer.write(head, _committing(body, commitments[0]) if commitments else body),
         on_data=reader.feed,
         max_body_bytes=2 * connection.settings.max_answer_bytes,
         timeout_s=connection.settings.timeout_s,
@@ -236,12 +252,21 @@ def _send(
         if request.on_refusal:
             request.on_refusal(error, answer, keyset)
         raise
-    receipt = _check_receipt(answer, head, keyset, committed.digest())
-    token = answer.trailer.receipt
+    receipt = _check_receipt(answer, head, keyset, commitments) if commitments else None
+    token = answer.trailer.receipt if receipt else ""
     return answer, SealedResult(answer=answer, receipt=receipt, token=token, salt=head.salt, keyset=keyset)
 
 
 def _committing(body: Iterable[Buffer], commitment: BodyCommitment) -> Iterable[Buffer]:
+    """The body, committed to as it is read; one that is in memory is read here."""
+    if not isinstance(body, tuple):
+        return _committing_later(body, commitment)
+    for piece in body:
+        commitment.update(piece)
+    return body
+
+
+def _committing_later(body: Iterable[Buffer], commitment: BodyCommitment) -> Iterator[Buffer]:
     for piece in body:
         commitment.update(piece)
         yield piece
@@ -281,11 +306,13 @@ def _raise_sealed_error(answer: Answer, *, in_session: bool) -> None:
     raise server_error(error.code, error.message, hint=error.hint, retry_after=retry_after)
 
 
-def _check_receipt(answer: Answer, head: RequestHead, keyset: AttestedKeyset, request: bytes) -> Receipt:
+def _check_receipt(
+    answer: Answer, head: RequestHead, keyset: AttestedKeyset, commitments: tuple[BodyCommitment, BodyCommitment]
+) -> Receipt:
     """Every member of the receipt must be what this client sent, received or was attested."""
     public_key = keyset.keyset.receipt_public_key
     receipt = verify_receipt(answer.trailer.receipt, public_key=public_key, keyset_id=keyset.keyset_id)
-    response = BodyCommitment.to_response(head.salt)
+    request, response = commitments
     response.update(answer.body)
     for name, found, expected in (
         ("request_id", receipt.request_id, head.request_id),
@@ -296,7 +323,7 @@ def _check_receipt(answer: Answer, head: RequestHead, keyset: AttestedKeyset, re
         ("complete", receipt.complete, answer.trailer.complete),
         ("runtime_policy", receipt.runtime_policy, keyset.keyset.runtime.digest),
         ("padding", receipt.padded, head.padded),
-        ("request", receipt.request, request),
+        ("request", receipt.request, request.digest()),
         ("response", receipt.response, response.digest()),
     ):
         if found != expected:

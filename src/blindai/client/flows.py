@@ -29,7 +29,6 @@ from blindai.client.results import InferResult, ModelInfo, UploadedModel
 from blindai.errors import (
     InternalError,
     InvalidInputError,
-    InvalidReceiptError,
     ModelChangedError,
     ModelDigestMismatchError,
 )
@@ -128,8 +127,8 @@ def _ask(connection: Connection, request: SealedRequest) -> Flow[Answered]:
 def _manage(connection: Connection, request: SealedRequest) -> Flow[Answered]:
     """A request that runs no model, and whose receipt, if there is one, says so."""
     result = yield from _ask(connection, request)
-    if isinstance(result, SealedResult) and result.receipt.model is not None:
-        raise InvalidReceiptError("the receipt names a model, and none was to run")
+    if isinstance(result, SealedResult):
+        result.require_no_model()
     return result
 
 
@@ -241,7 +240,7 @@ def infer(
 
     Raises:
         InvalidInputError: the inputs do not fit the model; says what was expected and what was found.
-        InvalidReceiptError: another model answered than the one that was asked.
+        InvalidReceiptError: another model answered than the one that was asked, as the receipt says.
         InferenceError: what the server answered.
     """
     reference = parse_reference(model, version)
@@ -284,7 +283,7 @@ def _infer(
     if reference.version is None and response.model_version != metadata.version:
         metadata = yield from _describe_again(connection, reference, metadata, response.model_version)
     require_answer(metadata, response)
-    if isinstance(result, SealedResult):
+    if isinstance(result, SealedResult) and result.receipt:
         require_model(metadata, result.receipt, result.keyset.keyset)
     return InferResult(
         model_name=response.model_name,

@@ -37,6 +37,7 @@ def make_connection(  # noqa: PLR0913  # the options of `Client`, by keyword
     transport: str,
     sessions: bool,
     padding: bool,
+    receipts: bool,
     timeout_s: float,
     credential: Callable[[], str] | None,
 ) -> Connection:
@@ -54,6 +55,7 @@ def make_connection(  # noqa: PLR0913  # the options of `Client`, by keyword
         pins_tls=transport == "tls",
         sessions=sessions,
         padded=padding,
+        receipts=receipts,
         timeout_s=timeout_s,
         credential=credential,
     )

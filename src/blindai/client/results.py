@@ -34,7 +34,7 @@ class UploadedModel:
 
     Attributes:
         simulated: whether no hardware protects it on the server that took it.
-        signed: the receipt, or None over pinned TLS.
+        signed: the receipt, or None where nothing was signed.
     """
 
     name: str
@@ -48,7 +48,7 @@ class UploadedModel:
         """What the enclave signed about this upload; every member was checked.
 
         Raises:
-            InvalidReceiptError: over pinned TLS nothing is signed.
+            InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
         """
         if self.signed is None:
             raise _no_receipt()
@@ -93,26 +93,26 @@ class InferResult:
         """What the enclave signed about this prediction; every member was checked.
 
         Raises:
-            InvalidReceiptError: over pinned TLS nothing is signed.
+            InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
         """
-        return self._sealed.receipt
+        return self._signed[0]
 
     def proof(self) -> Proof:
         """What convinces others: publishable, without any data (`Proof.save`).
 
         Raises:
-            InvalidReceiptError: over pinned TLS nothing is signed.
+            InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
         """
-        sealed = self._sealed
+        _, sealed = self._signed
         return Proof(receipt=sealed.token, document=dataclasses.replace(sealed.keyset.document, batch=None))
 
     def opening(self) -> Opening:
         """What opens the proof to those who may see the data (`Opening.save`): keep it private.
 
         Raises:
-            InvalidReceiptError: over pinned TLS nothing is signed.
+            InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
         """
-        sealed = self._sealed
+        _, sealed = self._signed
         return Opening(
             salt=sealed.salt,
             request_body=self.request_body,
@@ -123,14 +123,15 @@ class InferResult:
         )
 
     @property
-    def _sealed(self) -> SealedResult:
-        if not isinstance(self.exchange, SealedResult):
+    def _signed(self) -> tuple[Receipt, SealedResult]:
+        if not isinstance(self.exchange, SealedResult) or self.exchange.receipt is None:
             raise _no_receipt()
-        return self.exchange
+        return self.exchange.receipt, self.exchange
 
 
 def _no_receipt() -> InvalidReceiptError:
     return InvalidReceiptError(
-        "the pinned-TLS door signs no receipts, so there is none and no proof",
-        hint="leave out transport='tls': the sealed door signs every answer",
+        "nothing was signed, so there is no receipt and no proof: the pinned-TLS door signs no receipts, and a client "
+        "with receipts=False asks for none",
+        hint="leave out transport='tls' and receipts=False: the sealed door then signs every answer",
     )

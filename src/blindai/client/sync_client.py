@@ -44,6 +44,8 @@ class Client:
         insecure_simulation: accept a simulated server, which protects nothing.
         sessions: seal many requests under one encapsulation; False seals each on its own, which costs more.
         padding: hide the size of bodies; False shows it to the path, and in the receipt.
+        receipts: have the enclave sign each answer; False saves both ends most of a small request's cost, and leaves
+            `receipt`, `proof()` and `opening()` of a result to raise `InvalidReceiptError`.
         timeout_s: patience with each step on the network, in seconds.
         api_key: where the server wants to know who asks; only the enclave reads it.
         token: instead of a key: a signed token, or a callable that gives a fresh one whenever one is sent.
@@ -64,6 +66,7 @@ class Client:
         insecure_simulation: bool = False,
         sessions: bool = True,
         padding: bool = True,
+        receipts: bool = True,
         timeout_s: float = 120.0,
         api_key: str | None = None,
         token: str | Callable[[], str] | None = None,
@@ -76,6 +79,7 @@ class Client:
             transport=transport,
             sessions=sessions,
             padding=padding,
+            receipts=receipts,
             timeout_s=timeout_s,
             credential=credential_source(api_key, token),
         )

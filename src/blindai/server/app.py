@@ -20,7 +20,7 @@ from blindai.server.calls import error_reply
 from blindai.server.http_request import JSON, NO_STORE
 from blindai.server.log import LOG
 from blindai.server.readiness import LIVE_PATH, READY_PATH, Readiness
-from blindai.server.sealed_door import OuterError, SealedDoor
+from blindai.server.sealed_request import OuterError
 from blindai.server.start_check import check_start_models
 from blindai.server.triton_repository import StartModels
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from blindai.server.http_request import HttpRequest
+    from blindai.server.sealed_door import SealedDoor
     from blindai.server.tls_door import TlsDoor
 
 SEALED_PATH = "/v1/sealed"
@@ -126,11 +127,12 @@ async def _sealed(app: App, request: HttpRequest) -> None:
     if request.values(b"content-type") != [MEDIA_TYPE.encode()] or len(routes) > 1 or not _ROUTE.match(route):
         await request.answer(400)
         return
-    answer = _SealedAnswer(request)
+    answer, whole = _SealedAnswer(request), request.take_whole()
     try:
         last = await app.sealed.answer(
             route=route.decode(),
-            received=request.body(),
+            received=request.body() if whole is None else None,
+            ahead=whole or b"",
             write=answer.write,
             let_leave_cancel=request.let_leave_cancel,
         )

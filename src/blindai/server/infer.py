@@ -3,7 +3,7 @@
     door → dispatch.py → infer() → worker pool → engine, and back
 
 What may take long to decode or encode (JSON, text, much of anything) does so in a thread: the loop is everybody's.
-Leaves out: who asked, how it was sealed, and the receipt over the answer (sealed_door.py).
+Leaves out: who asked, how it was sealed, and the receipt over the answer (sealed_answer.py).
 """
 
 from __future__ import annotations

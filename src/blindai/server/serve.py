@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import gc
 import os
 import secrets
@@ -67,12 +68,8 @@ _METRICS_DRAIN_S = 1.0
 _COLLECTED_AFTER = (5_000, 10, 10)  # objects more than before, then rounds, as `gc.set_threshold` takes them
 
 
-def _boot_s() -> float:
-    """Counts through sleep, and cannot be set by the host from outside the guest."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-SYSTEM_CLOCK = Clock(wall=time.time, boot=_boot_s)
+# `boot` counts through sleep, and cannot be set by the host from outside the guest.
+SYSTEM_CLOCK = Clock(wall=time.time, boot=functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME))
 
 
 def create_app(
