@@ -122,15 +122,16 @@ async def _attest_fresh(app: App, request: HttpRequest) -> None:
 
 async def _sealed(app: App, request: HttpRequest) -> None:
     """The outer half of the sealed door: method, media type and route are all that HTTP decides."""
-    routes = request.values(b"blindai-route")
-    route = routes[0] if routes else b""
-    if request.values(b"content-type") != [MEDIA_TYPE.encode()] or len(routes) > 1 or not _ROUTE.match(route):
+    notes = request.notes
+    if not isinstance(notes, _Notes) or notes.headers is not request.headers:
+        request.notes = notes = _Notes(request)
+    if notes.route is None:
         await request.answer(400)
         return
     answer, whole = _SealedAnswer(request), request.take_whole()
     try:
         last = await app.sealed.answer(
-            route=route.decode(),
+            route=notes.route,
             received=request.body() if whole is None else None,
             ahead=whole or b"",
             write=answer.write,
@@ -140,6 +141,18 @@ async def _sealed(app: App, request: HttpRequest) -> None:
         await request.answer(error.status)
         return
     await answer.end(last)
+
+
+class _Notes:
+    """What was read of a connection's last head: the route that it names, or None if it is no sealed request's."""
+
+    __slots__ = ("headers", "route")
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.headers = request.headers
+        routes = request.values(b"blindai-route") or [b""]
+        is_sealed = request.values(b"content-type") == [MEDIA_TYPE.encode()]
+        self.route = routes[0].decode() if is_sealed and len(routes) == 1 and _ROUTE.match(routes[0]) else None
 
 
 class _SealedAnswer:
