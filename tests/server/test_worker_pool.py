@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ from blindai.server.model_store import ModelStore
 from blindai.server.request_queue import Batch, queued_request
 from blindai.server.runner import ModelFace
 from blindai.server.runner_start import PoolOptions
+from blindai.server.scheduler import Scheduler
 from blindai.server.statistics import ModelStatistics
 from blindai.server.worker_launch import WorkerLimits, launch_worker
 from blindai.server.worker_pool import WorkerPool
@@ -253,6 +255,21 @@ async def test_a_caller_that_goes_away_does_not_end_the_start_for_others(store: 
     await asyncio.sleep(0)
     gone.cancel()
     assert await staying == [2]
+
+
+async def test_a_model_that_is_no_more_leaves_nothing_in_memory(store: ModelStore, pool: WorkerPool) -> None:
+    for number in range(3):
+        model = stored(store, add_model(number + 1), name=f"m{number}")
+        twin = stored(store, add_model(number + 1), name=f"t{number}")
+        assert model.digest == twin.digest
+        for one in (model, twin):
+            await added(pool, one, 1)
+        pool.forget(twin)
+        counted = pool.statistics(model).success.count, pool.statistics(twin).success.count
+        assert counted == (1, 0)
+        await pool.stop(model)
+    gc.collect()
+    assert [found for found in gc.get_objects() if isinstance(found, Scheduler)] == []
 
 
 async def test_stop_ends_the_process_in_the_middle_of_a_run(store: ModelStore, pool: WorkerPool) -> None:

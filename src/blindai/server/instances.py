@@ -134,6 +134,7 @@ class Instances:
         self.scheduler.fail_waiting(_stopped())
         runners, self.runners = self.runners, []
         await self._end(runners)
+        self.scheduler.close()
 
     def finished(self, runner: Runner, batch: Batch, outcome: Outcome) -> None:
         """A runner's `on_finished`."""

@@ -171,6 +171,7 @@ def _other_model(service: Service, candidate: StoredModel) -> tuple[StoredModel,
 async def _forget(service: Service, models: tuple[StoredModel, ...]) -> None:
     for model in models:
         service.states.forget(model)
+        service.pool.forget(model)
         await _stop_unused(service, model)
 
 

@@ -112,6 +112,12 @@ class Scheduler:
         for request in self._queue.clear():
             _fail(request, error)
 
+    def close(self) -> None:
+        """Its runners have ended: nothing is looked at any more, and no timer keeps it."""
+        for timer in (self._delay, self._watch):
+            if timer is not None:
+                timer.cancel()
+
     def run_alone(self, runner: Runner, request: QueuedRequest) -> None:
         """Run a request on a runner that is not ready for others yet (warm-up)."""
         self._start(runner, Batch(requests=(request,), rows=request.rows, size=request.size))

@@ -162,6 +162,10 @@ class WorkerPool:
         for key in [key for key in self._statistics if key[-1] == model.digest]:
             del self._statistics[key]
 
+    def forget(self, model: StoredModel) -> None:
+        """Forget a model version's counts: it is no more, though an equal model may run under another name."""
+        self._statistics.pop((model.tenant, model.name, model.version, model.digest), None)
+
     async def close(self) -> None:
         """End all processes."""
         for instances in list(self._all()):
