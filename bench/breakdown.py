@@ -31,7 +31,7 @@ from blindai.bundle import UploadHeader
 from blindai.client.transport import HttpResponse
 from blindai.server.http_protocol import HttpConnection
 from blindai.server.http_server import HttpServer
-from blindai.server.serve import create_app
+from blindai.server.serve import calm_collector, create_app
 from blindai.server.settings import Settings
 from blindai.server.tls_identity import make_tls_identity
 
@@ -212,6 +212,7 @@ def costs(isolation: str) -> dict[str, float]:
         model = models.tiny_mlp()
         server.store(model)
         steps = Steps(server, model, Path(folder))
+        calm_collector()
         for _ in range(WINDOWS):
             for name, costs_us in found.items():
                 costs_us.append(server.cost_us(steps.requests(name)))

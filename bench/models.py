@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
+CACHE.mkdir(exist_ok=True)
 _TRITON_TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 
 

@@ -8,13 +8,10 @@ Leaves out: measuring.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
@@ -28,22 +25,6 @@ if TYPE_CHECKING:
 COLUMNS = ("target", "conn.", "answers/s", "p50 ms", "p99 ms", "main µs", "worker µs", "client µs", "seal + open µs")
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- results: written by bench/report.py -->", "<!-- end of results -->"
-
-
-def machine() -> dict[str, Any]:
-    """On what it was measured, and how busy that was."""
-    names = [
-        line.partition(": ")[2]
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-        "load_average": os.getloadavg(),
-    }
 
 
 def row(sample: dict[str, Any]) -> tuple[str, ...]:
@@ -139,7 +120,8 @@ def write_page(result: dict[str, Any]) -> None:
     load = ", ".join(f"{one:.1f}" for one in found["load_average"])
     where = (
         f"{result['when']}: {found['cpus']} × {found['cpu']}, Python {found['python']}, "
-        f"ONNX Runtime {found['onnxruntime']}, load average at the end {load}."
+        f"ONNX Runtime {found['onnxruntime']}, load average at the end {load}; "
+        f"a busy neighbour makes the same Python {found['busy_neighbour']:.2f} times as dear."
     )
     plots = "\n".join(f"![{path.stem}]({path.name})" for path in draw(result))
     page.write_text(f"{before}{BEGIN}\n{where}\n\n{markdown(result)}\n\n{plots}\n{END}{after}")

@@ -25,6 +25,7 @@ import models
 import python_peers
 import report
 from bars import CPU, RATE, Bar, Judged, judge
+from machine import machine
 from measure import Load, busiest_model, in_turn, median, memory_mib
 from serving import ours, proxy, raw, triton_server
 
@@ -307,7 +308,6 @@ def main(arguments: Sequence[str]) -> None:
     """Run the parts, print the bars, write the results."""
     quick = "quick" in arguments
     parts = [name for name in arguments if name in PARTS] or (QUICK_PARTS if quick else list(PARTS))
-    models.CACHE.mkdir(exist_ok=True)
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(quick=quick, folder=Path(folder))
@@ -327,7 +327,7 @@ def main(arguments: Sequence[str]) -> None:
 def _result(bench: Bench, took_s: float) -> dict[str, Any]:
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": report.machine(),
+        "machine": machine(int(SERVER_CORE), int(LOAD_CORE)),
         "took_s": round(took_s),
         "bars": [{**asdict(one), "met": one.met} for one in bench.judged],
         "notes": bench.notes,

@@ -198,12 +198,12 @@ def serve(settings: Settings) -> None:
     tls = make_tls_identity(settings.host)
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
         app = create_app(settings, attester=attester, directory=directory, tls=tls)
-        _calm_collector()
+        calm_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, settings, tls))
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """A request's objects end by themselves: looking for cycles among them after each 700 took a tenth of the CPU."""
     gc.collect()
     gc.freeze()
