@@ -90,7 +90,8 @@ async def served_face(model: StoredModel, share: str, *, models: TenantModels, p
         faces = await asyncio.gather(*(served_face(member, share, models=models, pool=pool) for member in members))
         found = {face.precision for face in faces}
         precision = found.pop() if len(found) == 1 else "mixed"
-        return ModelFace(inputs=config.inputs, outputs=config.outputs, precision=precision)
+        providers = tuple(sorted({provider for face in faces for provider in face.providers}))
+        return ModelFace(inputs=config.inputs, outputs=config.outputs, precision=precision, providers=providers)
     own = await pool.metadata(model, share)
     if not config.inputs and not config.outputs:
         return own

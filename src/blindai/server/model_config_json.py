@@ -16,6 +16,7 @@ from blindai.errors import InvalidInputError
 from blindai.oip.datatypes import MAX_AXIS, MAX_RANK, Datatype
 from blindai.oip.json_data import check_depth, decode_json
 from blindai.oip.tensors import TensorSpec
+from blindai.server.execution_providers import OPENVINO
 from blindai.server.model_config import QueuePolicy, ServingConfig
 
 if TYPE_CHECKING:
@@ -123,7 +124,11 @@ def write_config(model: StoredModel, face: ModelFace) -> dict[str, Any]:
     }
     if config.steps:
         return written | {"ensemble_scheduling": {"step": [_write_step(step) for step in config.steps]}}
-    written["instance_group"] = [{"name": model.name, "kind": "KIND_CPU", "count": config.instances}]
+    kind = "KIND_GPU" if "cuda" in face.providers else "KIND_CPU"
+    written["instance_group"] = [{"name": model.name, "kind": kind, "count": config.instances}]
+    if OPENVINO in face.providers:
+        accelerator = {"cpu_execution_accelerator": [{"name": OPENVINO}]}
+        written["optimization"] = {"execution_accelerators": accelerator}
     written["default_model_filename"] = model.manifest.model_path
     if config.max_batch_size and config.batching != "off":
         written["dynamic_batching"] = _write_batching(config)

@@ -24,14 +24,16 @@ class ModelFace:
         inputs: what it expects.
         outputs: what it answers.
         precision: of its numbers.
+        providers: execution providers that compute it, or some of it.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: Precision
+    providers: tuple[str, ...]
 
 
-NO_FACE = ModelFace(inputs=(), outputs=(), precision="mixed")
+NO_FACE = ModelFace(inputs=(), outputs=(), precision="mixed", providers=())
 
 
 class Runner(Protocol):

@@ -33,7 +33,7 @@ from blindai.oip.tensors import encode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
 from blindai.server.engine import Engine, RunSwitch
 from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, close_process
-from blindai.server.warm_up import warm_up
+from blindai.server.warm_up import LIBRARIES, warm_up
 from blindai.server.worker_protocol import (
     BREAK_OFF,
     DOORBELL,
@@ -77,9 +77,9 @@ def main(doorbell: int, control: int, requests: int, answers: int) -> None:
         os.close(descriptor)  # the mappings stay
     with contextlib.suppress(_ServerGone, ConnectionError):
         load = worker.receive_load()
-        warm_up()
+        opened = warm_up(load.providers)
         try:
-            close_process(max_address_space_bytes=load.max_address_space_bytes)
+            close_process(max_address_space_bytes=load.max_address_space_bytes, libraries=LIBRARIES if opened else None)
         except SandboxMissingError:
             sys.exit(EXIT_STATUS)
         threading.Thread(target=worker.watch, args=(socket.socket(fileno=control),), daemon=True).start()
@@ -114,8 +114,8 @@ class Worker:
 
     def load(self, message: Load) -> bool:
         """Load the model and say so; or say why not, which is the end."""
-        session = SessionOptions(graph_optimization=message.graph_optimization, provider=message.provider)
-        self._engine = Engine(session, threads=message.threads)
+        session = SessionOptions(graph_optimization=message.graph_optimization)
+        self._engine = Engine(session, threads=message.threads, providers=message.providers)
         self._max_answer_bytes = min(message.max_answer_bytes, self._answers.capacity)
         try:
             with _mapped_files(message) as files:
@@ -126,6 +126,7 @@ class Worker:
                     outputs=pack_specs(self._engine.outputs),
                     rows_independent=self._engine.rows_independent,
                     precision=self._engine.precision,
+                    providers=self._engine.providers,
                 )
             )
         except Exception as error:  # noqa: BLE001  # whatever it was, the server is told and this process ends

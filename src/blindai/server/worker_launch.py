@@ -39,6 +39,7 @@ class WorkerLimits:
         max_answer_bytes: of all raw outputs of one batch.
         max_address_space_bytes: of the process; for the sandbox.
         rows_wanted: whether the graph is asked if it keeps rows apart.
+        providers: execution providers that may run it, in order.
     """
 
     threads: int
@@ -46,6 +47,7 @@ class WorkerLimits:
     max_answer_bytes: int
     max_address_space_bytes: int
     rows_wanted: bool
+    providers: tuple[str, ...] = ("cpu",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,7 @@ def _load_message(model: StoredModel, files: dict[str, int], limits: WorkerLimit
     return Load(
         files=tuple(FileEntry(f.path, files[f.path], f.size) for f in manifest.files),
         graph_optimization=manifest.session.graph_optimization,
-        provider=manifest.session.provider,
+        providers=limits.providers,
         threads=limits.threads,
         max_answer_bytes=limits.max_answer_bytes,
         max_address_space_bytes=limits.max_address_space_bytes,
@@ -159,7 +161,7 @@ def _spawn(files: dict[str, int], directory: str, load: Load, limits: WorkerLimi
         process = subprocess.Popen(  # noqa: S603  # fixed arguments
             [sys.executable, "-P", "-m", "blindai.server.worker", *(str(number) for number in inherited)],
             pass_fds=(*inherited, *files.values()),
-            env=_environment(),
+            env=worker_environment(),
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -182,7 +184,7 @@ def _owned(stack: contextlib.ExitStack, descriptor: int) -> int:
     return descriptor
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """Nothing of the server's own environment: no `ORT_*`, no proxy, no secret."""
     environment = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
     # So that importing starts no thread: the sandbox closes a process of one.

@@ -109,7 +109,9 @@ class WorkerProcess:
             inputs, outputs = unpack_specs(loaded.inputs), unpack_specs(loaded.outputs)
         except ValueError:
             raise _died() from None
-        self.face = ModelFace(inputs=inputs, outputs=outputs, precision=loaded.precision)
+        if not set(loaded.providers) <= set(self._launched.load.providers):
+            raise _died()
+        self.face = ModelFace(inputs=inputs, outputs=outputs, precision=loaded.precision, providers=loaded.providers)
         self.rows_independent = loaded.rows_independent
 
     def run(self, batch: Batch) -> None:
