@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from server.model_parts import add_model
+from server.model_parts import add_model, stored
 
 from blindai.errors import InternalError, InvalidModelError, InvalidSettingsError
 from blindai.server.engine import Engine, provider_options
@@ -19,7 +19,10 @@ from blindai.server.execution_providers import (
     only_version,
     runtime_version,
 )
+from blindai.server.model_config_json import write_config
+from blindai.server.model_store import ModelStore
 from blindai.server.provider_check import require_present, try_providers
+from blindai.server.runner import ModelFace
 from blindai.server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -141,6 +144,25 @@ def test_an_engine_is_named_by_what_computed() -> None:
     assert engines_of(("openvino", "cpu")) == (("onnxruntime-openvino", version), ("onnxruntime", version))
     assert engine_text(("cpu",)) == f"onnxruntime {version}"
     assert engine_text(("cpu", "openvino")) == f"onnxruntime {version}, onnxruntime-openvino {version}"
+
+
+@pytest.mark.parametrize(
+    ("providers", "kind", "accelerators"),
+    [
+        (("cpu",), "KIND_CPU", None),
+        (("openvino", "cpu"), "KIND_CPU", {"cpu_execution_accelerator": [{"name": "openvino"}]}),
+        (("cuda",), "KIND_GPU", None),
+    ],
+)
+def test_a_models_configuration_shows_what_computes(
+    tmp_path: Path, providers: tuple[str, ...], kind: str, accelerators: object
+) -> None:
+    store = ModelStore(tmp_path / "store", bytes(32))
+    face = ModelFace(inputs=(), outputs=(), precision="fp32", providers=providers)
+    written = write_config(stored(store, add_model()), face)
+    store.close()
+    assert [group["kind"] for group in written["instance_group"]] == [kind]
+    assert written.get("optimization", {}).get("execution_accelerators") == accelerators
 
 
 @pytest.mark.parametrize("found", [{}, {"onnxruntime": "1.32.0", "onnxruntime-openvino": "1.24.1"}])

@@ -117,7 +117,7 @@ SCHEMAS: dict[str, Schema] = {
             "instance_group": _list({"type": "object"}),
             "default_model_filename": TEXT,
         },
-        {"dynamic_batching": {"type": "object"}},
+        {"dynamic_batching": {"type": "object"}, "optimization": {"type": "object"}},
     ),
     "ModelStatistics": _object(
         {
