@@ -28,7 +28,7 @@ from blindai.server import worker  # first, as in the real process: it decides w
 from blindai.oip.tensors import Datatype, Tensor
 from blindai.server.engine import Engine
 from blindai.server.sandbox import close_process
-from blindai.server.warm_up import LIBRARIES, warm_up
+from blindai.server.warm_up import LIBRARIES, open_providers, warm_up
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -289,7 +289,8 @@ def allocate(size: int) -> str:
 
 
 def main() -> None:
-    opened = warm_up(PROVIDERS)
+    warm_up()
+    opened = open_providers(PROVIDERS)
     told: dict[str, object] = {"unprivileged": list(NO_PRIVILEGE_NEEDED), "imported": worker.__name__}
     if sys.argv[1] == "open":
         told["attempts"] = {name: in_a_child(attempt) for name, attempt in attempts().items() if name != "vfork"}

@@ -22,13 +22,10 @@ from blindai.server.execution_providers import CPU, OPENVINO
 LIBRARIES = Path(ort.__file__).parent / "capi"  # of ONNX Runtime and its execution providers
 
 
-def warm_up(providers: tuple[str, ...] = (CPU,)) -> list[Any]:
+def warm_up() -> None:
     """Load and run a model of our own; one thread, so that none is left over.
 
     A machine without the locale cannot run the text model, nor could it later.
-
-    Returns:
-        What holds libraries open, to be kept for as long as models are loaded.
     """
     run_numbers((CPU,))
     _run(
@@ -46,7 +43,11 @@ def warm_up(providers: tuple[str, ...] = (CPU,)) -> list[Any]:
         )
     except BlindAIError:
         pass
-    return [_open_provider(name) for name in providers if name == OPENVINO]
+
+
+def open_providers(names: tuple[str, ...]) -> list[Any]:
+    """What holds the libraries of these providers open; to be kept for as long as models are loaded."""
+    return [_open_provider(name) for name in names if name == OPENVINO]
 
 
 def run_numbers(providers: tuple[str, ...]) -> None:

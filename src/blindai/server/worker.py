@@ -33,7 +33,7 @@ from blindai.oip.tensors import encode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
 from blindai.server.engine import Engine, RunSwitch
 from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, close_process
-from blindai.server.warm_up import LIBRARIES, warm_up
+from blindai.server.warm_up import LIBRARIES, open_providers, warm_up
 from blindai.server.worker_protocol import (
     BREAK_OFF,
     DOORBELL,
@@ -77,7 +77,8 @@ def main(doorbell: int, control: int, requests: int, answers: int) -> None:
         os.close(descriptor)  # the mappings stay
     with contextlib.suppress(_ServerGone, ConnectionError):
         load = worker.receive_load()
-        opened = warm_up(load.providers)
+        warm_up()
+        opened = open_providers(load.providers)
         try:
             close_process(max_address_space_bytes=load.max_address_space_bytes, libraries=LIBRARIES if opened else None)
         except SandboxMissingError:
