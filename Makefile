@@ -7,6 +7,7 @@ VENV := .venv
 SEED_VENV := .seed-venv
 CLIENTS_VENV := .clients-venv
 MLSERVER_VENV := .mlserver-venv
+OPENVINO_VENV := .openvino-venv
 PERF_ANALYZER := .perf-analyzer
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,13 +21,14 @@ DEV := $(VENV)/.dev-$(TAG)
 SEED := $(SEED_VENV)/.seed-$(TAG)
 CLIENTS := $(CLIENTS_VENV)/.clients-$(TAG)
 MLSERVER := $(MLSERVER_VENV)/.mlserver-$(TAG)
+OPENVINO := $(OPENVINO_VENV)/.openvino-$(TAG)
 LOCK := pyproject.toml constraints.txt
 
 # A network namespace without any interface up; a user who is not root becomes one inside it.
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed test-onnx test-clients test-image audit lint bench protocol clean
+.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-image audit lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -34,11 +36,11 @@ help:  ## list the targets
 demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, prove, and show what the operator sees
 	@$(BIN)/blindai demo
 
-test: lint  ## everything but seed, clients and the ONNX suite; style and types first
-	$(BIN)/pytest -n auto -m 'not seed and not clients' --ignore=tests/seed --ignore=tests/onnx_suite
+test: lint  ## everything but seed, clients, openvino and the ONNX suite; style and types first
+	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite
 
 test-offline: $(DEV)  ## the unit tests, in a network namespace that has no network
-	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients' --ignore=tests/seed --ignore=tests/onnx_suite
+	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite
 
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
@@ -57,6 +59,9 @@ test-clients: $(DEV) $(CLIENTS) $(MLSERVER)  ## Triton's, KServe's and MLServer'
 	BLINDAI_CLIENTS_VENV=$(CLIENTS_VENV) BLINDAI_MLSERVER_VENV=$(MLSERVER_VENV) BLINDAI_PERF_ANALYZER=$(PERF_ANALYZER) \
 		$(BIN)/pytest -m clients tests/clients
 
+test-openvino: $(OPENVINO)  ## models on OpenVINO, in closed processes (x86_64, glibc)
+	$(OPENVINO_VENV)/bin/pytest -m openvino tests/on_openvino
+
 lint: $(DEV)  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -70,7 +75,7 @@ protocol: $(DEV)  ## compile oip/grpc's .proto files again
 		model_config.proto inference.proto health.proto
 
 clean:  ## remove the environments and everything made by the targets
-	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(PERF_ANALYZER) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(PERF_ANALYZER) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Make the environment $(1), or keep one of the same Python version.
@@ -104,4 +109,9 @@ $(CLIENTS): clients-requirements.txt
 $(MLSERVER): mlserver-requirements.txt
 	$(call make-venv,$(MLSERVER_VENV))
 	$(MLSERVER_VENV)/bin/python -m pip install --quiet -r mlserver-requirements.txt
+	@touch $@
+
+$(OPENVINO): $(LOCK)
+	$(call make-venv,$(OPENVINO_VENV))
+	$(OPENVINO_VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[openvino]' hypothesis pytest pytest-asyncio
 	@touch $@

@@ -112,6 +112,7 @@ RUNTIME = {
     **dict.fromkeys(("telemetry", "batching", "upload_allowed", "require_sealed"), flag),
     **dict.fromkeys(("log_level", "isolation", "authentication", "sealing"), line),
     "models": [line],
+    "execution_providers": [line],
     "limits": dict.fromkeys(("max_body_bytes", "max_model_bytes", "max_models", "run_timeout_s"), number),
     "configuration": raw(32),
 }

@@ -50,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "idle_worker_s": 60,
     "max_workers": 64,
     "max_worker_bytes": 16 << 30,
+    "execution_providers": ["cpu"],
     "telemetry_endpoint": None,
 }
 

@@ -36,6 +36,7 @@ def _keyset_members() -> dict[str, Any]:
             "telemetry": False,
             "isolation": "model",
             "batching": False,
+            "execution_providers": ["cpu"],
             "authentication": "none",
             "sealing": "ephemeral",
             "upload_allowed": True,

@@ -49,7 +49,8 @@ class SessionOptions:
 
     Attributes:
         graph_optimization: one of `GRAPH_OPTIMIZATIONS`.
-        provider: the ONNX Runtime execution provider.
+        provider: always ONNX Runtime's for the CPU, so that a model's digest is the same on every server; what
+            computes is the operator's choice, and a receipt names it.
     """
 
     graph_optimization: str = "all"
@@ -59,7 +60,7 @@ class SessionOptions:
         if self.graph_optimization not in GRAPH_OPTIMIZATIONS:
             raise InvalidModelError(f"graph_optimization is none of {', '.join(GRAPH_OPTIMIZATIONS)}")
         if self.provider != "CPUExecutionProvider":
-            raise InvalidModelError("the provider is not CPUExecutionProvider, the only one here")
+            raise InvalidModelError("the provider is not CPUExecutionProvider, the only one in a manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,9 @@ from blindai.oip.rest import HEADER_LENGTH
 from blindai.server import sealed_answer
 from blindai.server.calls import error_reply
 from blindai.server.dispatch import dispatch
+from blindai.server.execution_providers import engine_text
 from blindai.server.infer import identity
+from blindai.server.runner import ModelFace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +70,8 @@ def liar(monkeypatch: pytest.MonkeyPatch) -> Liar:
 
 
 def model_of(world: World) -> ModelIdentity:
-    return identity(world.app.sealed.service.store.resolve(MODEL), "fp32")
+    face = ModelFace(inputs=(), outputs=(), precision="fp32", providers=("cpu",))
+    return identity(world.app.sealed.service.store.resolve(MODEL), face)
 
 
 def infer(victim: Victim, reference: str = MODEL, version: str | None = None, values: Any = None) -> list[float]:
@@ -121,6 +124,7 @@ def described_as(method: str = "GET", **changes: str) -> Callable[[Call, Reply],
         {"digest": OTHER_DIGEST},
         {"engine": "onnxruntime 0.1"},
         {"engine": "onnxruntime"},
+        {"engine": f"{engine_text(('cpu',))}, onnxruntime-openvino 1.24.1"},
         {"precision": "int4"},
     ],
     ids=str,

@@ -65,6 +65,7 @@ def runtime_policy() -> RuntimePolicy:
         telemetry=False,
         isolation="model",
         batching=False,
+        execution_providers=("cpu",),
         authentication="none",
         sealing="ephemeral",
         upload_allowed=True,

@@ -1,8 +1,8 @@
 """Run as a process by test_sandbox: closes itself as a worker does, then tries to get out, and says what became of it.
 
-    python sandbox_probe.py closed|open PARENT_PID ADDRESS     → one JSON object on stdout
+    python sandbox_probe.py closed|open|compiles PARENT_PID ADDRESS [PROVIDER]    → one JSON object on stdout
 
-ADDRESS is of eight readable bytes in the parent.
+ADDRESS is of eight readable bytes in the parent; `compiles` closes as for a provider that compiles kernels.
 
 `open` is the control: each attempt in a child of its own, without the sandbox. An attempt answers the name of the
 error with which the kernel refused it, or `done`.
@@ -28,7 +28,7 @@ from blindai.server import worker  # first, as in the real process: it decides w
 from blindai.oip.tensors import Datatype, Tensor
 from blindai.server.engine import Engine
 from blindai.server.sandbox import close_process
-from blindai.server.warm_up import warm_up
+from blindai.server.warm_up import LIBRARIES, open_providers, warm_up
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -43,6 +43,7 @@ SIZE = 4096
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 PARENT, ADDRESS = int(sys.argv[2]), int(sys.argv[3])
+PROVIDERS = tuple(sys.argv[4:]) or ("cpu",)
 BUFFER = ctypes.create_string_buffer(SIZE)
 ARGV = (ctypes.c_char_p * 2)(b"true", None)
 TRUE = b"/bin/true"
@@ -224,6 +225,22 @@ def raise_errno(result: int) -> None:
         raise OSError(ctypes.get_errno(), "refused")
 
 
+# What `compiles` gives, and where it ends.
+LIBRARY = LIBRARIES / "__init__.py"
+OF_LIBRARIES: dict[str, Callable[[], str]] = {
+    "read a library": lambda: of_python(lambda: os.open(LIBRARY, os.O_RDONLY)),
+    "list the libraries": lambda: of_python(lambda: list(LIBRARIES.iterdir())),
+    "write a library": lambda: of_python(lambda: os.open(LIBRARY, os.O_WRONLY)),
+    "truncate a library": lambda: of_python(lambda: os.open(LIBRARY, os.O_RDONLY | os.O_TRUNC)),
+    "make a file": lambda: of_python(lambda: os.open(LIBRARIES / "new", os.O_RDONLY | os.O_CREAT)),
+    "read beside them": lambda: of_python(lambda: os.open(LIBRARIES.parent / "__init__.py", os.O_RDONLY)),
+    "list above them": lambda: of_python(lambda: list(LIBRARIES.parent.iterdir())),
+    "a path's descriptor": lambda: of_python(lambda: os.open("/etc/passwd", os.O_PATH)),
+    "read /proc": lambda: of_python(lambda: os.open(f"/proc/{PARENT}/status", os.O_RDONLY)),
+    "run a library": lambda: call("execve", os.fsencode(LIBRARY), ARGV, None),
+}
+
+
 def attempts() -> dict[str, Callable[[], str]]:
     return {**NO_PRIVILEGE_NEEDED, **PRIVILEGED, **(X86_64_ONLY if COLUMN == 0 else {})}
 
@@ -257,7 +274,7 @@ def multiply(threads: int) -> float:
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "n"]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "x"], ["y"])], "g", infos[:1], infos[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    engine = Engine(threads=threads)
+    engine = Engine(threads=threads, providers=PROVIDERS)
     engine.load({"m.onnx": model.SerializeToString()})
     data = np.ones((600, 600), np.float32)
     (output,) = engine.run((Tensor(name="x", datatype=Datatype.FP32, shape=data.shape, data=data),), ())
@@ -273,11 +290,14 @@ def allocate(size: int) -> str:
 
 def main() -> None:
     warm_up()
+    open_providers(PROVIDERS)
     told: dict[str, object] = {"unprivileged": list(NO_PRIVILEGE_NEEDED), "imported": worker.__name__}
     if sys.argv[1] == "open":
         told["attempts"] = {name: in_a_child(attempt) for name, attempt in attempts().items() if name != "vfork"}
     else:
-        closed = close_process(max_address_space_bytes=4 * 1024**3)
+        compiles = sys.argv[1] == "compiles"
+        closed = close_process(max_address_space_bytes=4 * 1024**3, libraries=LIBRARIES if compiles else None)
+        told["libraries"] = {name: attempt() for name, attempt in OF_LIBRARIES.items()}
         told["landlock"] = closed.landlock_version
         told["attempts"] = {name: attempt() for name, attempt in attempts().items()}
         told["in a thread"] = {name: in_a_new_thread(attempt) for name, attempt in attempts().items()}

@@ -15,7 +15,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/guides/operator.md").read_text("utf-8
 WORDS = {
     "host": "::1", "service": "other", "data_dir": "/srv", "log_level": "debug", "model_repository": "/models",
     "isolation": "model", "authentication": "required", "access": "access.toml",
-    "telemetry_endpoint": "http://127.0.0.1:4318/v1/metrics",
+    "execution_providers": ("openvino", "cpu"), "telemetry_endpoint": "http://127.0.0.1:4318/v1/metrics",
 }  # fmt: skip
 
 
@@ -29,7 +29,10 @@ def rows(heading: str) -> list[list[str]]:
 
 def default(cell: str) -> Any:
     """A cell's value, written as in the configuration file; `none` is no value."""
-    return None if cell == "none" else tomllib.loads(f"value = {cell.split('`')[1]}")["value"]
+    if cell == "none":
+        return None
+    value = tomllib.loads(f"value = {cell.split('`')[1]}")["value"]
+    return tuple(value) if isinstance(value, list) else value
 
 
 def attested(name: str) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PROBE = Path(__file__).with_name("sandbox_probe.py")
 SOON_S = 60
 ENOSYS = 0x00050000 | 38
+EINVAL = 0x00050000 | 22
 X86_64_ONLY = pytest.mark.skipif(platform.machine() != "x86_64", reason="machine code of x86_64")
 SECCOMP = {"x86_64": 317, "aarch64": 277}[platform.machine()]
 LANDLOCK_CREATE_RULESET = 444
@@ -57,9 +58,9 @@ assert libc.prctl(22, 2, struct.pack("@HP", 4, ctypes.addressof(code)), 0, 0) ==
 """
 
 
-def probed(mode: str) -> dict[str, Any]:
+def probed(mode: str, *providers: str) -> dict[str, Any]:
     shared = ctypes.create_string_buffer(8)
-    command = [sys.executable, str(PROBE), mode, str(os.getpid()), str(ctypes.addressof(shared))]
+    command = [sys.executable, str(PROBE), mode, str(os.getpid()), str(ctypes.addressof(shared)), *providers]
     ended = subprocess.run(command, capture_output=True, check=False, timeout=SOON_S)
     assert ended.returncode == 0, ended.stderr.decode()
     told: dict[str, Any] = json.loads(ended.stdout)
@@ -120,6 +121,47 @@ def test_it_is_the_sandbox_that_refuses(control: dict[str, Any]) -> None:
     judged = attempts if os.geteuid() == 0 else {name: attempts[name] for name in control["unprivileged"]}
     assert [name for name, answer in judged.items() if answer == "EPERM"] == []
     assert sum(answer == "done" for answer in judged.values()) >= 55
+
+
+# What differs where a provider compiles kernels: code, and Landlock's refusals of what the filter lets through.
+OF_A_COMPILER = {
+    "clone3": "ENOSYS",
+    "make memory code": "done",
+    "open absolute": "EACCES",
+    "open relative": "EACCES",
+    "readlink": "EINVAL",
+}
+OF_LIBRARIES = {
+    "read a library": "done",
+    "list the libraries": "done",
+    "write a library": "EPERM",
+    "truncate a library": "EPERM",
+    "make a file": "EPERM",
+    "read beside them": "EACCES",
+    "list above them": "EACCES",
+    "a path's descriptor": "EPERM",
+    "read /proc": "EACCES",
+    "run a library": "EPERM",
+}
+
+
+@pytest.mark.network
+def test_a_provider_that_compiles_gets_code_and_one_folder_and_nothing_else(closed: dict[str, Any]) -> None:
+    compiles = probed("compiles")
+    assert {name: answer for name, answer in compiles["attempts"].items() if answer != "EPERM"} == OF_A_COMPILER
+    assert compiles["in a thread"] == compiles["attempts"]
+    assert compiles["libraries"] == OF_LIBRARIES
+    assert set(closed["libraries"].values()) == {"EPERM"}
+    assert compiles["sums"] == closed["sums"]
+
+
+@pytest.mark.network
+def test_a_provider_that_compiles_needs_landlock_whatever_is_allowed() -> None:
+    code = "folder = worker.libraries_of(['openvino'])\nclose_process("
+    code += "max_address_space_bytes=4 * GIB, libraries=folder, missing_allowed=True)"
+    ended = script(WITHOUT_CALL + code, LANDLOCK_CREATE_RULESET)
+    assert ended.returncode == 1
+    assert "SandboxMissingError: the kernel lacks" in ended.stderr
 
 
 @pytest.mark.network
@@ -233,7 +275,7 @@ def test_a_worker_that_cannot_close_itself_ends_before_it_reads_the_model() -> N
     load = Load(
         files=(FileEntry("m.onnx", 1),),  # its memory file is not there: reading it would be another end
         graph_optimization="all",
-        provider="CPUExecutionProvider",
+        providers=("cpu",),
         threads=1,
         max_answer_bytes=4096,
         max_address_space_bytes=1 << 34,
@@ -344,6 +386,47 @@ def test_the_filter_allows_what_is_on_the_list_and_nothing_else(architecture: Ar
     assert len(program) < 4096  # the kernel's limit
 
 
+AT_FDCWD = 2**64 - 100
+COMPILER_CASES = [
+    ("mmap", (0, 4096, 0x5), REFUSE),
+    ("mprotect", (0, 4096, 0x5), ALLOW),
+    ("openat", (AT_FDCWD, 0, 0x80000), ALLOW),  # O_CLOEXEC
+    ("openat", (AT_FDCWD, 0, 0x1), REFUSE),  # O_WRONLY
+    ("openat", (AT_FDCWD, 0, 0x2), REFUSE),  # O_RDWR
+    ("openat", (AT_FDCWD, 0, 0x40), REFUSE),  # O_CREAT
+    ("openat", (AT_FDCWD, 0, 0x200), REFUSE),  # O_TRUNC
+    ("openat", (AT_FDCWD, 0, 0x400000), REFUSE),  # O_TMPFILE
+    ("openat", (AT_FDCWD, 0, 0x200000), REFUSE),  # O_PATH
+    ("getdents64", (3,), ALLOW),
+    ("newfstatat", (3, 0, 0, 0x1000), ALLOW),  # AT_EMPTY_PATH
+    ("newfstatat", (AT_FDCWD, 0, 0, 0), REFUSE),
+    ("readlink", (0,), EINVAL),
+    ("readlinkat", (AT_FDCWD,), EINVAL),
+]
+
+
+@pytest.mark.parametrize("architecture", list(Architecture))
+@pytest.mark.parametrize(("name", "arguments", "expected"), COMPILER_CASES)
+def test_of_a_provider_that_compiles(
+    architecture: Architecture, name: str, arguments: tuple[int, ...], expected: int
+) -> None:
+    column = list(Architecture).index(architecture)
+    number = (seccomp_filter._CONDITIONAL | seccomp_filter._COMPILER)[name][column]
+    if number is not None:
+        program = build_filter(architecture, PROCESS_ID, compiles=True)
+        assert verdict(program, architecture, number, *arguments) == expected
+
+
+@pytest.mark.parametrize("architecture", list(Architecture))
+def test_a_provider_that_compiles_makes_no_other_call(architecture: Architecture) -> None:
+    plain, compiles = (build_filter(architecture, PROCESS_ID, compiles=flag) for flag in (False, True))
+    column = list(Architecture).index(architecture)
+    its_own = {numbers[column] for numbers in seccomp_filter._COMPILER.values()}
+    its_own.add(seccomp_filter._CONDITIONAL["mprotect"][column])
+    for number in set(range(1024)) - its_own:
+        assert verdict(plain, architecture, number) == verdict(compiles, architecture, number), number
+
+
 @pytest.mark.parametrize("architecture", list(Architecture))
 def test_another_architectures_numbers_end_the_process(architecture: Architecture) -> None:
     program = build_filter(architecture, PROCESS_ID)
@@ -401,6 +484,7 @@ CASES = [
 def test_looks_at_arguments(architecture: Architecture, name: str, arguments: tuple[int, ...], expected: int) -> None:
     program = build_filter(architecture, PROCESS_ID)
     number = seccomp_filter._CONDITIONAL[name][list(Architecture).index(architecture)]
+    assert number is not None
     assert verdict(program, architecture, number, *arguments) == expected
 
 

@@ -217,7 +217,7 @@ def test_what_has_no_effect_is_named_once(
         "metric_tags",
         "parameters 'gpu_mem_limit'",
     ]
-    assert sum("computes on the CPU" in message for message in caplog.messages) == 1
+    assert sum("KIND_GPU: what computes" in message for message in caplog.messages) == 1
 
 
 @pytest.mark.parametrize(

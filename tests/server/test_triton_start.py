@@ -87,6 +87,15 @@ async def test_models_are_loaded_before_the_server_listens(repository: Path) -> 
         assert await run(service, "m", floats("x", [[1, 2]])) == {"y": [[2, 4]]}
 
 
+async def test_what_a_declared_model_is_served_as_is_worked_out_once_and_not_for_each_request(repository: Path) -> None:
+    add_model(repository, "m", SCALER)
+    async with serving(repository) as service:
+        model = service.store.resolve("m")
+        face = await service.pool.face(model, SHARE)
+        assert face.inputs == model.config.inputs
+        assert await service.pool.face(model, SHARE) is face
+
+
 async def test_their_digests_are_in_the_attested_policy_and_their_configuration_in_its_digest(repository: Path) -> None:
     add_model(repository, "m", SCALER)
     before = application(repository)

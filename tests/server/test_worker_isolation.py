@@ -75,7 +75,7 @@ class Impostor:
         load = protocol.Load(
             files=(),
             graph_optimization="all",
-            provider="CPUExecutionProvider",
+            providers=("cpu",),
             threads=1,
             max_answer_bytes=64 * KIB,
             max_address_space_bytes=2**40,
@@ -96,7 +96,9 @@ class Impostor:
         self.answers.write_header(header)
         self.doorbell.send(protocol.DOORBELL.pack(kind, len(header), run_id))
 
-    async def loaded(self, output: protocol.SpecEntry = Y, precision: Precision = "fp32") -> None:
+    async def loaded(
+        self, output: protocol.SpecEntry = Y, precision: Precision = "fp32", providers: tuple[str, ...] = ("cpu",)
+    ) -> None:
         loading = asyncio.create_task(self.worker.load())
         await asyncio.sleep(0)
         loaded = protocol.Loaded(
@@ -104,6 +106,7 @@ class Impostor:
             outputs=(output,),
             rows_independent=False,
             precision=precision,
+            providers=providers,
         )
         self.say(protocol.LOADED, protocol.encode_header(loaded), 0)
         await loading
@@ -139,7 +142,9 @@ NONSENSE: dict[str, Callable[[Impostor], object]] = {
     "a request": lambda it: it.say(protocol.RUN, right(), 1),
     "loaded again": lambda it: it.say(
         protocol.LOADED,
-        protocol.encode_header(protocol.Loaded(inputs=(), outputs=(), rows_independent=True, precision="fp32")),
+        protocol.encode_header(
+            protocol.Loaded(inputs=(), outputs=(), rows_independent=True, precision="fp32", providers=())
+        ),
         1,
     ),
     "another run": lambda it: it.say(protocol.RESULT, right(), 2),
@@ -257,6 +262,15 @@ async def test_a_model_of_a_precision_that_there_is_not_is_not_ready() -> None:
     try:
         with pytest.raises(ModelNotReadyError):
             await impostor.loaded(precision=unknown)
+    finally:
+        await impostor.end()
+
+
+async def test_a_model_that_says_it_runs_on_a_provider_that_it_was_not_given_is_not_ready() -> None:
+    impostor = Impostor()
+    try:
+        with pytest.raises(ModelNotReadyError):
+            await impostor.loaded(providers=("cpu", "openvino"))
     finally:
         await impostor.end()
 

@@ -96,6 +96,7 @@ async def test_runs_a_model_and_tells_its_inputs(store: ModelStore, pool: Worker
         inputs=(TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1,)),),
         outputs=(TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1,)),),
         precision="fp32",
+        providers=("cpu",),
     )
     assert await added(pool, model, 1, 2) == [2, 3]
     assert await added(pool, model) == []

@@ -42,6 +42,7 @@ class RuntimePolicy:
     Attributes:
         isolation: what shares a process: `tenant` (one tenant's requests to one model), `model` (all requests to one
             model) or `thread` (everything).
+        execution_providers: of ONNX Runtime, those that may compute, in the order in which they are asked.
         sealing: what keeps stored models: `ephemeral` (a key in memory, gone at exit).
         models: digests of the start-up models.
         configuration: SHA-256 of the whole configuration.
@@ -51,6 +52,7 @@ class RuntimePolicy:
     telemetry: bool
     isolation: str
     batching: bool
+    execution_providers: tuple[str, ...]
     authentication: str
     sealing: str
     upload_allowed: bool
@@ -63,6 +65,7 @@ class RuntimePolicy:
         """The object that stands in the keyset."""
         members = {name: getattr(self, name) for name in _MEMBERS}
         members["models"] = list(self.models)
+        members["execution_providers"] = list(self.execution_providers)
         members["limits"] = dataclasses.asdict(self.limits)
         members["configuration"] = base64url_encode(self.configuration)
         return members
@@ -95,6 +98,7 @@ def parse_runtime_policy(value: object) -> RuntimePolicy:
         telemetry=boolean(members["telemetry"]),
         isolation=printable(members["isolation"]),
         batching=boolean(members["batching"]),
+        execution_providers=tuple(printable(name) for name in bounded_list(members["execution_providers"])),
         authentication=printable(members["authentication"]),
         sealing=printable(members["sealing"]),
         upload_allowed=boolean(members["upload_allowed"]),

@@ -109,5 +109,6 @@ def require_engine(model: ModelIdentity, keyset: Keyset) -> None:
     Raises:
         InvalidReceiptError: the keyset lists no such engine.
     """
-    if model.engine not in {f"{name} {version}" for name, version in keyset.software.engines}:
+    attested = {f"{name} {version}" for name, version in keyset.software.engines}
+    if not attested.issuperset(model.engine.split(", ")):  # parts of a model may run in several
         raise InvalidReceiptError("the receipt names an engine that the attested keyset does not list")

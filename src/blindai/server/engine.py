@@ -7,6 +7,7 @@ Leaves out: joining requests (`scheduler`), when a run is broken off (`worker`),
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from blindai.errors import InternalError, InvalidInputError, InvalidModelError
 from blindai.model_guard import check_model
 from blindai.oip.datatypes import MAX_RANK
 from blindai.oip.tensors import Datatype, Tensor, TensorSpec
+from blindai.server.execution_providers import CPU, OPENVINO, PROVIDERS
 from blindai.server.precision import precision_of
 from blindai.server.row_independence import judge_rows
 
@@ -73,6 +75,8 @@ class Engine:
     Args:
         session: how the model is run; part of its digest.
         threads: of one operator.
+        providers: names of `PROVIDERS`, in order: each takes what it can, and the rest goes to the next;
+            what one cannot load at all, those behind it load.
 
     Attributes:
         inputs: what `run` expects, known after `load`.
@@ -80,11 +84,16 @@ class Engine:
         outputs: what it answers.
         rows_independent: whether requests may be joined along their first axis without changing an answer.
         precision: of its numbers, by its graph.
+        providers: those that compute some of it.
     """
 
-    def __init__(self, session: SessionOptions | None = None, *, threads: int = 1) -> None:
+    def __init__(
+        self, session: SessionOptions | None = None, *, threads: int = 1, providers: tuple[str, ...] = (CPU,)
+    ) -> None:
         self._options = session or SessionOptions()
         self._threads = threads
+        self._wished = providers
+        self.providers: tuple[str, ...] = ()
         self._session: Any = None
         self._run: Any = None
         self.rows_independent = False
@@ -137,24 +146,32 @@ class Engine:
 
     def _create_session(self, model: bytes, external: Mapping[str, bytes | memoryview]) -> Any:
         _prepare_runtime()
-        options = self._session_options()
+        *preferred, last = self._wished
+        for index in range(len(preferred)):
+            with contextlib.suppress(InvalidModelError):
+                return self._session_on(self._wished[index:], model, external)
+        return self._session_on((last,), model, external)
+
+    def _session_on(self, names: tuple[str, ...], model: bytes, external: Mapping[str, bytes | memoryview]) -> Any:
+        options = self._session_options(names)
         if external:
             options.add_external_initializers_from_files_in_memory(
                 list(external), list(external.values()), [len(data) for data in external.values()]
             )
+        providers = [provider_options(name, self._threads) for name in names]
         try:
             session = ort.InferenceSession(
-                model, options, providers=[self._options.provider], enable_fallback=0, read_config_from_model=0
+                model, options, providers=providers, enable_fallback=0, read_config_from_model=0
             )
         except Exception as problem:  # noqa: BLE001  # ONNX Runtime raises a dozen unrelated classes
-            raise InvalidModelError(
-                f"ONNX Runtime cannot load the model ({type(problem).__name__})",
-                hint="Check it with onnx.checker.check_model, and load it once with onnxruntime on your machine.",
-            ) from None
+            raise _load_error(names, type(problem).__name__) from None
+        if not {name for name, _ in providers} <= set(session.get_providers()):
+            raise InternalError("an execution provider could not start")  # ONNX Runtime would go on without it
         session._model_bytes = None  # noqa: SLF001  # else the whole file stays in memory beside the loaded weights
+        self.providers = names if names == (CPU,) else _assigned(session, names)
         return session
 
-    def _session_options(self) -> Any:
+    def _session_options(self, names: tuple[str, ...]) -> Any:
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         options.graph_optimization_level = _OPTIMIZATIONS[self._options.graph_optimization]
@@ -166,6 +183,10 @@ class Engine:
         options.add_session_config_entry("session.use_env_allocators", "1")
         # Never guess: a file in ONNX Runtime's own format would pass by the guard.
         options.add_session_config_entry("session.load_model_format", "ONNX")
+        if names != (CPU,):
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if CPU not in names:  # which ONNX Runtime gives the rest to otherwise
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
 
     def _run_arrays(self, inputs: Sequence[Tensor], wished: Sequence[TensorSpec], options: Any) -> tuple[Tensor, ...]:
@@ -186,6 +207,22 @@ class Engine:
         except Exception:  # noqa: BLE001  # as above
             raise _run_error() from None
         return tuple(_from_ort_value(value, spec) for value, spec in zip(values, wished, strict=True))
+
+
+def provider_options(name: str, threads: int) -> tuple[str, dict[str, str]]:
+    """What ONNX Runtime is told of a provider.
+
+    OpenVINO computes in the precision that the model is written in: left alone it takes bf16 where the processor has
+    it, and quantises at run time.
+    """
+    options = {"device_type": "CPU", "precision": "ACCURACY", "num_of_threads": str(threads), "num_streams": "1"}
+    return PROVIDERS[name].onnx_name, options if name == OPENVINO else {}
+
+
+def _assigned(session: Any, wished: Sequence[str]) -> tuple[str, ...]:
+    """Those to which ONNX Runtime has given a part of the graph; the last, if it has worked all of it out by now."""
+    found = {part.ep_name for part in session.get_provider_graph_assignment_info()}
+    return tuple(name for name in wished if PROVIDERS[name].onnx_name in found) or tuple(wished[-1:])
 
 
 @functools.cache
@@ -317,6 +354,18 @@ def _from_ort_value(value: Any, spec: TensorSpec) -> Tensor:
     raw = ctypes.string_at(value.data_ptr(), size) if size else b""
     return Tensor(
         name=spec.name, datatype=spec.datatype, shape=shape, data=np.frombuffer(raw, dtype=np.uint16).reshape(shape)
+    )
+
+
+def _load_error(providers: tuple[str, ...], reason: str) -> InvalidModelError:
+    if CPU in providers:
+        return InvalidModelError(
+            f"ONNX Runtime cannot load the model ({reason})",
+            hint="Check it with onnx.checker.check_model, and load it once with onnxruntime on your machine.",
+        )
+    return InvalidModelError(
+        f"the model does not run whole on {', '.join(providers)} ({reason})",
+        hint="Where the operator lists cpu behind it, the rest of such a model runs there.",
     )
 
 

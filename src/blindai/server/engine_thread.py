@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blindai.bundle import SessionOptions
 from blindai.errors import BlindAIError, InternalError, ModelNotReadyError, TooLargeError
 from blindai.oip.tensors import Tensor
 from blindai.server.engine import Engine, RunSwitch
@@ -64,7 +63,11 @@ class EngineThread:
         """
         self._engine = engine = await asyncio.to_thread(self._load, store, model)
         self.face = ModelFace(
-            inputs=engine.inputs, outputs=engine.outputs, precision=engine.precision, optional=engine.optional
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            precision=engine.precision,
+            providers=engine.providers,
+            optional=engine.optional,
         )
         self.rows_independent = engine.rows_independent
         threading.Thread(target=self._serve, args=(engine,), daemon=True).start()
@@ -90,11 +93,7 @@ class EngineThread:
         self._give_up()
 
     def _load(self, store: ModelStore, model: StoredModel) -> Engine:
-        session = model.manifest.session
-        engine = Engine(
-            SessionOptions(graph_optimization=session.graph_optimization, provider=session.provider),
-            threads=self._limits.threads,
-        )
+        engine = Engine(model.manifest.session, threads=self._limits.threads, providers=self._limits.providers)
         files = {file.path: b"".join(chunks) for file, chunks in store.open_bundle(model)}
         engine.load(dict(files), rows_wanted=self._limits.rows_wanted)
         return engine

@@ -20,7 +20,7 @@ from msgspec import structs
 from blindai.bundle import ModelManifest
 from blindai.errors import BlindAIError, InvalidInputError
 from blindai.server.model_config import RunWish
-from blindai.server.model_fit import ANY, check_inputs, check_outputs
+from blindai.server.model_fit import check_inputs, check_outputs
 from blindai.server.reshapes import from_model, to_model
 from blindai.server.runner import ModelFace
 from blindai.server.statistics import RunTimes
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from blindai.oip.tensors import Tensor, TensorSpec
     from blindai.server.catalogue import StoredModel
-    from blindai.server.model_config import EnsembleStep, ServingConfig
+    from blindai.server.model_config import EnsembleStep
     from blindai.server.tenant_models import TenantModels
     from blindai.server.worker_pool import WorkerPool
 
@@ -92,25 +92,9 @@ async def served_face(model: StoredModel, share: str, *, models: TenantModels, p
         faces = await asyncio.gather(*(served_face(member, share, models=models, pool=pool) for member in members))
         found = {face.precision for face in faces}
         precision = found.pop() if len(found) == 1 else "mixed"
-        return ModelFace(inputs=config.inputs, outputs=config.outputs, precision=precision)
-    own = pool.face(model, share) or await pool.metadata(model, share)
-    if not config.inputs and not config.outputs and not own.optional:
-        return own
-    defaults = {spec.name for spec in own.optional}
-    return replace(
-        own,
-        inputs=tuple(spec for spec in config.inputs if spec.name not in defaults) or own.inputs,
-        outputs=config.outputs or own.outputs,
-        optional=_servable(config, own.optional),
-    )
-
-
-def _servable(config: ServingConfig, optional: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """Of a model's inputs with defaults, those that are declared; or that have the batch's axis, if that is asked."""
-    if config.inputs:
-        names = {spec.name for spec in optional}
-        return tuple(spec for spec in config.inputs if spec.name in names)
-    return tuple(spec for spec in optional if not config.max_batch_size or spec.shape[:1] == (ANY,))
+        providers = tuple(sorted({provider for face in faces for provider in face.providers}))
+        return ModelFace(inputs=config.inputs, outputs=config.outputs, precision=precision, providers=providers)
+    return await pool.face(model, share)
 
 
 async def run_model(

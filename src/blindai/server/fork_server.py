@@ -1,9 +1,10 @@
-"""Makes the models' processes of one share: `python -m blindai.server.fork_server` and a socket (`forking` starts it).
+"""Makes the models' processes of one share: `python -m blindai.server.fork_server SOCKET PROVIDER...`.
 
-It has imported and opened once what each of them needs, and so starts one in a hundredth of the time. It holds no key,
-no model and nobody's data: descriptors pass through it, and only its children look into them. It has one thread, so a
-fork copies no lock that somebody holds. Its children share its address-space layout, so it works for one share only
-(docs/decisions/0006-fork-server.md). If it ends, they end with it.
+`forking` starts it. It has imported and opened once what each of them needs, its execution providers' libraries too,
+and so starts one in a hundredth of the time. It holds no key, no model and nobody's data: descriptors pass through it,
+and only its children look into them. It has one thread, so a fork copies no lock that somebody holds. Its children
+share its address-space layout, so it works for one share only (docs/decisions/0006-fork-server.md). If it ends, they
+end with it.
 Leaves out: the sandbox, which each child closes itself (`worker`), and what a launch asks (`forking`).
 """
 
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from blindai.server import worker
 from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, require_single_thread
-from blindai.server.warm_up import warm_up
+from blindai.server.warm_up import open_providers, warm_up
 from blindai.server.worker_protocol import BORN, ENDED
 
 if TYPE_CHECKING:
@@ -136,10 +137,11 @@ def _close_all_but(kept: Iterable[int]) -> None:
     os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
-def main(control: int) -> None:
+def main(control: int, *providers: str) -> None:
     """Get ready, say so, and fork until the server is gone."""
     channel = socket.socket(fileno=control)
     warm_up()
+    open_providers(providers)
     try:
         require_single_thread()
     except SandboxMissingError:
@@ -152,4 +154,4 @@ def main(control: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -147,10 +147,12 @@ class ForkServers:
     Args:
         directory: an empty one, in which they and the models' processes run.
         idle_s: after which one ends that has no process.
+        providers: execution providers for which they hold open what those need.
     """
 
-    def __init__(self, directory: str, *, idle_s: float) -> None:
+    def __init__(self, directory: str, *, idle_s: float, providers: tuple[str, ...] = ()) -> None:
         self._directory = directory
+        self._providers = providers
         self._idle_s = idle_s
         self._all: list[ForkServer] = []
         self._owned: dict[str, ForkServer] = {}
@@ -194,7 +196,7 @@ class ForkServers:
 
     def _start(self) -> ForkServer:
         loop = asyncio.get_running_loop()
-        server = _spawn(self._directory)
+        server = _spawn(self._directory, self._providers)
         self._all.append(server)
 
         def told() -> None:
@@ -234,15 +236,15 @@ def cannot_start() -> ModelNotReadyError:
     )
 
 
-def _spawn(directory: str) -> ForkServer:
+def _spawn(directory: str, providers: tuple[str, ...]) -> ForkServer:
     """A new program, hence a layout of its own; it inherits a socket, and nothing of the server's environment."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         try:
             process = subprocess.Popen(  # noqa: S603  # fixed arguments
-                [sys.executable, "-P", "-m", "blindai.server.fork_server", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "blindai.server.fork_server", str(theirs.fileno()), *providers],
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=worker_environment(),
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -256,7 +258,7 @@ def _spawn(directory: str) -> ForkServer:
     return ForkServer(process=process, control=ours)
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """Nothing of the server's own environment: no `ORT_*`, no proxy, no secret."""
     environment = {"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
     # So that importing starts no thread: a fork copies only the one that forks, and with it others' locks.

@@ -9,7 +9,6 @@ Leaves out: who asked, how it was sealed, and the receipt over the answer (seale
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import re
 import time
 from typing import TYPE_CHECKING
@@ -23,12 +22,12 @@ from blindai.oip.rest import HEADER_LENGTH, HeaderMemory, InferRequest, InferRes
 from blindai.receipts import ModelIdentity
 from blindai.server.calls import JSON, Call, Reply
 from blindai.server.ensemble import run_model
+from blindai.server.execution_providers import engine_text
 from blindai.server.model_lookup import find_model
 from blindai.server.model_metadata import model_face
 from blindai.server.run_wish import run_wish
 
 if TYPE_CHECKING:
-    from blindai.oip.metadata import Precision
     from blindai.oip.tensors import Tensor
     from blindai.server.budget import Share
     from blindai.server.catalogue import StoredModel
@@ -46,8 +45,6 @@ _JSON_ELEMENT_BYTES = 64  # of a number on its way into JSON
 _QUICK_ELEMENTS = 1024
 # A header without a backslash spells its strings as they are: without these it has neither text nor JSON data.
 _SLOW_WORDS = re.compile(rb'\\|BYTES|"data"')
-
-ENGINE = f"onnxruntime {importlib.metadata.version('onnxruntime')}"
 
 
 async def infer(service: Service, call: Call, target: Target) -> Reply:
@@ -76,7 +73,7 @@ async def infer(service: Service, call: Call, target: Target) -> Reply:
             pool=service.pool,
             wish=run_wish(call, request.parameters),
         )
-        return await _reply(identity(model, face.precision), model.config, request, outputs, share=share)
+        return await _reply(identity(model, face), model.config, request, outputs, share=share)
 
 
 async def _read(service: Service, call: Call, model: StoredModel, share: Share) -> tuple[InferRequest, ModelFace]:
@@ -148,10 +145,14 @@ def _classified(config: ServingConfig, tensor: Tensor, form: OutputForm) -> Tens
     return classify(tensor, form.classes, batched=bool(config.max_batch_size), labels=labels)
 
 
-def identity(model: StoredModel, precision: Precision) -> ModelIdentity:
+def identity(model: StoredModel, face: ModelFace) -> ModelIdentity:
     """What a receipt says of a model."""
     return ModelIdentity(
-        name=model.name, version=model.version, digest=model.digest, engine=ENGINE, precision=precision
+        name=model.name,
+        version=model.version,
+        digest=model.digest,
+        engine=engine_text(face.providers),
+        precision=face.precision,
     )
 
 

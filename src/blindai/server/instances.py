@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from blindai.errors import BlindAIError, DeadlineExceededError, InvalidModelError, ModelNotReadyError
 from blindai.server.backoff import Backoff
 from blindai.server.log import LOG
+from blindai.server.model_fit import served_as
 from blindai.server.request_queue import queued_request
+from blindai.server.runner import NO_FACE
 from blindai.server.scheduler import Scheduler
 from blindai.server.statistics import ModelStatistics
 
@@ -49,6 +51,7 @@ class Instances:
         scheduler: where requests wait.
         process_count: runners that are up or being started.
         runners: those that are ready.
+        face: what the model is served as, known once one has been ready.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Instances:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self.runners: list[Runner] = []
+        self.face = NO_FACE
         self._backoff = Backoff()
         self._failure: BlindAIError | None = None
         self._start: asyncio.Task[None] | None = None
@@ -195,6 +199,7 @@ class Instances:
             await self._end(started)
             self.process_count -= missing - len(started)
             raise
+        self.face = served_as(self.model.config, started[0].face)
         for runner in started:
             self.runners.append(runner)
             self.scheduler.add(runner)

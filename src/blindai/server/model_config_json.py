@@ -16,6 +16,7 @@ from blindai.errors import InvalidInputError
 from blindai.oip.datatypes import Datatype
 from blindai.oip.grpc.schema import ModelConfig, from_json_object
 from blindai.oip.json_data import check_depth, decode_json
+from blindai.server.execution_providers import OPENVINO
 from blindai.server.triton_config import (
     BATCHING_PARAMETER,
     MAX_CONFIG_BYTES,
@@ -63,9 +64,13 @@ def write_config(model: StoredModel, face: ModelFace) -> dict[str, Any]:
     }
     if config.steps:
         return written | {"ensemble_scheduling": {"step": [_write_step(step) for step in config.steps]}}
-    written["instance_group"] = [{"name": model.name, "kind": "KIND_CPU", "count": config.instances}]
+    kind = "KIND_GPU" if "cuda" in face.providers else "KIND_CPU"
+    written["instance_group"] = [{"name": model.name, "kind": kind, "count": config.instances}]
     written["default_model_filename"] = model.manifest.model_path
     written["optimization"] = {"graph": {"level": _OPTIMIZATION_LEVELS[model.manifest.session.graph_optimization]}}
+    if OPENVINO in face.providers:
+        accelerator = {"cpu_execution_accelerator": [{"name": OPENVINO}]}
+        written["optimization"]["execution_accelerators"] = accelerator
     written["parameters"] = {
         BATCHING_PARAMETER: {"string_value": config.batching},
         THREADS_PARAMETER: {"string_value": str(config.intra_op_threads)},

@@ -6,6 +6,7 @@ Leaves out: the engine's own look (`engine`), which believes nobody, and Triton'
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blindai.errors import InvalidInputError, InvalidModelError
@@ -88,6 +89,27 @@ def check_declaration(config: ServingConfig, face: ModelFace) -> None:
     if config.max_batch_size:
         served = {spec.name for spec in config.outputs or face.outputs}
         _check_batching((*face.inputs, *(spec for spec in face.outputs if spec.name in served)))
+
+
+def served_as(config: ServingConfig, own: ModelFace) -> ModelFace:
+    """A loaded model's face as users are told of it: as declared, or else its own word."""
+    if not config.inputs and not config.outputs and not own.optional:
+        return own
+    defaults = {spec.name for spec in own.optional}
+    return replace(
+        own,
+        inputs=tuple(spec for spec in config.inputs if spec.name not in defaults) or own.inputs,
+        outputs=config.outputs or own.outputs,
+        optional=_servable(config, own.optional),
+    )
+
+
+def _servable(config: ServingConfig, optional: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Of a model's inputs with defaults, those that are declared; or that have the batch's axis, if that is asked."""
+    if config.inputs:
+        names = {spec.name for spec in optional}
+        return tuple(spec for spec in config.inputs if spec.name in names)
+    return tuple(spec for spec in optional if not config.max_batch_size or spec.shape[:1] == (ANY,))
 
 
 def _check_side(side: str, config: ServingConfig, declared: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:

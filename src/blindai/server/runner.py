@@ -24,16 +24,18 @@ class ModelFace:
         inputs: what it expects.
         outputs: what it answers.
         precision: of its numbers.
+        providers: execution providers that compute it, or some of it.
         optional: inputs with a default, which a request may leave out.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: Precision
+    providers: tuple[str, ...]
     optional: tuple[TensorSpec, ...] = ()
 
 
-NO_FACE = ModelFace(inputs=(), outputs=(), precision="mixed")
+NO_FACE = ModelFace(inputs=(), outputs=(), precision="mixed", providers=())
 
 
 class Runner(Protocol):

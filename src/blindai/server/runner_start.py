@@ -40,6 +40,7 @@ class PoolOptions:
         max_worker_bytes: address space of one process.
         isolation: what shares a process (`settings.Settings.isolation`).
         batching: whether waiting requests may run as one batch.
+        providers: execution providers that may run models, in order.
     """
 
     run_timeout_s: float = 60.0
@@ -51,6 +52,7 @@ class PoolOptions:
     max_worker_bytes: int = 16 * 1024 * _MIB
     isolation: str = "tenant"
     batching: bool = True
+    providers: tuple[str, ...] = ("cpu",)
 
 
 class RunnerStarter:
@@ -65,7 +67,7 @@ class RunnerStarter:
     def __init__(self, store: ModelStore, options: PoolOptions, directory: str) -> None:
         self._store = store
         self._options = options
-        self._forks = ForkServers(directory, idle_s=options.idle_worker_s)
+        self._forks = ForkServers(directory, idle_s=options.idle_worker_s, providers=options.providers)
         self._cpus = available_cpus()
 
     async def close(self) -> None:
@@ -95,6 +97,7 @@ class RunnerStarter:
             max_answer_bytes=options.max_answer_bytes,
             max_address_space_bytes=options.max_worker_bytes,
             rows_wanted=options.batching and config.batching == "auto",
+            providers=options.providers,
         )
         if options.isolation == "thread":
             from blindai.server.engine_thread import EngineThread  # noqa: PLC0415  # else no ONNX Runtime in this process

@@ -2,6 +2,8 @@
 
     limits · no environment · no dumps · no capabilities · no new privileges · Landlock · seccomp (`seccomp_filter`)
 
+A provider that compiles kernels (`execution_providers`) gets two things back: memory may become code, and one folder of
+libraries may be read. Everything else stays forbidden to it, too.
 Called once, by the only thread, after everything trusted is imported and before the model is parsed. Nothing undoes it.
 Landlock and seccomp overlap on purpose: each alone keeps the process from files and from the network.
 Fails closed: without one of them it raises, unless the caller says that this may be so.
@@ -36,7 +38,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 _SECUREBITS_LOCKED = 0x2F | 0xC0  # NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE, each with its lock
 _CAPABILITY_VERSION = 0x20080522
 # Numbers that x86_64 and aarch64 share, and each one's own for seccomp.
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_READ_FILE_AND_DIR = 0b1100
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_GET_ACTION_AVAIL = 1, 2
 _SECCOMP_FILTER_FLAG_TSYNC = 1
@@ -90,11 +94,14 @@ def require_mechanisms() -> None:
         raise SandboxMissingError(SANDBOX_MISSING + ", ".join(missing), hint="Run it on a kernel that has them.")
 
 
-def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False) -> ClosedProcess:
+def close_process(
+    *, max_address_space_bytes: int, libraries: Path | None = None, missing_allowed: bool = False
+) -> ClosedProcess:
     """Give up everything that a model must not have, for good.
 
     Args:
         max_address_space_bytes: of this process, with code, stacks and everything mapped; beyond it allocations fail.
+        libraries: folder of a provider that compiles: it may be read, and memory may become code.
         missing_allowed: go on without Landlock or seccomp where the kernel lacks them; it is logged as an error.
 
     Raises:
@@ -102,7 +109,7 @@ def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False
     """
     require_single_thread()
     missing = missing_mechanisms()
-    if not missing_allowed:
+    if libraries is not None or not missing_allowed:  # without Landlock the folder would be every folder
         require_mechanisms()
     _volunteer_for_the_memory_killer()
     _limit_resources(max_address_space_bytes)
@@ -112,9 +119,9 @@ def close_process(*, max_address_space_bytes: int, missing_allowed: bool = False
     _call("no_new_privs", _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     closed = ClosedProcess(landlock_version=_landlock_version(), seccomp=_seccomp_available())
     if closed.landlock_version:
-        _restrict_by_landlock(closed.landlock_version)
+        _restrict_by_landlock(closed.landlock_version, libraries)
     if closed.seccomp:
-        _filter_system_calls()
+        _filter_system_calls(compiles=libraries is not None)
     if missing:
         LOG.error("%s%s; models run less confined", SANDBOX_MISSING, ", ".join(missing))
     else:
@@ -172,17 +179,28 @@ def _landlock_version() -> int:
     return max(0, int(_LIBC.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG)))
 
 
-def _restrict_by_landlock(version: int) -> None:
-    """A set of rules without a rule: everything that it handles is forbidden."""
+def _restrict_by_landlock(version: int, libraries: Path | None) -> None:
+    """A set of rules without a rule, or with one to read that folder: all else that it handles is forbidden."""
     handled = [_rights(table, version) for table in (_FILE_RIGHTS, _NETWORK_RIGHTS, _SCOPES)]
     size = 8 if version < 4 else 16 if version < 6 else 24  # noqa: PLR2004  # what that version's kernel knows
     attributes = ctypes.create_string_buffer(struct.pack("=QQQ", *handled)[:size], size)
     rules = _LIBC.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0)
     _call("Landlock", rules)
     try:
+        if libraries is not None:
+            _allow_reading(rules, libraries)
         _call("Landlock", _LIBC.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0))
     finally:
         os.close(rules)
+
+
+def _allow_reading(rules: int, folder: Path) -> None:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", _READ_FILE_AND_DIR, descriptor), 12)
+        _call("Landlock", _LIBC.syscall(_LANDLOCK_ADD_RULE, rules, _LANDLOCK_RULE_PATH_BENEATH, rule, 0))
+    finally:
+        os.close(descriptor)
 
 
 def _rights(table: tuple[tuple[int, int], ...], version: int) -> int:
@@ -197,9 +215,9 @@ def _seccomp_available() -> bool:
     return bool(_LIBC.syscall(number, _SECCOMP_GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0)
 
 
-def _filter_system_calls() -> None:
+def _filter_system_calls(*, compiles: bool) -> None:
     machine = platform.machine()
-    program = build_filter(MACHINES[machine], os.getpid())
+    program = build_filter(MACHINES[machine], os.getpid(), compiles=compiles)
     code = ctypes.create_string_buffer(b"".join(instruction.encode() for instruction in program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
     _call(

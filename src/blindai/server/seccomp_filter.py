@@ -3,6 +3,7 @@
 A list of what is allowed; everything else fails with EPERM, so that a library finds an error and not a dead process.
 It holds what ONNX Runtime needs to make sessions, start threads and run, and what talking on descriptors that are
 already open needs. Nothing in it opens a file, makes a descriptor or a process, or touches another process.
+A provider that compiles gets more (`_COMPILER`): code in memory, and reading, where Landlock says which folder.
 A call of another architecture (32-bit, x32) ends the process: the numbers would mean something else.
 Leaves out: installing it (`sandbox`).
 """
@@ -30,11 +31,15 @@ KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000
 REFUSE = _ERRNO | errno.EPERM
 _NOT_THERE = _ERRNO | errno.ENOSYS
+_NO_LINK = _ERRNO | errno.EINVAL
 # struct seccomp_data: nr, arch, instruction_pointer, args[6]; both architectures are little-endian
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _X32_BIT = 0x40000000
 
 _PROT_EXEC = 0x4
+# O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE, and O_PATH, which Landlock does not see; alike on both architectures.
+_OPENS_FOR_MORE_THAN_READING = 0o3 | 0o100 | 0o1000 | 0o20000000 | 0o10000000
+_AT_EMPTY_PATH = 0x1000
 _MSG_OOB = 0x1  # out-of-band data on unix sockets: a corner of the kernel with a history (CVE-2025-38236)
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_ANYTHING = 0x7E020080  # namespaces: NS, CGROUP, UTS, IPC, USER, PID, NET, TIME
@@ -122,7 +127,7 @@ _ALWAYS: dict[str, tuple[int | None, int | None]] = {
     "exit": (60, 93),
     "exit_group": (231, 94),
 }
-_CONDITIONAL: dict[str, tuple[int, int]] = {
+_CONDITIONAL: dict[str, tuple[int | None, int | None]] = {
     "mmap": (9, 222),
     "mprotect": (10, 226),
     "sendto": (44, 206),
@@ -136,6 +141,14 @@ _CONDITIONAL: dict[str, tuple[int, int]] = {
     "ioctl": (16, 29),
     "tgkill": (234, 131),
     "prlimit64": (302, 261),
+}
+# What a provider that compiles needs besides: its libraries look for each other, by path, whenever a model is loaded.
+_COMPILER: dict[str, tuple[int | None, int | None]] = {
+    "openat": (257, 56),
+    "getdents64": (217, 61),
+    "newfstatat": (262, 79),
+    "readlink": (89, None),
+    "readlinkat": (267, 78),
 }
 
 
@@ -160,12 +173,13 @@ class Instruction:
         return struct.pack("=HBBI", self.code, self.jump_true, self.jump_false, self.operand)
 
 
-def build_filter(architecture: Architecture, process_id: int) -> tuple[Instruction, ...]:
+def build_filter(architecture: Architecture, process_id: int, *, compiles: bool = False) -> tuple[Instruction, ...]:
     """The program for a process.
 
     Args:
         architecture: of the machine.
         process_id: its own; the only process that it may send a signal to (`abort` does).
+        compiles: whether memory may become code, and files be read where Landlock lets them.
     """
     column = 0 if architecture is Architecture.X86_64 else 1
     program = [_load(_ARCHITECTURE), _equal(architecture, skip_if=1), _return(KILL_PROCESS)]
@@ -176,8 +190,11 @@ def build_filter(architecture: Architecture, process_id: int) -> tuple[Instructi
         number = numbers[column]
         if number is not None:
             program += [_equal(number, skip_if_not=1), _return(ALLOW)]
-    for name, block in _conditions(process_id).items():
-        program += [_equal(_CONDITIONAL[name][column], skip_if_not=len(block)), *block]
+    blocks = _conditions(process_id) | (_compiler_conditions() if compiles else {})
+    for name, block in blocks.items():
+        number = (_CONDITIONAL | _COMPILER)[name][column]
+        if number is not None:
+            program += [_equal(number, skip_if_not=len(block)), *block]
     return (*program, _return(REFUSE))
 
 
@@ -197,6 +214,18 @@ def _conditions(process_id: int) -> dict[str, list[Instruction]]:
         "ioctl": _one_of(1, _IOCTL_COMMANDS),
         "tgkill": _one_of(0, (process_id,)),
         "prlimit64": _reads_own_limits(),
+    }
+
+
+def _compiler_conditions() -> dict[str, list[Instruction]]:
+    """A path is never a link: so that `realpath` goes on, and learns nothing."""
+    return {
+        "mprotect": [_return(ALLOW)],
+        "openat": _without_bits(2, _OPENS_FOR_MORE_THAN_READING),
+        "getdents64": [_return(ALLOW)],
+        "newfstatat": _one_of(3, (_AT_EMPTY_PATH,)),  # glibc's fstat; the path is in memory, where no filter sees it
+        "readlink": [_return(_NO_LINK)],
+        "readlinkat": [_return(_NO_LINK)],
     }
 
 

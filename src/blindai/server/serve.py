@@ -34,15 +34,17 @@ from blindai.server.attestation_door import AttestationDoor
 from blindai.server.authentication import Access
 from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
+from blindai.server.execution_providers import engines_of
 from blindai.server.grpc_door import GrpcDoor
 from blindai.server.http_limits import HttpLimits
 from blindai.server.http_server import HttpServer
-from blindai.server.infer import ENGINE, MAX_JSON_TENSOR_BYTES
+from blindai.server.infer import MAX_JSON_TENSOR_BYTES
 from blindai.server.log import LOG, configure_logging
 from blindai.server.metrics import Metrics
 from blindai.server.metrics_listener import METRICS_PATH, metrics_server
 from blindai.server.model_store import ModelStore, StoreLimits
 from blindai.server.process_guard import forbid_dumps
+from blindai.server.provider_check import require_present
 from blindai.server.quotas import RunSlots
 from blindai.server.run_folder import run_folder
 from blindai.server.runner_start import PoolOptions
@@ -89,7 +91,7 @@ def create_app(
         clock: for keys and sessions.
         tls: the key that the epoch keysets name; without one, nobody can use the pinned-TLS door.
     """
-    engine, _, version = ENGINE.partition(" ")
+    engines = engines_of(settings.execution_providers)
     settings, access = _open_access(settings, clock)
     store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
     start = _start_models(settings, store)
@@ -97,7 +99,7 @@ def create_app(
         service=settings.service,
         instance=os.urandom(INSTANCE_BYTES),
         runtime=settings.runtime_policy(start.digests, start.description),
-        software=Software(name="blindai", version=blindai.__version__, engines=((engine, version),)),
+        software=Software(name="blindai", version=blindai.__version__, engines=engines),
         simulated=attester.tee == "simulation",
         tls=() if tls is None else (tls.spki_sha256,),
     )
@@ -169,6 +171,7 @@ def _worker_pool(store: ModelStore, settings: Settings, directory: Path, metrics
         max_worker_bytes=settings.max_worker_bytes,
         isolation=settings.isolation,
         batching=settings.batching,
+        providers=settings.execution_providers,
     )
     return WorkerPool(store, options, directory=directory, metrics=metrics)
 
@@ -188,6 +191,7 @@ def serve(settings: Settings) -> None:
     settings = in_effect(settings, os.environ)
     if settings.isolation != "thread":
         require_mechanisms()
+    require_present(settings.execution_providers)
     signal.signal(signal.SIGTERM, _unwind)  # until the loop takes it over
     configure_logging(settings.log_level, simulated=settings.simulation)
     LOG.warning("no hardware protects this server; anybody who runs it can read everything")

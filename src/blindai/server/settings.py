@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
 from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
 from blindai.errors import InvalidSettingsError
+from blindai.server.execution_providers import CPU, check_choice
 from blindai.wire import JSON_INTEGER_LIMIT, compact_json, label, length_prefixed, printable
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Settings:
         idle_worker_s: after which a process that nobody uses ends.
         max_workers: processes of models at a time.
         max_worker_bytes: address space of one process; a model that needs more fails.
+        execution_providers: of `execution_providers.PROVIDERS`; each computes what it can, the next the rest.
         telemetry_endpoint: URL of the operator's collector, to which the metrics are sent (telemetry.py); else nowhere.
     """
 
@@ -113,6 +115,7 @@ class Settings:
     idle_worker_s: int = 60
     max_workers: int = 64
     max_worker_bytes: int = 16 * 1024 * 1024 * 1024
+    execution_providers: tuple[str, ...] = (CPU,)
     telemetry_endpoint: str | None = None
 
     @property
@@ -154,6 +157,7 @@ class Settings:
             raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
         if self.isolation not in ISOLATIONS:
             raise InvalidSettingsError(f"isolation is one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
+        check_choice(self.execution_providers, isolation=self.isolation)
         self._check_access()
         try:
             printable(self.service)
@@ -188,6 +192,7 @@ class Settings:
             telemetry=self.telemetry_endpoint is not None,
             isolation=self.isolation,
             batching=self.batching,
+            execution_providers=self.execution_providers,
             authentication=self.authentication,
             sealing="ephemeral",
             upload_allowed=self.upload_allowed,
@@ -246,12 +251,22 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
             raise InvalidSettingsError(
                 f"unknown setting {name!r}", hint=f"known are {', '.join(sorted(Settings.__dataclass_fields__))}"
             )
-        expected = str if getattr(defaults, name) is None else type(getattr(defaults, name))
-        if type(value) is not expected:
-            raise InvalidSettingsError(f"{name} is of type {expected.__name__}, not {type(value).__name__}")
+        values[name] = _typed(name, value, getattr(defaults, name))
     settings = Settings(**values)
     settings.check()
     return settings
+
+
+def _typed(name: str, value: Any, default: object) -> Any:
+    """The value, a list as a tuple; its type is that of the default, and text where there is none."""
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or any(type(item) is not str for item in value):
+            raise InvalidSettingsError(f"{name} is a list of texts")
+        return tuple(value)
+    expected = str if default is None else type(default)
+    if type(value) is not expected:
+        raise InvalidSettingsError(f"{name} is of type {expected.__name__}, not {type(value).__name__}")
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def start_table(settings: Settings) -> list[str]:
         "authentication": _authentication(settings),
         "isolation": _ISOLATION[settings.isolation],
         "batching": "requests of one tenant may run together" if settings.batching else "off",
+        "computes on": ", the rest on ".join(settings.execution_providers),
         **_limits(settings),
         "telemetry": f"sent to {settings.telemetry_endpoint}" if settings.telemetry_endpoint else "off",
     }

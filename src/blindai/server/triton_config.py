@@ -277,7 +277,7 @@ def _instances(message: Any, where: str, findings: Findings, *, is_ensemble: boo
     if any(group.count < 0 for group in groups):
         findings.refuse(where, "instance_group: count is 1 or more")
     if any(group.kind == _KIND_GPU for group in groups):
-        findings.warnings.append(f"{where}: instance_group: KIND_GPU: this server computes on the CPU")
+        findings.warnings.append(f"{where}: instance_group: KIND_GPU: what computes is the setting execution_providers")
     count = sum(group.count or 1 for group in groups)
     if count > MAX_INSTANCES:
         findings.refuse(where, f"instance_group: at most {MAX_INSTANCES} instances, these are {count}")

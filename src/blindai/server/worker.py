@@ -33,6 +33,7 @@ from blindai.oip.tensors import encode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
 from blindai.server.engine import Engine, RunSwitch
 from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, close_process
+from blindai.server.warm_up import libraries_of
 from blindai.server.worker_protocol import (
     BREAK_OFF,
     DOORBELL,
@@ -66,7 +67,7 @@ class _ServerGone(Exception):  # noqa: N818  # the ordinary end of a worker
 
 
 def main(doorbell: int, control: int, requests: int, answers: int, *files: int) -> None:
-    """Serve one model on inherited descriptors until the server is gone; ONNX Runtime is warm (`warm_up`)."""
+    """Serve one model on inherited descriptors until the server is gone; what it needs is open (`warm_up`)."""
     worker = Worker(
         channel=socket.socket(fileno=doorbell),
         requests=Arena(requests, writable=False),
@@ -77,7 +78,7 @@ def main(doorbell: int, control: int, requests: int, answers: int, *files: int) 
     with contextlib.suppress(_ServerGone, ConnectionError):
         load = worker.receive_load()
         try:
-            close_process(max_address_space_bytes=load.max_address_space_bytes)
+            close_process(max_address_space_bytes=load.max_address_space_bytes, libraries=libraries_of(load.providers))
         except SandboxMissingError:
             sys.exit(EXIT_STATUS)
         threading.Thread(target=worker.watch, args=(socket.socket(fileno=control),), daemon=True).start()
@@ -112,8 +113,8 @@ class Worker:
 
     def load(self, message: Load, descriptors: Sequence[int]) -> bool:
         """Load the model and say so; or say why not, which is the end."""
-        session = SessionOptions(graph_optimization=message.graph_optimization, provider=message.provider)
-        self._engine = Engine(session, threads=message.threads)
+        session = SessionOptions(graph_optimization=message.graph_optimization)
+        self._engine = Engine(session, threads=message.threads, providers=message.providers)
         self._max_answer_bytes = min(message.max_answer_bytes, self._answers.capacity)
         try:
             with _mapped_files(message, descriptors) as files:
@@ -124,6 +125,7 @@ class Worker:
                     outputs=pack_specs(self._engine.outputs),
                     rows_independent=self._engine.rows_independent,
                     precision=self._engine.precision,
+                    providers=self._engine.providers,
                     optional=pack_specs(self._engine.optional),
                 )
             )

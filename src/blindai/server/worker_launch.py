@@ -35,6 +35,7 @@ class WorkerLimits:
         max_answer_bytes: of all raw outputs of one batch.
         max_address_space_bytes: of the process; for the sandbox.
         rows_wanted: whether the graph is asked if it keeps rows apart.
+        providers: execution providers that may run it, in order.
     """
 
     threads: int
@@ -42,6 +43,7 @@ class WorkerLimits:
     max_answer_bytes: int
     max_address_space_bytes: int
     rows_wanted: bool
+    providers: tuple[str, ...] = ("cpu",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,7 @@ def _load_message(model: StoredModel, limits: WorkerLimits) -> Load:
     return Load(
         files=tuple(FileEntry(f.path, f.size) for f in manifest.files),
         graph_optimization=manifest.session.graph_optimization,
-        provider=manifest.session.provider,
+        providers=limits.providers,
         threads=limits.threads,
         max_answer_bytes=limits.max_answer_bytes,
         max_address_space_bytes=limits.max_address_space_bytes,

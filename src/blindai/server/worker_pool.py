@@ -89,10 +89,12 @@ class WorkerPool:
         """
         await self._find(model, share).ready()
 
-    def face(self, model: StoredModel, share: str) -> ModelFace | None:
-        """The model's own word of itself, if it is loaded."""
-        runners = self._find(model, share).runners
-        return runners[0].face if runners else None
+    async def face(self, model: StoredModel, share: str) -> ModelFace:
+        """What the model is served as; loads it if need be, and raises what `load` does."""
+        instances = self._find(model, share)
+        if not instances.runners:
+            await instances.ready()
+        return instances.face
 
     async def metadata(self, model: StoredModel, share: str) -> ModelFace:
         """The model's own word of itself; loads it if need be, and raises what `load` does."""

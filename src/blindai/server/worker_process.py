@@ -110,7 +110,15 @@ class WorkerProcess:
             optional = unpack_specs(loaded.optional)
         except ValueError:
             raise _died() from None
-        self.face = ModelFace(inputs=inputs, outputs=outputs, precision=loaded.precision, optional=optional)
+        if not set(loaded.providers) <= set(self._launched.load.providers):
+            raise _died()
+        self.face = ModelFace(
+            inputs=inputs,
+            outputs=outputs,
+            precision=loaded.precision,
+            providers=loaded.providers,
+            optional=optional,
+        )
         self.rows_independent = loaded.rows_independent
 
     def run(self, batch: Batch) -> None:

@@ -74,12 +74,13 @@ class SpecEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """Server → worker, once and first.
 
-    `max_address_space_bytes` is for the sandbox, `rows_wanted` asks whether the graph keeps rows apart.
+    `max_address_space_bytes` is for the sandbox, `rows_wanted` asks whether the graph keeps rows apart, `providers` are
+    those that may run it, in order.
     """
 
     files: tuple[FileEntry, ...]
     graph_optimization: str
-    provider: str
+    providers: tuple[str, ...]
     threads: int
     max_answer_bytes: int
     max_address_space_bytes: int
@@ -100,6 +101,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_
     outputs: tuple[SpecEntry, ...]
     rows_independent: bool
     precision: Precision
+    providers: tuple[str, ...]
     optional: tuple[SpecEntry, ...] = ()
 
 
