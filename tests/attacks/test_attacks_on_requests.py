@@ -132,6 +132,36 @@ def test_no_request_with_other_frames_runs(
     assert (world.effects.runs, world.effects.deletions) == (0, 0)
 
 
+@pytest.mark.parametrize("ask", [infer_ask(), DELETE], ids=["inference", "deletion"])
+@pytest.mark.parametrize("change", [doubled, surplus])
+@pytest.mark.parametrize("ahead", [0, 1], ids=["with the last frame", "a byte before it"])
+def test_no_request_succeeds_whose_surplus_comes_after_its_last_frame(
+    world: World, ask: Ask, change: Callable[[Message, list[int]], bytes], ahead: int
+) -> None:
+    """However the path cuts it: the first piece is all of the request, and what follows is not looked away from."""
+    message = seal_one_shot(world.victim().attest(), ask)
+    changed = change(message, frame_ends(message.body, REQUEST_HEADER_BYTES))
+    sent = message.sent(changed, piece_bytes=len(message.body) - ahead)
+    assert outcome(message, deliver(world, sent)) == "sealed sealed_message"
+    assert world.effects.deletions == 0
+
+
+def test_no_changed_or_cut_request_runs_that_comes_in_one_piece(world: World) -> None:
+    keyset = world.victim().attest()
+    ask = infer_ask()
+    whole = seal_one_shot(keyset, ask)
+    ends = frame_ends(whole.body, REQUEST_HEADER_BYTES)
+    for at in (0, 4, *ends[:-1], *(end - 1 for end in ends)):
+        for change in (flip, lambda body, at: body[:at]):
+            message = seal_one_shot(keyset, ask)
+            answered = deliver(world, message.sent(change(message.body, at), piece_bytes=0))
+            assert outcome(message, answered) != "SUCCESS"
+    assert outcome(whole, deliver(world, whole.sent(whole.body + b"\0", piece_bytes=0))) == "sealed sealed_message"
+    assert world.effects.runs == 0
+    message = seal_one_shot(keyset, ask)
+    assert outcome(message, deliver(world, message.sent(piece_bytes=0))) == "SUCCESS"
+
+
 def test_frames_of_another_request_do_not_fit(world: World) -> None:
     keyset = world.victim().attest()
     message, other = seal_one_shot(keyset, infer_ask()), seal_one_shot(keyset, infer_ask())
