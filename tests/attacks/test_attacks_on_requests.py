@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from attacks.world import (
     MODEL,
@@ -21,6 +23,7 @@ from attacks.world import (
     seal_one_shot,
 )
 from fakes.network import Answered, Sent, call_app
+from onnx import TensorProto, helper
 
 from blindai.attestation.binding import Mode
 from blindai.attester.simulation import SimulationAttester
@@ -28,6 +31,9 @@ from blindai.channel.exchange import REQUEST_HEADER_BYTES, SessionSecret
 from blindai.channel.heads import parse_wire_error
 from blindai.channel.keyring import DEFAULT_EPOCH_S, FRESH_HPKE_S
 from blindai.errors import ReplayedMessageError
+from blindai.oip.rest import HEADER_LENGTH, InferRequest, encode_infer_request
+from blindai.oip.tensors import Tensor, tensor_from
+from blindai.server.request_queue import QueuedRequest
 from blindai.server.serve import create_app
 from blindai.server.settings import Settings
 
@@ -278,3 +284,31 @@ def test_neither_kind_of_request_survives_a_restart(world: World, tmp_path: Path
 
 def refused(status: int) -> Answered:
     return Answered(status=status, body=b"", headers={"content-length": "0"})
+
+
+def test_what_a_failed_request_brought_is_not_kept_until_the_collector_looks(world: World, tmp_path: Path) -> None:
+    (path := tmp_path / "picker.onnx").write_bytes(picker_model())
+    world.victim().upload("picker", path)
+    keyset = world.victim().attest()
+    buffers, length = encode_infer_request(InferRequest(inputs=(tensor_from(np.array([9]), name="at"),)))
+    headers = ((HEADER_LENGTH, str(length)),)
+    ask = Ask(method="POST", path="/v2/models/picker/infer", body=b"".join(buffers), headers=headers)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            message = seal_one_shot(keyset, ask)
+            assert outcome(message, deliver(world, message.sent())).startswith("sealed in")
+        assert [held for held in gc.get_objects() if isinstance(held, QueuedRequest | Tensor)] == []
+    finally:
+        gc.enable()
+        world.victim().delete("picker")
+
+
+def picker_model() -> bytes:
+    """Y = one of three numbers, or a failure for any other place."""
+    at, y = (helper.make_tensor_value_info(name, TensorProto.INT64, ["n"]) for name in ("at", "y"))
+    data = helper.make_tensor("data", TensorProto.INT64, [3], [1, 2, 3])
+    graph = helper.make_graph([helper.make_node("Gather", ["data", "at"], ["y"])], "g", [at], [y], [data])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
