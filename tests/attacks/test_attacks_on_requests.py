@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from attacks.world import (
     MODEL,
@@ -21,6 +23,7 @@ from attacks.world import (
     seal_one_shot,
 )
 from fakes.network import Answered, Sent, call_app
+from onnx import TensorProto, helper
 
 from blindai.attestation.binding import Mode
 from blindai.attester.simulation import SimulationAttester
@@ -28,6 +31,9 @@ from blindai.channel.exchange import REQUEST_HEADER_BYTES, SessionSecret
 from blindai.channel.heads import parse_wire_error
 from blindai.channel.keyring import DEFAULT_EPOCH_S, FRESH_HPKE_S
 from blindai.errors import ReplayedMessageError
+from blindai.oip.rest import HEADER_LENGTH, InferRequest, encode_infer_request
+from blindai.oip.tensors import Tensor, tensor_from
+from blindai.server.request_queue import QueuedRequest
 from blindai.server.serve import create_app
 from blindai.server.settings import Settings
 
@@ -130,6 +136,36 @@ def test_no_request_with_other_frames_runs(
     changed = change(message, frame_ends(message.body, REQUEST_HEADER_BYTES))
     assert outcome(message, deliver(world, message.sent(changed))) == "sealed sealed_message"
     assert (world.effects.runs, world.effects.deletions) == (0, 0)
+
+
+@pytest.mark.parametrize("ask", [infer_ask(), DELETE], ids=["inference", "deletion"])
+@pytest.mark.parametrize("change", [doubled, surplus])
+@pytest.mark.parametrize("ahead", [0, 1], ids=["with the last frame", "a byte before it"])
+def test_no_request_succeeds_whose_surplus_comes_after_its_last_frame(
+    world: World, ask: Ask, change: Callable[[Message, list[int]], bytes], ahead: int
+) -> None:
+    """However the path cuts it: the first piece is all of the request, and what follows is not looked away from."""
+    message = seal_one_shot(world.victim().attest(), ask)
+    changed = change(message, frame_ends(message.body, REQUEST_HEADER_BYTES))
+    sent = message.sent(changed, piece_bytes=len(message.body) - ahead)
+    assert outcome(message, deliver(world, sent)) == "sealed sealed_message"
+    assert world.effects.deletions == 0
+
+
+def test_no_changed_or_cut_request_runs_that_comes_in_one_piece(world: World) -> None:
+    keyset = world.victim().attest()
+    ask = infer_ask()
+    whole = seal_one_shot(keyset, ask)
+    ends = frame_ends(whole.body, REQUEST_HEADER_BYTES)
+    for at in (0, 4, *ends[:-1], *(end - 1 for end in ends)):
+        for change in (flip, lambda body, at: body[:at]):
+            message = seal_one_shot(keyset, ask)
+            answered = deliver(world, message.sent(change(message.body, at), piece_bytes=0))
+            assert outcome(message, answered) != "SUCCESS"
+    assert outcome(whole, deliver(world, whole.sent(whole.body + b"\0", piece_bytes=0))) == "sealed sealed_message"
+    assert world.effects.runs == 0
+    message = seal_one_shot(keyset, ask)
+    assert outcome(message, deliver(world, message.sent(piece_bytes=0))) == "SUCCESS"
 
 
 def test_frames_of_another_request_do_not_fit(world: World) -> None:
@@ -248,3 +284,31 @@ def test_neither_kind_of_request_survives_a_restart(world: World, tmp_path: Path
 
 def refused(status: int) -> Answered:
     return Answered(status=status, body=b"", headers={"content-length": "0"})
+
+
+def test_what_a_failed_request_brought_is_not_kept_until_the_collector_looks(world: World, tmp_path: Path) -> None:
+    (path := tmp_path / "picker.onnx").write_bytes(picker_model())
+    world.victim().upload("picker", path)
+    keyset = world.victim().attest()
+    buffers, length = encode_infer_request(InferRequest(inputs=(tensor_from(np.array([9]), name="at"),)))
+    headers = ((HEADER_LENGTH, str(length)),)
+    ask = Ask(method="POST", path="/v2/models/picker/infer", body=b"".join(buffers), headers=headers)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            message = seal_one_shot(keyset, ask)
+            assert outcome(message, deliver(world, message.sent())).startswith("sealed in")
+        assert [held for held in gc.get_objects() if isinstance(held, QueuedRequest | Tensor)] == []
+    finally:
+        gc.enable()
+        world.victim().delete("picker")
+
+
+def picker_model() -> bytes:
+    """Y = one of three numbers, or a failure for any other place."""
+    at, y = (helper.make_tensor_value_info(name, TensorProto.INT64, ["n"]) for name in ("at", "y"))
+    data = helper.make_tensor("data", TensorProto.INT64, [3], [1, 2, 3])
+    graph = helper.make_graph([helper.make_node("Gather", ["data", "at"], ["y"])], "g", [at], [y], [data])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())

@@ -142,10 +142,8 @@ class Message:
     digest: bytes
     route: str
 
-    def sent(self, body: bytes | None = None, *, route: str | None = None, ended: bool = True) -> Sent:
-        return sealed_post(
-            self.body if body is None else body, route=self.route if route is None else route, ended=ended
-        )
+    def sent(self, body: bytes | None = None, *, route: str | None = None, **how: Any) -> Sent:
+        return sealed_post(self.body if body is None else body, route=self.route if route is None else route, **how)
 
     def open(self, answer: bytes) -> Answer:
         reader = AnswerReader(self.exchange, max_body_bytes=1 << 20)
@@ -153,13 +151,13 @@ class Message:
         return reader.finish(self.digest)
 
 
-def sealed_post(body: bytes, *, route: str = "", ended: bool = True) -> Sent:
+def sealed_post(body: bytes, *, route: str = "", **how: Any) -> Sent:
     return Sent(
         method="POST",
         path=SEALED_PATH,
         headers=(("Content-Type", MEDIA_TYPE), ("Blindai-Route", route)),
         body=body,
-        ended=ended,
+        **how,
     )
 
 

@@ -26,13 +26,17 @@ PIECE_BYTES = 1000  # so that a message is never there at once: its head is open
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """One request as the path saw it; not `ended` means that the connection breaks after `body`."""
+    """One request as the path saw it, cut in pieces; not `ended` means that the connection breaks after `body`.
+
+    With `piece_bytes` of 0, head and body come in one piece.
+    """
 
     method: str
     path: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     ended: bool = True
+    piece_bytes: int = PIECE_BYTES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,9 +120,10 @@ async def call_handler(handler: Callable[[Received], Awaitable[None]], sent: Sen
     missing = 0 if sent.ended else 1
     lines = [f"{sent.method} {sent.path} HTTP/1.1", "host: server", f"content-length: {len(sent.body) + missing}"]
     lines += [f"{name}: {value}" for name, value in sent.headers]
-    connection.data_received("\r\n".join((*lines, "", "")).encode("latin-1"))
-    for at in range(0, len(sent.body), PIECE_BYTES):
-        connection.data_received(sent.body[at : at + PIECE_BYTES])
+    head = "\r\n".join((*lines, "", "")).encode("latin-1")
+    connection.data_received(head if sent.piece_bytes else head + sent.body)
+    for at in range(0, len(sent.body), sent.piece_bytes) if sent.piece_bytes else ():
+        connection.data_received(sent.body[at : at + sent.piece_bytes])
         await asyncio.sleep(0)
     if not sent.ended:
         connection.connection_lost(None)

@@ -21,9 +21,9 @@ Sizes = "Sequence[int | str | None]"
 
 
 def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
-    """A node; names are separated by spaces, `_` leaves an input out."""
-    taken = ["" if name == "_" else name for name in inputs.split()]
-    return helper.make_node(operator, taken, outputs.split(), **attributes)
+    """A node; names are separated by spaces, `_` leaves one out."""
+    taken, made = (["" if name == "_" else name for name in names.split()] for names in (inputs, outputs))
+    return helper.make_node(operator, taken, made, **attributes)
 
 
 def graph(

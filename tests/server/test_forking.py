@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
+import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +18,12 @@ import pytest
 from onnx import TensorProto, helper
 from server.model_parts import add_model, added, floats, own_fork_servers, own_workers, serialise, stored, until
 
-from blindai.server.forking import ForkServers
+from blindai.server.forking import ForkServer, ForkServers
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
 from blindai.server.runner_start import PoolOptions
 from blindai.server.worker_pool import WorkerPool
+from blindai.server.worker_protocol import BORN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -75,6 +80,10 @@ def library_at(process_id: int) -> str:
     found = LIBRARY.search(Path(f"/proc/{process_id}/maps").read_text("utf-8"))
     assert found is not None
     return found[1]
+
+
+def open_descriptors(process_id: int) -> set[int]:
+    return {int(link.name) for link in Path(f"/proc/{process_id}/fd").iterdir()}
 
 
 async def test_a_fork_server_holds_nothing_and_has_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +215,36 @@ async def test_a_process_is_told_apart_from_its_number(tmp_path: Path) -> None:
             process.kill()
             assert await process.wait() == 1
         assert server.children == 0
+
+
+async def test_a_fork_server_without_a_descriptor_left_says_so_at_once_and_keeps_no_child(tmp_path: Path) -> None:
+    async with forks_of(tmp_path) as forks:
+        server = forks.of("share")
+        await server.until_ready()
+        taken = open_descriptors(server.process.pid)
+        left = [number for number in range(64) if number not in taken][:3]  # to tell on, twice, and the child's pidfd
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (left[2], left[2]))
+        begun_s = time.monotonic()
+        with pytest.raises(OSError, match="could not start"):
+            server.fork([])
+        assert time.monotonic() - begun_s < 5
+        assert own_workers() == []
+        assert open_descriptors(server.process.pid) == taken
+        server.children -= 1
+
+
+def test_a_server_without_a_descriptor_left_takes_no_process() -> None:
+    """The kernel then drops the pidfd that comes with the number."""
+    control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def answer() -> None:
+        _, descriptors, _, _ = socket.recv_fds(other, 1, 1)
+        with socket.socket(fileno=descriptors[0]) as life:
+            life.send(BORN.pack(1))
+
+    with control, other, subprocess.Popen(["true"]) as process:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(OSError, match="could not start"):
+            ForkServer(process=process, control=control).fork([])
+        thread.join()

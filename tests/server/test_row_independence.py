@@ -234,6 +234,21 @@ MIXING: dict[str, onnx.ModelProto] = {
         X,
         constants={"c": np.zeros((3, 1), np.float32)},
     ),
+    "such a part with an output left out, beside an input left out": graph(
+        [
+            node("Unsqueeze", "x one", "u"),
+            node("GRU", "u w r _ _ h", "_ last", hidden_size=1),
+            node("Clip", "x _ top", "y"),
+        ],
+        X,
+        constants={
+            "one": ints(0),
+            "w": np.zeros((1, 3, 3), np.float32),
+            "r": np.zeros((1, 3, 1), np.float32),
+            "h": np.zeros((1, 1, 1), np.float32),
+            "top": np.float32(9),
+        },
+    ),
 }
 
 

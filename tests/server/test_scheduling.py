@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from blindai.server.batching import BatchingRule
 from blindai.server.calls import error_reply
 from blindai.server.model_config import QueuePolicy, RunWish, ServingConfig
 from blindai.server.model_store import ModelStore
-from blindai.server.request_queue import Batch, RequestQueue, queued_request, signature_of
+from blindai.server.request_queue import Batch, QueuedRequest, RequestQueue, queued_request, signature_of
 from blindai.server.runner_start import PoolOptions
 from blindai.server.statistics import ModelStatistics
 from blindai.server.worker_pool import WorkerPool
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blindai.server.model_store import StoredModel
-    from blindai.server.request_queue import QueuedRequest
 
 JOINED = ServingConfig(batching="on")
 A_WHILE = 20_000  # steps of the counting model: some tens of milliseconds
@@ -97,6 +97,21 @@ async def test_joined_rows_are_bit_for_bit_what_they_are_alone(store: ModelStore
     assert 0 < counted.compute.compute_infer.ns <= counted.success.ns
     assert counted.fail.count == 0
     assert counted.last_inference_ms > 0
+
+
+@pytest.mark.parametrize("isolation", ["tenant", "thread"])
+async def test_what_was_answered_is_not_kept_until_the_collector_looks(store: ModelStore, isolation: str) -> None:
+    model = stored(store, add_model(), config=JOINED)
+    async with pool_of(store, isolation=isolation) as pool:
+        await pool.load(model, "public")
+        gc.collect()
+        gc.disable()
+        try:
+            await asyncio.gather(*(added(pool, model, index) for index in range(8)))
+            await asyncio.sleep(0)
+            assert [held for held in gc.get_objects() if isinstance(held, QueuedRequest | Batch)] == []
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("config", [ServingConfig(batching="off"), ServingConfig(max_joined_rows=1, batching="on")])

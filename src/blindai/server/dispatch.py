@@ -86,13 +86,18 @@ async def _run(service: Service, call: Call) -> Reply:
     except (InferenceError, ModelStoreError) as error:
         LOG.info("request refused: %s", error.code)
         service.metrics.failed(error.code)
-        return error_reply(error)
+        return error_reply(_without_frames(error))
     except ChannelError:
         raise
     except Exception as error:  # noqa: BLE001  # the last line of defence: nobody's data may reach the log or the peer
         LOG.error("request failed: %s", type(error).__name__)  # a traceback can hold values
         service.metrics.failed(InternalError.code)
-        return error_reply(error)
+        return error_reply(_without_frames(error))
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Its traceback holds the request, which holds its outcome: all tensors would stay until the collector looked."""
+    return error.with_traceback(None)
 
 
 def _not_served(found: Found) -> Reply:

@@ -78,12 +78,12 @@ class Parent:
         me = os.getpid()
         try:
             child = os.fork()
+            if child == 0:
+                _become_worker(inherited, me)
+            pidfd = _held(child)
         except OSError:
             os.close(life)
             raise
-        if child == 0:
-            _become_worker(inherited, me)
-        pidfd = os.pidfd_open(child)  # it is not reaped yet, so the number is still its own
         self._children[pidfd] = child, life
         self._poll.register(pidfd, select.POLLIN)
         with _borrowed(life) as told:
@@ -98,6 +98,16 @@ class Parent:
             told.send(ENDED.pack(os.waitstatus_to_exitcode(status)))
         os.close(life)
         os.close(pidfd)
+
+
+def _held(child: int) -> int:
+    """A pidfd of a child, which is not reaped yet, so the number is still its own; one without does not live on."""
+    try:
+        return os.pidfd_open(child)
+    except OSError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ class ForkServer:
                 socket.send_fds(self.control, [b"\0"], [theirs.fileno(), *descriptors])
             ours.settimeout(_FORK_S)
             message, pidfds, _, _ = socket.recv_fds(ours, BORN.size, 1)
-            if len(message) != BORN.size:
+            if len(message) != BORN.size or not pidfds:  # no descriptor is left to be had
                 raise ChildProcessError("a fork server could not start a model's process")  # noqa: TRY301
         except BaseException:
             ours.close()

@@ -253,6 +253,7 @@ class HttpConnection(asyncio.Protocol):
         known = self._known
         if known is None or not self._is_between or self._is_deaf or not known.begins(data):
             return False
+        self._unparsed_bytes = 0  # an empty line before it, which the parser has passed over
         request = HttpRequest(self, known.method, known.path, known.headers, keep_alive=True, is_http_10=False)
         request.receive_whole(data[len(known.head) :])
         self._waiting.append(request)

@@ -61,6 +61,10 @@ class QueuedRequest(msgspec.Struct, kw_only=True, eq=False):
     expiry: asyncio.TimerHandle | None = None
     batch: Batch | None = None
 
+    def __repr__(self) -> str:
+        """Without its tensors."""
+        return f"QueuedRequest(rows={self.rows}, size={self.size})"
+
 
 class Batch(msgspec.Struct, kw_only=True, eq=False):
     """Requests that run as one.

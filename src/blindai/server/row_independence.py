@@ -151,7 +151,7 @@ class _Walk:
                 if culprit:
                     raise _DependentError(f"a part that no output needs mixes rows, and could fail: {_known(culprit)}")
             else:
-                needed.update(node.input)
+                needed.update(filter(None, node.input))  # an input left out has the name of an output left out
 
     def _judge_output(self, output: onnx.ValueInfoProto) -> None:
         value = self._values.get(output.name, mixed())

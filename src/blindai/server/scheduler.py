@@ -125,6 +125,8 @@ class Scheduler:
     def finished(self, runner: Runner, batch: Batch, outcome: Outcome) -> None:
         """A batch has ended, one way or the other."""
         self._busy.pop(runner, None)
+        for request in batch.requests:
+            request.batch = None  # each would hold the other, and all tensors, until the collector looked
         if runner in self._joined:
             self._free.append(runner)
         self.last_used_s = self._loop.time()

@@ -92,8 +92,11 @@ class Incoming:
         return head
 
     def take_whole(self) -> memoryview | None:
-        """All of the body's data, if the request has been read to its last frame and they lie in one piece."""
-        if not self._reader.finished or len(self._pieces) > 1:
+        """All of the body's data, if all bytes had arrived before they were read and the data lie in one piece.
+
+        Of others the end is awaited, since no byte may follow the last frame (§3).
+        """
+        if self._received is not None or not self._reader.finished or len(self._pieces) > 1:
             return None
         self._digest = self._reader.end()
         whole = self._pieces.popleft() if self._pieces else memoryview(b"")
