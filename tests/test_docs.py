@@ -5,7 +5,7 @@ Run, page by page and from top to bottom, in an empty folder, beside a simulated
 - `python` blocks: each as its own program;
 - 50051, wherever a block names it, becomes the port of that server;
 - the folder holds `model.onnx` (input `patients` FP32 [batch, 30], output `probabilities` FP32 [batch, 2]) and
-  `patients.npy` (three rows).
+  `patients.npy` (three rows), as README's quick start makes them.
 
 A comment `<!-- docs-test: MARK -->` on the line above a block says otherwise, where MARK is
 - `run`: all its `$` lines, or a whole `bash` block · `skip: why`: none of it · `exit 5`: it ends with that status;
@@ -19,6 +19,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -26,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -115,25 +115,17 @@ def _console_steps(block: Block) -> Iterator[Step]:
             )
 
 
-def write_inputs(folder: Path) -> None:
-    """The two files that the pages' commands read."""
-    from onnx import TensorProto, helper, numpy_helper, save_model
+def quick_start() -> str:
+    """README's program that makes `model.onnx` and `patients.npy`, which all pages go on with."""
+    return next(block.text for block in blocks(README.read_text("utf-8")) if "model.onnx" in block.text)
 
-    random = np.random.default_rng(7)
-    weights = numpy_helper.from_array(random.normal(size=(30, 2)).astype(np.float32), "weights")
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["patients", "weights"], ["scores"]),
-            helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
-        ],
-        "classifier",
-        [helper.make_tensor_value_info("patients", TensorProto.FLOAT, ["batch", 30])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
-        [weights],
-    )
-    opset = helper.make_opsetid("", 17)
-    save_model(helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / "model.onnx")
-    np.save(folder / "patients.npy", random.normal(size=(3, 30)).astype(np.float32))
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which that program has been run."""
+    folder = tmp_path_factory.mktemp("quick-start")
+    subprocess.run([sys.executable, "-c", quick_start()], cwd=folder, check=True)
+    return folder
 
 
 def reader_environment(folder: Path) -> dict[str, str]:
@@ -206,11 +198,10 @@ def _id(page: Path) -> str:
 
 @pytest.mark.network
 @pytest.mark.parametrize("page", [page for page in EXECUTED if steps(page.read_text("utf-8"))], ids=_id)
-def test_what_the_page_says_works(page: Path, tmp_path: Path) -> None:
+def test_what_the_page_says_works(page: Path, inputs: Path, tmp_path: Path) -> None:
     environment = reader_environment(tmp_path)
     work = tmp_path / "work"
-    work.mkdir()
-    write_inputs(work)
+    shutil.copytree(inputs, work)
     with simulated_server(tmp_path, environment) as port:
         for step in steps(page.read_text("utf-8")):
             assert run_step(step, port, work, environment) == ""

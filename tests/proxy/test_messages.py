@@ -67,26 +67,25 @@ def test_a_header_that_decides_something_stands_there_once(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "repeatable"),
+    ("method", "path", "repeatable"),
     [
-        ("/v2", True),
-        ("/v2/", True),
-        ("/v2/models", True),
-        ("/v2/models/m", True),
-        ("/v2/models/stats", True),
-        ("/v2/models/m/infer", True),
-        ("/v2/models/m/versions/1/infer", True),
-        ("/v2/models/m/versions/1/stats", True),
-        ("/v2/repository/index", True),
-        ("/v2/repository/models/m/load", False),
-        ("/v2/repository/models/m/unload", False),
-        ("/v2/repository/models/m", False),
-        ("/v2/access/keys", False),
-        ("/v2/models/m/infer/x", False),
+        ("GET", "/v2", True),
+        ("HEAD", "/v2/health/ready", True),
+        ("GET", "/openapi.json", True),
+        ("GET", "/v2/models/m/versions/1/stats", True),
+        ("GET", "/v2/access/keys", True),
+        ("POST", "/v2/models/m/infer", True),
+        ("POST", "/v2/models/m/versions/1/infer", True),
+        ("POST", "/v2/repository/index", True),
+        ("POST", "/v2/repository/models/m/load", False),
+        ("POST", "/v2/repository/models/m/unload", False),
+        ("DELETE", "/v2/repository/models/m", False),
+        ("POST", "/v2/access/keys", False),
+        ("POST", "/v2/models/m/infer/x", False),
     ],
 )
-def test_only_what_changes_nothing_may_run_twice(path: str, repeatable: bool) -> None:  # noqa: FBT001
-    assert sealed_request(asking(path)).repeatable is repeatable
+def test_only_what_changes_nothing_may_run_twice(method: str, path: str, repeatable: bool) -> None:  # noqa: FBT001
+    assert sealed_request(LocalRequest(method=method, path=path)).repeatable is repeatable
 
 
 def test_who_says_nothing_is_the_proxys_own_principal_and_nobody_else_is() -> None:

@@ -64,7 +64,10 @@ async def rpc(proxy: LocalProxy, name: str) -> Any:
         return await method(b"", timeout=60)
 
 
-async def test_a_server_that_goes_and_comes_back_is_verified_anew(start: Callable[..., RunningServer]) -> None:
+@pytest.mark.parametrize("then", [("POST", INFER), ("GET", "/v2/health/ready")])
+async def test_a_server_that_goes_and_comes_back_is_verified_anew(
+    then: tuple[str, str], start: Callable[..., RunningServer]
+) -> None:
     first = start()
     async with local_proxy(first.url) as proxy, aiohttp.ClientSession() as session:
         assert (await ask(session, proxy, "POST", INFER, json=ROW))[0] == 200
@@ -80,7 +83,8 @@ async def test_a_server_that_goes_and_comes_back_is_verified_anew(start: Callabl
             await rpc(proxy, "ServerMetadata")
         assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
         start(first.port)
-        assert (await ask(session, proxy, "POST", INFER, json=ROW))[0] == 200
+        method, path = then
+        assert (await ask(session, proxy, method, path, json=ROW if method == "POST" else None))[0] == 200
         assert (await rpc(proxy, "ServerReady")).ready
 
 

@@ -12,10 +12,11 @@ import typer
 
 from blindai.cli.options import Server, chosen_policy, client_verb
 from blindai.cli.screen import file_error, note, say, warn_of_simulation
-from blindai.errors import BlindAIError, UnauthenticatedError
+from blindai.errors import BlindAIError, InvalidInputError, UnauthenticatedError
 
 if TYPE_CHECKING:
     from blindai.client.attestation_view import Attestation
+    from blindai.proxy.run import Address
 
 
 @client_verb
@@ -30,7 +31,7 @@ def proxy(
 ) -> None:
     """Verify a server, then forward plain requests to it, sealed."""
     from blindai.proxy.forward import ProxyOptions
-    from blindai.proxy.run import parse_address, run_proxy
+    from blindai.proxy.run import run_proxy
 
     options = ProxyOptions(
         url=server.url,
@@ -39,7 +40,7 @@ def proxy(
         level=server.require_level.value,
         credential=_credential(server),
     )
-    http_address, grpc_address = parse_address(http), parse_address(grpc) if grpc else None
+    http_address, grpc_address = _address(http), _address(grpc) if grpc else None
     try:
         asyncio.run(run_proxy(options, http=http_address, grpc=grpc_address, announce=_announce))
     except ModuleNotFoundError as error:
@@ -48,6 +49,15 @@ def proxy(
         raise
     except OSError as error:
         raise BlindAIError(f"cannot listen: {file_error(error)}", hint="another --http or --grpc, or port 0") from None
+
+
+def _address(text: str) -> Address:
+    from blindai.proxy.run import parse_address
+
+    try:
+        return parse_address(text)
+    except InvalidInputError as error:
+        raise typer.BadParameter(f"{error}; {error.hint}") from None
 
 
 def _credential(server: Server) -> Callable[[], str] | None:

@@ -62,7 +62,7 @@ def check_opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> None:
         if plain_domain(entry.domain) == "" and not MIN_OPSET <= entry.version <= MAX_OPSET:
             raise InvalidModelError(
                 f"the model uses ONNX operator set {entry.version}, {MIN_OPSET} to {MAX_OPSET} are accepted",
-                hint="Export again with another opset_version, or convert with onnx.version_converter.",
+                hint="Export again with another opset_version; `blindai optimize --to fp32` upgrades an older one.",
             )
 
 

@@ -29,10 +29,8 @@ METHODS = ("GET", "HEAD", "POST", "DELETE")
 _PATH = re.compile(r"/[\x21-\x7e]{0,2047}\Z")
 _VALUE = re.compile(r"[\x20-\x7e]{0,8192}\Z")
 _SCHEME = "bearer "
-# What may run twice without harm, should the server have forgotten our keys: everything but management.
-_REPEATABLE = re.compile(
-    r"/v2(/models(/[^/]+(/versions/[^/]+)?(/(infer|ready|config|stats))?|/stats)?|/repository/index)?/?"
-)
+# What may run twice without harm, should the server have forgotten our keys: what reads, and of POST these.
+_REPEATABLE_POST = re.compile(r"/v2/(models/[^/]+(/versions/[^/]+)?/infer|repository/index)/?")
 _CONTENT_TYPE, _AUTHORIZATION = "content-type", "authorization"
 _PASSED_ON = frozenset({"blindai-deadline-ms", "content-encoding", "if-match", "inference-header-content-length"})
 _ONCE = _PASSED_ON | {_AUTHORIZATION, _CONTENT_TYPE}
@@ -99,13 +97,14 @@ def sealed_request(request: LocalRequest) -> SealedRequest:
     for name, value in found.items():
         if not _VALUE.match(value):
             raise InvalidInputError(f"the header {name} is too long, or not plain ASCII")
+    method = "GET" if request.method == "HEAD" else request.method
     return SealedRequest(
-        method="GET" if request.method == "HEAD" else request.method,
+        method=method,
         path=request.path,
         headers=tuple((name, value) for name, value in found.items() if name in _PASSED_ON),
         content_type=found.get(_CONTENT_TYPE, ""),
         body=lambda: (request.body,) if request.body else (),
-        repeatable=_REPEATABLE.fullmatch(request.path) is not None,
+        repeatable=method == "GET" or (method == "POST" and _REPEATABLE_POST.fullmatch(request.path) is not None),
     )
 
 

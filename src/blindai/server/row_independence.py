@@ -9,7 +9,7 @@ Each tensor is followed through the nodes (row_values.py): *shared* is the same 
 requests' own elements one after another, and the rest is *mixed*. Operators without a rule mix: subgraphs, functions,
 Einsum, NonZero, Unique, random numbers, DynamicQuantizeLinear (its scale is that of the whole batch), and all of
 com.microsoft.
-Leaves out: whether joining pays, and whose requests may be joined (SERVING.md, "Scheduling").
+Leaves out: whether joining pays, and whose requests may be joined.
 """
 
 from __future__ import annotations

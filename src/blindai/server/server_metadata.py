@@ -28,7 +28,7 @@ EXTENSIONS = (
 )
 
 
-# Paths of Triton's that answer why they are not here (docs/spec/oip.md).
+# Paths of Triton's that answer why they are not here (docs/guides/serving.md).
 _REGIONS = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 LEFT_OUT = (
     "/v2/logging",
@@ -69,7 +69,7 @@ async def server_metadata(service: Service, call: Call, _target: Target) -> Repl
 
 
 async def left_out(_service: Service, _call: Call, _target: Target) -> Reply:
-    """What Triton has and a confidential server must not (docs/spec/oip.md).
+    """What Triton has and a confidential server must not (docs/guides/serving.md).
 
     Raises:
         NotSupportedError: always.
