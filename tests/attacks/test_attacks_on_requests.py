@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import os
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from attacks.world import (
     seal_in_session,
     seal_one_shot,
 )
-from fakes.network import Answered, Sent, call_app
+from fakes.network import Answered, FakeTransport, Sent, call_app
 from onnx import TensorProto, helper
 
 from blindai.attestation.binding import Mode
@@ -30,9 +31,11 @@ from blindai.attester.simulation import SimulationAttester
 from blindai.channel.exchange import REQUEST_HEADER_BYTES, SessionSecret
 from blindai.channel.heads import parse_wire_error
 from blindai.channel.keyring import DEFAULT_EPOCH_S, FRESH_HPKE_S
-from blindai.errors import ReplayedMessageError
+from blindai.errors import ReplayedMessageError, UnauthenticatedError
 from blindai.oip.rest import HEADER_LENGTH, InferRequest, encode_infer_request
 from blindai.oip.tensors import Tensor, tensor_from
+from blindai.server.http_protocol import HttpConnection
+from blindai.server.http_server import HttpServer
 from blindai.server.request_queue import QueuedRequest
 from blindai.server.serve import create_app
 from blindai.server.settings import Settings
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blindai.channel.attested import AttestedKeyset
+    from blindai.server.access import Principal
 
 METADATA = Ask(method="GET", path=f"/v2/models/{MODEL}")
 DELETE = Ask(method="DELETE", path=f"/v2/repository/models/{MODEL}")
@@ -284,6 +288,40 @@ def test_neither_kind_of_request_survives_a_restart(world: World, tmp_path: Path
 
 def refused(status: int) -> Answered:
     return Answered(status=status, body=b"", headers={"content-length": "0"})
+
+
+def test_of_one_connection_each_request_is_its_own_heads(world: World) -> None:
+    """Behind a proxy, users share a connection: what is kept of one's request stands for no other's."""
+    seen: list[tuple[str, str]] = []
+    real = world.app.tls.authenticate
+
+    def authenticate(authorization: str, client: str) -> Principal:
+        seen.append((authorization, client))
+        if authorization == "Bearer nobody":
+            raise UnauthenticatedError("no")
+        return real("", client)
+
+    door, ask = dataclasses.replace(world.app.tls, authenticate=authenticate), infer_ask()
+    users = ["Bearer a", "Bearer a", "Bearer nobody", "", "Bearer a", "Bearer b", "Bearer b", "Bearer nobody"]
+
+    async def over_one_connection() -> bytes:
+        transport = FakeTransport()
+        connection = HttpConnection(HttpServer(door.answer))
+        connection.connection_made(transport)
+        for user in users:
+            own = f"authorization: {user}\r\nblindai-client: {user[-1:]}\r\n" if user else ""
+            lengths = f"content-length: {len(ask.body)}\r\n{HEADER_LENGTH}: {dict(ask.headers)[HEADER_LENGTH]}"
+            head = f"POST {ask.path} HTTP/1.1\r\nhost: x\r\n{own}{lengths}\r\n\r\n"
+            connection.data_received(head.encode() + ask.body)
+            while connection.task is not None:
+                await asyncio.wait([connection.task])
+        connection.connection_lost(None)
+        return bytes(transport.written)
+
+    written = world.loop.run_until_complete(over_one_connection())
+    assert seen == [(user, user[-1:]) for user in users]
+    statuses = re.findall(rb"HTTP/1.1 (\d+) ", written)
+    assert statuses == [b"401" if user == "Bearer nobody" else b"200" for user in users]
 
 
 def test_what_a_failed_request_brought_is_not_kept_until_the_collector_looks(world: World, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as npst
 
 from blindai.errors import InvalidInputError
 from blindai.oip.rest import (
+    HeaderMemory,
     InferRequest,
     InferResponse,
     OutputForm,
@@ -343,3 +344,42 @@ def test_json_of_nearly_the_right_form_is_read_or_refused(tensor: dict[str, Any]
     except InvalidInputError:
         return
     assert found.inputs[0].data.shape == tuple(tensor["shape"])
+
+
+HEADERS = (
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]},
+    {"inputs": [{"name": "x", "datatype": "INT8", "shape": [4], "parameters": {"binary_data_size": 4}}], "id": "1"},
+    {"inputs": [{"name": "x", "datatype": "INT8", "shape": [2], "data": [1, 2]}], "outputs": [{"name": "y"}]},
+    {"inputs": [{"name": "x", "datatype": "INT8", "shape": [2]}]},
+    {"inputs": [], "parameters": {"binary_data_output": True, "p": 1}},
+    {"inputs": [], "outputs": [{"name": "y", "parameters": {"binary_data": True, "classification": 2}}]},
+    {"inputs": [], "outputs": [{"name": "y", "parameters": {"shared_memory_region": "z"}}]},
+    {"inputs": [], "parameters": {"triton_x": 1}},
+)
+
+
+def said(body: bytes, length: int, memory: HeaderMemory | None) -> object:
+    """All that a request says, or why it is none."""
+    try:
+        request = decode_infer_request(body, length, memory)
+    except InvalidInputError as error:
+        return str(error)
+    inputs = [(t.name, t.datatype, t.shape, t.data.tobytes()) for t in request.inputs]
+    return inputs, request.id, request.outputs, request.forms, request.binary, request.parameters
+
+
+@given(st.lists(st.tuples(st.sampled_from(HEADERS), st.sampled_from([b"", b"abcd", b"efgh", b"abcde"])), max_size=8))
+def test_a_memory_of_headers_changes_nothing_that_is_read(asked: list[tuple[object, bytes]]) -> None:
+    memory = HeaderMemory()
+    for message, raw in asked:
+        header = json.dumps(message).encode()
+        assert said(header + raw, len(header), memory) == said(header + raw, len(header), None)
+
+
+def test_only_short_headers_without_data_are_kept() -> None:
+    """There may be tens of thousands of sessions, each with one."""
+    memory = HeaderMemory()
+    long = json.dumps({"inputs": [], "id": "i" * 1024}).encode()
+    for header in (long, json.dumps(HEADERS[2]).encode()):
+        decode_infer_request(header, len(header), memory)
+        assert memory.recall(header) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from server.running_http import SOON_S, App, Running, answer_of, exchange, runni
 
 from blindai.errors import ConnectionLostError
 from blindai.server.http_limits import HttpLimits
+from blindai.server.http_protocol import HttpConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -260,6 +262,25 @@ async def test_a_client_that_leaves_cancels_a_handler_that_allows_it_and_no_othe
                 while len(ends) < (1 if target == b"/may" else 3):  # noqa: ASYNC110  # nothing tells
                     await asyncio.sleep(0.01)
     assert ends == ["/may CancelledError", "ran to its end", "/must ConnectionLostError"]
+
+
+async def test_a_connection_that_ended_is_not_kept_until_the_collector_looks() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with echoing() as server:
+            for sent in (post(b"host: x", b"content-length: 1", body=b"a"), post(b"host: x", b"content-length: 9")):
+                _, writer = await server.connect()
+                writer.write(sent)
+                async with asyncio.timeout(SOON_S):
+                    while server.state.received_bytes < len(sent):  # noqa: ASYNC110  # nothing tells
+                        await asyncio.sleep(0.01)
+                writer.transport.abort()
+                assert await server.is_empty()
+        await asyncio.sleep(0)
+        assert [held for held in gc.get_objects() if isinstance(held, HttpConnection)] == []
+    finally:
+        gc.enable()
 
 
 async def test_draining_lets_requests_end_cuts_idle_connections_and_accepts_nothing_more() -> None:

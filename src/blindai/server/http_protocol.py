@@ -113,6 +113,8 @@ class HttpConnection(asyncio.Protocol):
         if self._running and self._running.is_abandonable and self._task:
             self._task.cancel()
         self._release_writer()
+        self._received = None
+        del self._parser  # it holds this connection, which would stay until the collector looked, with what it received
 
     def data_received(self, data: bytes) -> None:
         """Some bytes; those behind a request that waits are kept until it has run."""
