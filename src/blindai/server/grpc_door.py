@@ -106,7 +106,7 @@ class GrpcDoor:
             principal=principal,
             method=request.method,
             path=request.path,
-            headers=dict(request.headers),
+            headers=dict(reversed(request.headers)),  # of two, the first
             body=_pieces(request.body),
             door="grpc",
         )
