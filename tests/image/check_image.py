@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-KEPT = ROOT / ".image"  # between runs: the base, and the wheels that pip took from the network
+BASE_FILE = ROOT / ".image/base.tar"
 BASE, IMAGE = "localhost/blindai-base", "localhost/blindai-test"
 USER = 10001
 PYTHON = "/opt/blindai/bin/python"
@@ -72,7 +72,6 @@ class Store:
             check=False,
             timeout=limit_s,
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(KEPT)},  # there buildah keeps what the Containerfile caches
         )
 
     def run(self, program: str, *arguments: str | Path, stdin: str = "") -> str:
@@ -113,7 +112,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def base(store: Store) -> str:
-    store.run("podman", "import", "--quiet", KEPT / "base.tar", BASE)
+    store.run("podman", "import", "--quiet", BASE_FILE, BASE)
     return BASE
 
 
