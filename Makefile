@@ -9,6 +9,8 @@ CLIENTS_VENV := .clients-venv
 MLSERVER_VENV := .mlserver-venv
 OPENVINO_VENV := .openvino-venv
 PERF_ANALYZER := .perf-analyzer
+IMAGE := .image
+IMAGE_BASE := $(IMAGE)/base.tar
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -45,9 +47,9 @@ test-offline: $(DEV)  ## the unit tests, in a network namespace that has no netw
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
 
-test-image: $(DEV)  ## build the Containerfile, run it and use it (root on Debian; installs its tools)
-	apt-get install --yes --no-install-recommends buildah podman runc iptables containernetworking-plugins debootstrap
-	$(BIN)/pytest tests/image/check_image.py
+test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfile, run it and use it (root on Debian; installs its tools)
+	$(call install,buildah podman runc iptables containernetworking-plugins)
+	$(BIN)/pytest --durations=6 tests/image/check_image.py
 
 test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,800 models with a process each (minutes)
 	$(BIN)/pytest tests/onnx_suite
@@ -75,7 +77,7 @@ protocol: $(DEV)  ## compile oip/grpc's .proto files again
 		model_config.proto inference.proto health.proto
 
 clean:  ## remove the environments and everything made by the targets
-	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(PERF_ANALYZER) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(PERF_ANALYZER) $(IMAGE) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Make the environment $(1), or keep one of the same Python version.
@@ -115,3 +117,18 @@ $(OPENVINO): $(LOCK)
 	$(call make-venv,$(OPENVINO_VENV))
 	$(OPENVINO_VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[openvino]' hypothesis pytest pytest-asyncio
 	@touch $@
+
+# Debian's packages $(1), unless all of them are there. A list that cannot be updated matters only if one is missing.
+define install
+@! dpkg-query --show --showformat='$${Status}\n' $(1) 2>&1 | grep --quiet --invert-match ' ok installed$$' || \
+	{ export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; apt-get install -qq --yes --no-install-recommends $(1); }
+endef
+
+# The files of a small Debian with Python. They are old as soon as Debian mends something: `make clean` gets new ones.
+$(IMAGE_BASE):
+	$(call install,mmdebstrap)
+	@mkdir -p $(@D)
+	mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates --dpkgopt=force-unsafe-io \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		--dpkgopt='path-exclude=/usr/share/man/*' bookworm $@.part.tar
+	@mv $@.part.tar $@

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import numpy as np
 import pytest
+from cryptography import x509
 from onnx import TensorProto
 from server.grpc_client import (
     TIMEOUT_S,
@@ -207,6 +208,21 @@ async def test_requests_side_by_side(server: GrpcServer) -> None:
 def test_the_key_is_that_of_the_https_port(server: GrpcServer) -> None:
     host, port = server.url.removeprefix("https://").rsplit(":", 1)
     assert ssl.get_server_certificate((host, int(port))).encode() == server.certificate()
+
+
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("127.0.0.1", {"localhost", "127.0.0.1", "::1"}),
+        ("0.0.0.0", {"0.0.0.0", "localhost", "127.0.0.1", "::1"}),  # noqa: S104
+        ("192.0.2.1", {"192.0.2.1"}),
+        ("models.example", {"models.example"}),
+    ],
+)
+def test_the_certificate_names_what_a_client_may_call_the_server(host: str, names: set[str]) -> None:
+    certificate = x509.load_pem_x509_certificate(make_tls_identity(host).certificate_pem)
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert {str(name.value) for name in extension.value} == names
 
 
 def test_an_end_lets_watchers_know(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # to listen on, and no name to call a server by
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsIdentity:
@@ -61,10 +64,6 @@ def make_tls_identity(host: str) -> TlsIdentity:
 def _self_signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "blindai")])
     now = dt.datetime.now(dt.UTC)
-    try:
-        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        alternative = x509.DNSName(host)
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -73,6 +72,19 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=365))
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
         .sign(key, SHA256())
     )
+
+
+def _names(host: str) -> list[x509.GeneralName]:
+    """What gRPC's clients compare, though they pin the certificate: `host`, and this machine's names if it is one."""
+    local = host in (*_THIS_MACHINE, *_EVERY_ADDRESS)
+    return [_name(text) for text in dict.fromkeys((host, *_THIS_MACHINE) if local else (host,))]
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
