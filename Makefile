@@ -69,7 +69,7 @@ lint: $(DEV)  ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(DEV)  ## every bar of issue 3 in one run, 10 minutes; BENCH=quick takes 2, BENCH="full mlp" one part
+bench: $(DEV)  ## every bar of issue 3 in one run, 20 minutes; BENCH=quick takes 2, BENCH="full mlp" one part
 	$(BIN)/python bench/run.py $(or $(BENCH),full)
 
 protocol: $(DEV)  ## compile oip/grpc's .proto files again

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from measure import Target
 from serving import ended, free_port, pinned
 
@@ -41,6 +42,7 @@ class Peer:
         path: of its inference.
         body: one request.
         ready: answers 200 when it has started.
+        is_general: whether it serves models of several inputs, and of whole numbers.
     """
 
     name: str
@@ -49,11 +51,20 @@ class Peer:
     path: str
     body: Callable[[BenchModel], dict[str, Any]]
     ready: str
+    is_general: bool = True
+
+
+_DATATYPES = {"float32": "FP32", "int64": "INT64"}
 
 
 def _oip(model: BenchModel) -> dict[str, Any]:
     inputs = [
-        {"name": name, "shape": list(array.shape), "datatype": "FP32", "data": array.ravel().tolist()}
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": _DATATYPES[str(array.dtype)],
+            "data": array.ravel().tolist(),
+        }
         for name, array in model.inputs.items()
     ]
     return {"inputs": inputs}
@@ -117,6 +128,7 @@ PEERS = (
         path="/infer",
         body=lambda model: {"rows": _first(model)},
         ready="/readyz",
+        is_general=False,
     ),
     Peer(
         name="LitServe",
@@ -125,6 +137,7 @@ PEERS = (
         path="/predict",
         body=lambda model: {"inputs": _first(model)[0]},
         ready="/health",
+        is_general=False,
     ),
 )
 
@@ -132,6 +145,9 @@ PEERS = (
 @contextlib.contextmanager
 def running(peer: Peer, model: BenchModel, *, cores: str, cache: Path) -> Iterator[Target | str]:
     """The peer, or why there is none."""
+    if not peer.is_general and any(array.dtype != np.float32 for array in model.inputs.values()):
+        yield f"{peer.name} is left out: our script for it serves one input of floats"
+        return
     with contextlib.ExitStack() as stack:
         try:
             programs = _installed(peer, cache)

@@ -1,6 +1,6 @@
-"""`make bench`: every bar and every table in one run, at most ten minutes; `make bench BENCH=quick` at most two.
+"""`make bench`: every bar and every table in one run, some 20 minutes; `make bench BENCH=quick` takes two.
 
-    python bench/run.py [full|quick] [PART …]      parts: mlp forest peers distilbert resnet50 cores crash
+    python bench/run.py [full|quick] [PART …]      parts: mlp forest peers table distilbert resnet50 cores crash
 
 The server is kept on one core and the load on another; what is compared runs in turn. Raw numbers go to
 `bench/results/DATE.json`, from which `report.py` draws docs/benchmarks.md's plots.
@@ -58,11 +58,18 @@ class Bench:
         return 3 if self.quick else 5
 
     def compare(
-        self, work: str, targets: Sequence[Target], *, connections: int, seconds: float, bars: Sequence[Bar] = ()
+        self,
+        work: str,
+        targets: Sequence[Target],
+        *,
+        connections: int,
+        seconds: float,
+        bars: Sequence[Bar] = (),
+        rounds: int | None = None,
     ) -> None:
         """Measure in turn, tell, and judge."""
         with _loads(targets, self.folder) as loads:
-            found = in_turn(loads, connections=connections, seconds=seconds, rounds=self.rounds)
+            found = in_turn(loads, connections=connections, seconds=seconds, rounds=rounds or self.rounds)
         self.keep(work, connections, found)
         self.judged += [judge(bar, found) for bar in bars]
 
@@ -163,6 +170,26 @@ def peers(bench: Bench) -> None:
                 targets.append(found)
         for connections in (1, 8, 32):
             bench.compare("tiny MLP, Python servers", targets, connections=connections, seconds=0.4)
+
+
+def table(bench: Bench) -> None:
+    """Every server at 1, 8 and 32 connections on models that take milliseconds, joined as each does by default."""
+    for model in (models.forest(), models.distilbert(8), models.distilbert(128), models.resnet50()):
+        if model is None:
+            continue
+        with contextlib.ExitStack() as stack:
+            tenant = stack.enter_context(ours("ours", [model], cores=SERVER_CORE))
+            triton = triton_server("Triton", [(model, True)], cores=SERVER_CORE, cache=models.CACHE)
+            targets = [stack.enter_context(triton).http(model), tenant.tls(model), tenant.sealed(model, receipts=True)]
+            for peer in python_peers.PEERS:
+                found = stack.enter_context(python_peers.running(peer, model, cores=SERVER_CORE, cache=models.CACHE))
+                if isinstance(found, str):
+                    bench.note(f"{model.name}: {found}")
+                else:
+                    targets.append(found)
+            for connections in (1, 8, 32):
+                work = f"{model.name}, every server"
+                bench.compare(work, targets, connections=connections, seconds=1.0, rounds=2)
 
 
 def distilbert(bench: Bench) -> None:
@@ -296,6 +323,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "mlp": mlp,
     "forest": forest,
     "peers": peers,
+    "table": table,
     "distilbert": distilbert,
     "resnet50": resnet50,
     "cores": cores,
