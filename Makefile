@@ -39,10 +39,10 @@ demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, pro
 	@$(BIN)/blindai demo
 
 test: lint  ## everything but seed, clients, openvino and the ONNX suite; style and types first
-	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite
+	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
 
 test-offline: $(DEV)  ## the unit tests, in a network namespace that has no network
-	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite
+	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
 
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
