@@ -49,7 +49,7 @@ class ManInTheMiddle:
     identity: TlsIdentity
     port: int = 0
     seen: bytearray = field(default_factory=bytearray)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _opened: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def start(self) -> asyncio.Server:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -60,7 +60,16 @@ class ManInTheMiddle:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         there, back = await asyncio.open_connection("127.0.0.1", self.server_port, ssl=context)
+        self._opened += (writer, back)
         await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+
+    async def end(self, server: asyncio.Server) -> None:
+        """Nothing of it is left when the loop ends."""
+        server.close()
+        for writer in self._opened:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ssl.SSLError):
@@ -89,7 +98,7 @@ class Site:
         try:
             yield attacker
         finally:
-            self.loop.call_soon_threadsafe(server.close)
+            self.run(attacker.end(server))
 
 
 @pytest.fixture(scope="module")
