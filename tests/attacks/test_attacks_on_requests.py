@@ -338,8 +338,8 @@ def test_what_a_failed_request_brought_is_not_kept_until_the_collector_looks(wor
         for _ in range(3):
             message = seal_one_shot(keyset, ask)
             assert outcome(message, deliver(world, message.sent())).startswith("sealed in")
-        made = [held for held in gc.get_objects() if id(held) not in before]
-        assert [held for held in made if isinstance(held, QueuedRequest | Tensor)] == []
+        kept = (held for held in gc.get_objects() if isinstance(held, QueuedRequest | Tensor))
+        assert [held for held in kept if id(held) not in before] == []
     finally:
         gc.enable()
         world.victim().delete("picker")

@@ -271,8 +271,8 @@ async def test_a_model_that_is_no_more_leaves_nothing_in_memory(store: ModelStor
         assert counted == (1, 0)
         await pool.stop(model)
     gc.collect()
-    made = [found for found in gc.get_objects() if id(found) not in before]
-    assert [found for found in made if isinstance(found, Scheduler)] == []
+    kept = (found for found in gc.get_objects() if isinstance(found, Scheduler))
+    assert [found for found in kept if id(found) not in before] == []
 
 
 async def test_stop_ends_the_process_in_the_middle_of_a_run(store: ModelStore, pool: WorkerPool) -> None:
