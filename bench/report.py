@@ -1,6 +1,6 @@
 """Tables on the terminal, and docs/benchmarks.md's plots, of what `run.py` found.
 
-    python bench/report.py bench/results/DATE.json      writes them into docs/benchmarks.md, and docs/benchmarks-*.svg
+    python bench/report.py bench/results/DATE.json …    writes them into docs/benchmarks.md, and docs/benchmarks-*.svg
 
 Leaves out: measuring.
 """
@@ -127,5 +127,11 @@ def write_page(result: dict[str, Any]) -> None:
     page.write_text(f"{before}{BEGIN}\n{where}\n\n{markdown(result)}\n\n{plots}\n{END}{after}")
 
 
+def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several runs of some parts each, on one machine, as one: when and where is the first one's."""
+    lists = ("bars", "notes", "samples")
+    return {**results[0], **{name: [one for result in results for one in result[name]] for name in lists}}
+
+
 if __name__ == "__main__":
-    write_page(json.loads(Path(sys.argv[1]).read_text()))
+    write_page(joined([json.loads(Path(path).read_text()) for path in sys.argv[1:]]))
