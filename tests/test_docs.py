@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "examples", "bench", "vectors", "deploy", "image")
-PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+FOUND = (*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md")))
+PAGES = sorted(page for page in FOUND if ".cache" not in page.parts)  # where `make bench` keeps other people's
 EXECUTED = [page for page in PAGES if page == ROOT / "README.md" or page.is_relative_to(ROOT / "docs")]
 README = ROOT / "README.md"
 
