@@ -84,7 +84,7 @@ async def served_face(model: StoredModel, share: str, *, models: TenantModels, p
     """What users are told of a model: as declared, or else its own word; loads it, or the models of an ensemble.
 
     Raises:
-        InferenceError: as `WorkerPool.metadata`.
+        InferenceError: as `WorkerPool.face`.
     """
     config = model.config
     if config.steps:
