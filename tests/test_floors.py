@@ -29,6 +29,8 @@ FLOORS = {
     "blindai.channel": 3,
     "blindai.receipts": 3,
     "blindai.endorsements": 3,
+    "blindai.evidence_files": 3,
+    "blindai.policies": 3,
     "blindai.attester": 3,
     "blindai.attestation": 2,
     "blindai.oip": 1,

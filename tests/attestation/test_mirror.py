@@ -1,4 +1,4 @@
-"""Each TEE that can be verified has its attester, and the other way round."""
+"""Each attester has its verifier, and each verifier stands in the table."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def tee_modules(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
 
 
-def test_verifiers_and_attesters_are_for_the_same_tees() -> None:
-    assert tee_modules(PACKAGE / "attestation" / "tee") == tee_modules(PACKAGE / "attester")
+def test_what_can_be_attested_can_be_verified() -> None:
+    assert set(tee_modules(PACKAGE / "attester")) <= set(tee_modules(PACKAGE / "attestation" / "tee"))
 
 
 def test_every_verifier_is_in_the_table() -> None:

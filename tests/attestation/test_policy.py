@@ -66,7 +66,7 @@ def test_a_policy_says_what_stands_in_its_file() -> None:
             RuntimeRequirement(path=("isolation",), accepted=("process", "model")),
             RuntimeRequirement(path=("limits", "max_models"), accepted=(8,)),
         ),
-        tees=(SimulationPolicy(measurement=(bytes(32), b"\xab" * 32)),),
+        any_of=((SimulationPolicy(measurement=(bytes(32), b"\xab" * 32)),),),
     )
 
 
@@ -81,7 +81,7 @@ tee.simulation.measurement.skip = "still tests"
     policy = parse_policy(text, source="p")
     assert policy.operator_keys is None
     assert (policy.operator, policy.runtime) == (Skip(reason="tests"), Skip(reason="also tests"))
-    assert policy.tees == (SimulationPolicy(measurement=Skip(reason="still tests")),)
+    assert policy.any_of == ((SimulationPolicy(measurement=Skip(reason="still tests")),),)
     assert [(finding.code, finding.outcome, finding.reason) for finding in skipped_checks(policy)] == [
         ("operator.admission", Outcome.SKIPPED, "tests"),
         ("runtime.require", Outcome.SKIPPED, "also tests"),
@@ -176,12 +176,12 @@ def test_simulation_is_said_in_two_places() -> None:
                 minimum_level=Level.FRESH,
                 operator=skip,
                 runtime=skip,
-                tees=tees,
+                any_of=(tees,),
             )
 
 
 def test_strict_accepts_nothing_and_insecure_simulation_says_so() -> None:
-    assert (strict_policy().tees, strict_policy().insecure_simulation) == ((), False)
+    assert (strict_policy().any_of, strict_policy().insecure_simulation) == ((), False)
     assert strict_policy().minimum_level is Level.FRESH
     simulation = insecure_simulation_policy()
     assert simulation.insecure_simulation

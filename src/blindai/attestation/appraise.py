@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blindai.attestation.binding import Mode, device_digest
-from blindai.attestation.checks import Checks, failed, judge, leave_out
+from blindai.attestation.binding import InsecureUnbound, Mode, device_digest
+from blindai.attestation.checks import Checks, failed, judge, leave_out, only_track
 from blindai.attestation.evidence import AttestationResult, Claims
 from blindai.attestation.policy import skipped_checks
-from blindai.attestation.tee import TEES, simulation
+from blindai.attestation.tee import TEES, Role, device_evidence, simulation
 from blindai.errors import PolicyViolationError, StaleEvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from blindai.attestation.binding import Binding
     from blindai.attestation.evidence import EvidenceItem, Finding
     from blindai.attestation.policy import Policy
+    from blindai.attestation.policy_file import TeePolicy
 
 
-def appraise(evidence: Sequence[EvidenceItem], policy: Policy, *, binding: Binding, now: float) -> AttestationResult:
+def appraise(
+    evidence: Sequence[EvidenceItem], policy: Policy, *, binding: Binding | InsecureUnbound, now: float
+) -> AttestationResult:
     """Decide whether evidence is what the policy accepts, and about what the binding says.
 
     Args:
@@ -40,16 +43,16 @@ def appraise(evidence: Sequence[EvidenceItem], policy: Policy, *, binding: Bindi
             Each error's `findings` holds every check made so far; step 5 makes all of its checks first.
     """
     checks = Checks()
-    # 1. Exactly the TEEs that the policy names: nothing missing, nothing extra.
-    _require_named_tees(evidence, policy, checks)
+    # 1. Exactly the TEEs that an alternative of the policy names: nothing missing, nothing extra.
+    alternatives = _require_named_tees(evidence, policy, checks)
     # 2. Each item is parsed exactly, and is authentic at `now`.
     claims: tuple[Claims, ...] = tuple(TEES[item.tee].verify(item, now, checks) for item in evidence)
-    # 3. Each item is bound to the keys and the challenge.
+    # 3. Each item is bound to the keys and the challenge, or to the item that carries the binding for it.
     _require_binding(claims, binding, checks)
     # 4. The items speak for one machine.
-    _require_one_machine(claims, binding, checks)
+    _require_one_machine(evidence, claims, binding, checks)
     # 5. The claims meet the policy; every finding is collected before anything is raised.
-    _require_policy(claims, policy, checks)
+    _require_policy(claims, alternatives, checks)
     # 6. The result names every check, and the skipped ones with their reason.
     checks.record(skipped_checks(policy))
     return AttestationResult(
@@ -60,29 +63,44 @@ def appraise(evidence: Sequence[EvidenceItem], policy: Policy, *, binding: Bindi
     )
 
 
-def _require_named_tees(evidence: Sequence[EvidenceItem], policy: Policy, checks: Checks) -> None:
-    shown = sorted(item.tee for item in evidence)
-    named = sorted(tee.tee for tee in policy.tees)
+def _require_named_tees(
+    evidence: Sequence[EvidenceItem], policy: Policy, checks: Checks
+) -> tuple[tuple[TeePolicy, ...], ...]:
+    """The alternatives that name what is shown; a device may be shown several times."""
+    shown = sorted(_once_per_device(item.tee for item in evidence))
+    fitting = tuple(tees for tees in policy.any_of if sorted(tee.tee for tee in tees) == shown)
+    named = " or ".join(_list([tee.tee for tee in tees]) for tees in policy.any_of) or "no TEE"
     for finding in (
         _judge_simulation(policy, is_shown=simulation.TEE in shown),
         judge(
-            holds=bool(named),
+            holds=bool(policy.any_of),
             code="policy.no_reference_values",
             expected="a policy that names at least one TEE and its reference values",
-            found=f"{policy.source}: {_list(named)}",
+            found=f"{policy.source}: {named}",
             why="Authentic evidence of unknown software says only that somebody owns such hardware.",
             hint="reference values are the measurements that you trust: get them from whoever builds the server, "
             "write them into a policy file, and give it with policy=… or --policy FILE",
         ),
         judge(
-            holds=shown == named and all(name in TEES for name in shown),
+            holds=bool(fitting) and all(name in TEES for name in shown),
             code="policy.tees",
-            expected=f"evidence of exactly {_list(named)}",
+            expected=f"evidence of exactly {named}",
             found=_list(shown),
             why="A TEE that is missing, doubled or not expected is not the machine that the policy describes.",
         ),
     ):
         checks.require(finding, PolicyViolationError)
+    return fitting
+
+
+def _once_per_device(shown: Iterable[str]) -> Iterator[str]:
+    devices = set()
+    for name in shown:
+        if name in TEES and TEES[name].role is Role.DEVICE:
+            if name in devices:
+                continue
+            devices.add(name)
+        yield name
 
 
 def _judge_simulation(policy: Policy, *, is_shown: bool) -> Finding:
@@ -102,7 +120,10 @@ def _judge_simulation(policy: Policy, *, is_shown: bool) -> Finding:
     )
 
 
-def _require_binding(claims: Sequence[Claims], binding: Binding, checks: Checks) -> None:
+def _require_binding(claims: Sequence[Claims], binding: Binding | InsecureUnbound, checks: Checks) -> None:
+    if isinstance(binding, InsecureUnbound):
+        checks.record(_leave_out_binding(claim, binding) for claim in claims)
+        return
     challenge_bytes = len(binding.challenge)
     mode = judge(
         holds=challenge_bytes == (32 if binding.mode is Mode.FRESH else 0),
@@ -112,7 +133,10 @@ def _require_binding(claims: Sequence[Claims], binding: Binding, checks: Checks)
         why="Evidence made for everybody must not pass for evidence made for us.",
     )
     checks.require(mode, StaleEvidenceError)
+    is_carried = any(TEES[claim.tee].role is Role.CARRIER for claim in claims)
     for claim in claims:
+        if is_carried and TEES[claim.tee].role is Role.MACHINE:
+            continue  # step 4 compares it with the item that carries the binding for it
         expected = TEES[claim.tee].slot(binding)
         bound = judge(
             holds=claim.bound == expected,
@@ -125,25 +149,93 @@ def _require_binding(claims: Sequence[Claims], binding: Binding, checks: Checks)
         checks.require(bound, StaleEvidenceError, tee=claim.tee)
 
 
-def _require_one_machine(claims: Sequence[Claims], binding: Binding, checks: Checks) -> None:
-    """No TEE of this release stands beside another or has devices, so one machine is one item."""
-    finding = judge(
-        holds=len(claims) == 1 and binding.device_digest == device_digest([]),
+def _leave_out_binding(claim: Claims, unbound: InsecureUnbound) -> Finding:
+    return leave_out(
+        code="binding.report_data",
+        reason=unbound.reason,
+        found=claim.bound.hex(),
+        why="Evidence that is bound to nothing may be anybody's, shown by anybody.",
+    )
+
+
+def _require_one_machine(
+    evidence: Sequence[EvidenceItem],
+    claims: Sequence[Claims],
+    binding: Binding | InsecureUnbound,
+    checks: Checks,
+) -> None:
+    by_role = {role: [claim for claim in claims if TEES[claim.tee].role is role] for role in Role}
+    for finding in (
+        _judge_count(by_role[Role.MACHINE], by_role[Role.CARRIER]),
+        *_judge_carried(by_role[Role.MACHINE], by_role[Role.CARRIER]),
+        *_judge_devices(by_role[Role.DEVICE]),
+    ):
+        checks.require(finding, StaleEvidenceError)
+    if not isinstance(binding, InsecureUnbound):
+        checks.require(_judge_device_digest(evidence, binding), StaleEvidenceError)
+
+
+def _judge_count(machines: Sequence[Claims], carriers: Sequence[Claims]) -> Finding:
+    return judge(
+        holds=len(machines) == 1 and len(carriers) <= 1,
         code="machine.one",
-        expected="one TEE and no devices",
-        found=f"{len(claims)} TEE{'' if len(claims) == 1 else 's'} and "
-        f"{'no devices' if binding.device_digest == device_digest([]) else 'devices'}",
+        expected="one machine",
+        found=f"{len(machines)} machine{'' if len(machines) == 1 else 's'}, {len(carriers)} carrying the binding",
         why="Evidence of two machines, each good, may hide a third.",
     )
-    checks.require(finding, StaleEvidenceError)
 
 
-def _require_policy(claims: Sequence[Claims], policy: Policy, checks: Checks) -> None:
-    for claim in claims:
-        checks.record(TEES[claim.tee].check(claim, policy.for_tee(claim.tee)))
-    bad = failed(checks.findings)
+def _judge_carried(machines: Sequence[Claims], carriers: Sequence[Claims]) -> Iterator[Finding]:
+    """The CPU's report names the vTPM's key, and the vTPM's quote the binding."""
+    for machine, carrier in zip(machines, carriers, strict=False):
+        expected = carrier.carrier_report_data() or b""
+        yield judge(
+            holds=machine.bound == expected,
+            code="machine.carrier",
+            expected=expected.hex(),
+            found=machine.bound.hex(),
+            why="Otherwise a quote of one machine's vTPM could stand beside another machine's report.",
+        )
+
+
+def _judge_devices(devices: Sequence[Claims]) -> Iterator[Finding]:
+    identities = [device.device_identity() for device in devices]
+    if devices:
+        yield judge(
+            holds=None not in identities and len(set(identities)) == len(identities),
+            code="machine.devices_differ",
+            expected=f"{len(devices)} different devices",
+            found=f"{len(set(identities))} different",
+            why="One good device shown twice may hide a bad one.",
+        )
+
+
+def _judge_device_digest(evidence: Sequence[EvidenceItem], binding: Binding) -> Finding:
+    expected = device_digest(device_evidence(evidence))
+    return judge(
+        holds=binding.device_digest == expected,
+        code="machine.devices_bound",
+        expected=expected.hex(),
+        found=binding.device_digest.hex(),
+        why="Devices that the CPU's evidence does not name can be exchanged.",
+    )
+
+
+def _require_policy(claims: Sequence[Claims], alternatives: Sequence[Sequence[TeePolicy]], checks: Checks) -> None:
+    """One alternative must be met whole; if none is, the one that fails least is told."""
+    judged = [tuple(_check_all(claims, tees)) for tees in alternatives]
+    best = min(judged, key=lambda findings: len(failed(findings)))
+    checks.record(best)
+    bad = failed(best)
     if bad:
         raise checks.rejection(bad[0], PolicyViolationError, tee=bad[0].code.partition(".")[0])
+
+
+def _check_all(claims: Sequence[Claims], tees: Sequence[TeePolicy]) -> Iterator[Finding]:
+    policies = {tee.tee: tee for tee in tees}
+    for claim in claims:
+        accepted = policies[claim.tee]
+        yield from only_track(TEES[claim.tee].check(claim, accepted), accepted.track)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -91,6 +91,25 @@ class Binding:
             device_digest=self.device_digest,
         )
 
+    def bound_32(self) -> bytes:
+        """What a slot of 32 bytes must hold; raises as `report_data`."""
+        return report_data_32(self.bound())
+
+    def device_nonce(self) -> bytes:
+        """What a device's report must carry, 32 bytes; raises as `report_data`."""
+        return device_nonce(mode=self.mode, keyset_id=self.keyset_id, challenge=self.challenge)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsecureUnbound:
+    """In place of a binding: the evidence is judged alone, and so proves nothing about anybody's keys.
+
+    Attributes:
+        reason: shown beside every item's skipped check.
+    """
+
+    reason: str
+
 
 class BatchTree:
     """The hash tree over the nonces that share one quote: its root, and the path from each nonce to it."""

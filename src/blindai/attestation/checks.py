@@ -6,13 +6,14 @@ Leaves out: what is checked (appraise.py, tee/).
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blindai.attestation.evidence import Finding, Outcome
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from blindai.errors import RejectedEvidenceError
 
@@ -26,6 +27,15 @@ def judge(*, holds: bool, code: str, expected: str, found: str, why: str, hint: 
 def leave_out(*, code: str, reason: str, found: str, why: str) -> Finding:
     """The finding of a check that the policy does not want, with the policy's reason."""
     return Finding(code=code, outcome=Outcome.SKIPPED, expected="anything", found=found, why=why, reason=reason)
+
+
+def only_track(findings: Iterable[Finding], codes: Collection[str]) -> Iterator[Finding]:
+    """The findings; a failed one whose code is among `codes` refuses nothing."""
+    for finding in findings:
+        if finding.outcome is Outcome.FAILED and finding.code in codes:
+            yield replace(finding, outcome=Outcome.TRACKED)
+        else:
+            yield finding
 
 
 def failed(findings: Iterable[Finding]) -> tuple[Finding, ...]:

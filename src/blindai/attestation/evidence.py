@@ -50,14 +50,15 @@ class Level(enum.IntEnum):
 
 
 class Outcome(enum.StrEnum):
-    """How a check ended."""
+    """How a check ended; `tracked` failed, and the policy only wants to know."""
 
     PASSED = "passed"
     FAILED = "failed"
+    TRACKED = "tracked"
     SKIPPED = "skipped"
 
 
-_MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.SKIPPED: "–"}
+_MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.TRACKED: "!", Outcome.SKIPPED: "–"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +88,15 @@ class Finding:
         if self.outcome is Outcome.SKIPPED:
             found = f", found {self.found}" if self.found else ""
             return f"{head}skipped ({self.reason}){found}. {self.why}"
+        if self.outcome is Outcome.TRACKED:
+            return f"{head}tracked only: expected {self.expected}, found {self.found}. {self.why}"
         if self.outcome is Outcome.FAILED:
             return f"{head}expected {self.expected}, found {self.found}. {self.why}"
         return f"{head}{self.found}. {self.why}"
 
 
 def explain(findings: Iterable[Finding]) -> str:
-    """Every check on a line: ✓ passed, ✗ failed, – skipped."""
+    """Every check on a line: ✓ passed, ✗ failed, ! failed but only tracked, – skipped."""
     return "\n".join(finding.line() for finding in findings)
 
 
@@ -111,6 +114,14 @@ class Claims(ABC):
     @abstractmethod
     def facts(self) -> tuple[tuple[str, str], ...]:
         """Each claim as a name and a text, in the words of the TEE's vendor."""
+
+    def carrier_report_data(self) -> bytes | None:
+        """What the CPU's report must hold in place of the binding, if this item stands between the two."""
+        return None
+
+    def device_identity(self) -> bytes | None:
+        """What tells one device from another of its kind, if this is a device's."""
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

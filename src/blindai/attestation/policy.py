@@ -56,7 +56,8 @@ class Policy:
         minimum_level: the lowest level; simulation waives it.
         operator: Ed25519 public keys, one of which must have admitted the instance.
         runtime: demands on the attested runtime policy.
-        tees: exactly the TEEs that must show evidence, and what is accepted of each.
+        any_of: alternatives, one of which must be met: each names exactly the TEEs that must show evidence, and what
+            is accepted of each.
     """
 
     source: str
@@ -64,10 +65,10 @@ class Policy:
     minimum_level: Level
     operator: tuple[bytes, ...] | Skip
     runtime: tuple[RuntimeRequirement, ...] | Skip
-    tees: tuple[TeePolicy, ...]
+    any_of: tuple[tuple[TeePolicy, ...], ...]
 
     def __post_init__(self) -> None:
-        simulation = any(tee.tee == "simulation" for tee in self.tees)
+        simulation = any(tee.tee == "simulation" for tees in self.any_of for tee in tees)
         if simulation and not self.insecure_simulation:
             raise InvalidPolicyError("`tee.simulation` is accepted only beside `insecure_simulation = true`")
         if self.insecure_simulation and not simulation:
@@ -77,10 +78,6 @@ class Policy:
     def operator_keys(self) -> tuple[bytes, ...] | None:
         """The operators' keys, or None if the policy skips that check."""
         return None if isinstance(self.operator, Skip) else self.operator
-
-    def for_tee(self, name: str) -> TeePolicy | None:
-        """What the policy accepts of a TEE, or None if it does not name it."""
-        return next((tee for tee in self.tees if tee.tee == name), None)
 
 
 def strict_policy() -> Policy:
@@ -92,7 +89,7 @@ def strict_policy() -> Policy:
         minimum_level=Level.FRESH,
         operator=Skip(reason=reason),
         runtime=Skip(reason=reason),
-        tees=(),
+        any_of=(),
     )
 
 
@@ -104,7 +101,7 @@ def insecure_simulation_policy() -> Policy:
         minimum_level=Level.FRESH,
         operator=Skip(reason="insecure_simulation: nobody operates a simulation"),
         runtime=Skip(reason="insecure_simulation: a simulated server can break every promise"),
-        tees=(SimulationPolicy(measurement=Skip(reason="insecure_simulation: anybody can sign any measurement")),),
+        any_of=((SimulationPolicy(measurement=Skip(reason="insecure_simulation: anybody can sign any measurement")),),),
     )
 
 
@@ -164,7 +161,7 @@ def parse_policy(text: str, *, source: str) -> Policy:
             minimum_level=minimum_level,
             operator=operator,
             runtime=runtime,
-            tees=tees,
+            any_of=(tees,),
         )
     except InvalidPolicyError as error:
         raise root.error(f"does not fit the rest: {error}", "insecure_simulation") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blindai.errors import InvalidPolicyError
@@ -30,9 +30,14 @@ class Skip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeePolicy:
-    """What a policy accepts of one TEE; one subclass per TEE."""
+    """What a policy accepts of one TEE; one subclass per TEE.
+
+    Attributes:
+        track: codes of checks that are made and shown, and refuse nothing when they fail.
+    """
 
     tee: str
+    track: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,10 @@ class Section:
         for key in required:
             if key not in self.members:
                 raise self.error(f"does not set `{key}`, and a policy leaves nothing open")
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Section:
+        """This table, with what it does not set taken from a preset's."""
+        return replace(self, members={**defaults, **self.members})
 
     def section(self, key: str) -> Section:
         """The table under `key`.

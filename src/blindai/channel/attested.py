@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blindai.attestation.appraise import appraise
-from blindai.attestation.binding import Binding, Mode, root_from_path
+from blindai.attestation.binding import Binding, Mode, device_digest, root_from_path
 from blindai.attestation.checks import Checks, failed, judge
 from blindai.attestation.evidence import AttestationDocument, BatchProof, Finding, Level, Outcome, parse_document
 from blindai.attestation.policy import check_runtime
+from blindai.attestation.tee import device_evidence
 from blindai.channel.admission import verify_admission
 from blindai.channel.keyset import Keyset, keyset_id, parse_keyset
 from blindai.errors import (
@@ -220,7 +221,12 @@ def _appraise(
     document: AttestationDocument, keyset: Keyset, policy: Policy, *, now: float, checks: Checks
 ) -> AttestationResult:
     """Hand over to `appraise`; what it finds, or refuses, stands behind what was checked before."""
-    binding = Binding(mode=document.mode, keyset_id=keyset_id(document.keyset), challenge=keyset.challenge)
+    binding = Binding(
+        mode=document.mode,
+        keyset_id=keyset_id(document.keyset),
+        challenge=keyset.challenge,
+        device_digest=device_digest(device_evidence(document.evidence)),
+    )
     try:
         result = appraise(document.evidence, policy, binding=binding, now=now)
     except RejectedEvidenceError as error:

@@ -6,6 +6,7 @@ A file holds, in this order: constants, frozen dataclasses, `parse(bytes)`, `ver
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,11 +16,20 @@ from blindai.attestation.policy_file import TeePolicy
 from blindai.attestation.tee import simulation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from blindai.attestation.checks import Checks
     from blindai.attestation.evidence import EvidenceItem, Finding
     from blindai.attestation.policy_file import Section
+
+
+class Role(enum.Enum):
+    """What an item of evidence speaks for."""
+
+    MACHINE = "a machine"
+    CARRIER = "what stands between a machine's report and the binding"
+    DEVICE = "a device of a machine"
+
 
 _Claims = TypeVar("_Claims", bound=Claims)
 _Policy = TypeVar("_Policy", bound=TeePolicy)
@@ -32,12 +42,14 @@ class Tee(Generic[_Claims, _Policy]):
     Attributes:
         verify: parses exactly, follows the chain to a pinned root, checks the signature.
         slot: what the evidence must hold of the binding.
+        role: whether an item of this kind is a machine, or stands beside one.
         check: compares claims with the policy; yields every finding.
         parse_policy: reads the TEE's table of a policy file.
     """
 
     verify: Callable[[EvidenceItem, float, Checks], _Claims]
     slot: Callable[[Binding], bytes]
+    role: Role
     check: Callable[[_Claims, _Policy], Iterator[Finding]]
     parse_policy: Callable[[Section], _Policy]
 
@@ -46,7 +58,13 @@ TEES: dict[str, Tee[Any, Any]] = {
     simulation.TEE: Tee(
         verify=simulation.verify,
         slot=Binding.bound,
+        role=Role.MACHINE,
         check=simulation.check,
         parse_policy=simulation.parse_policy,
     ),
 }
+
+
+def device_evidence(evidence: Sequence[EvidenceItem]) -> tuple[bytes, ...]:
+    """The devices' evidence as sent, in that order: what `binding.device_digest` is over."""
+    return tuple(item.evidence for item in evidence if item.tee in TEES and TEES[item.tee].role is Role.DEVICE)

@@ -1,0 +1,153 @@
+"""Follows X.509 certificates from a leaf to a pinned root, link by link (RFC 5280 §6.1, as far as TEE vendors use it).
+
+Each link is a finding with the TEE's own code, so that a refusal shows how far the chain was good.
+Leaves out: which roots are pinned (roots.py), names and extensions that only one vendor has (tee/).
+Not cryptography's PolicyBuilder: it refuses AMD's RSA-PSS and certificates without a subject alternative name.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from blindai.attestation.checks import judge
+from blindai.errors import MalformedEvidenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from blindai.attestation.evidence import Finding
+    from blindai.attestation.roots import PinnedRoot
+
+MAX_CERTIFICATES = 8
+_PEM_END = b"-----END CERTIFICATE-----"
+
+
+def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
+    """One certificate from exactly its DER.
+
+    Raises:
+        MalformedEvidenceError: anything else.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        if certificate.public_bytes(Encoding.DER) != der:
+            raise _malformed(tee, f"a {what} in DER, found another encoding of one")
+        certificate.extensions  # noqa: B018  # parsed only when asked for, and must parse
+        certificate.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        raise _malformed(tee, f"a {what} in DER, found {len(der)} bytes that are none") from None
+    return certificate
+
+
+def read_pem_chain(pem: bytes, *, tee: str, what: str) -> tuple[x509.Certificate, ...]:
+    """Certificates from PEM in the order in which they stand; identities are always taken of their DER.
+
+    Raises:
+        MalformedEvidenceError: no certificate, more than 8, or bytes that are none.
+    """
+    if not 1 <= pem.count(_PEM_END) <= MAX_CERTIFICATES:
+        raise _malformed(tee, f"1 to {MAX_CERTIFICATES} certificates as {what}, found {pem.count(_PEM_END)}")
+    try:
+        certificates = tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError:
+        raise _malformed(tee, f"{what} in PEM, found bytes that are none") from None
+    return tuple(
+        read_certificate(certificate.public_bytes(Encoding.DER), tee=tee, what=what) for certificate in certificates
+    )
+
+
+def _malformed(tee: str, words: str) -> MalformedEvidenceError:
+    return MalformedEvidenceError(f"expected {words}", finding_code=f"{tee}.certificate_format", tee=tee)
+
+
+def judge_chain(
+    chain: Sequence[x509.Certificate], roots: Sequence[PinnedRoot], *, tee: str, now: float, code: str = "chain"
+) -> Iterator[Finding]:
+    """Root pinned, every link signed by the next, every issuer a CA, every certificate valid at `now`.
+
+    Args:
+        chain: from the leaf to the root, the root included.
+        roots: any of which the last certificate may be.
+        tee: the codes' first half: `<tee>.<code>_root`, `<tee>.<code>`, `<tee>.<code>_validity`.
+        now: Unix seconds.
+        code: tells this chain from another one of the same TEE.
+    """
+    root = next((root for root in roots if root.matches(chain[-1].public_bytes(Encoding.DER))), None)
+    yield judge(
+        holds=root is not None,
+        code=f"{tee}.{code}_root",
+        expected=" or ".join(root.name for root in roots),
+        found=root.name if root else "a certificate that is not pinned",
+        why="A root that came with the evidence proves nothing until it is recognised.",
+    )
+    broken = next((name for name in _broken_links(chain)), "")
+    yield judge(
+        holds=not broken,
+        code=f"{tee}.{code}",
+        expected="each certificate signed by the next one, which is a CA",
+        found=broken or f"{len(chain)} certificates, each signed by the next",
+        why="Only keys that the vendor certified may vouch for a machine.",
+    )
+    outside = next((one for one in chain if not _is_valid_at(one, now)), None)
+    yield judge(
+        holds=outside is None,
+        code=f"{tee}.{code}_validity",
+        expected=f"certificates valid at {utc_text(now)}",
+        found=_lifetime(outside) if outside else "all of them valid",
+        why="A vendor answers for a key only as long as its certificate says.",
+        hint="check this machine's clock; if it is right, ask the operator for newer endorsements",
+    )
+
+
+def _broken_links(chain: Sequence[x509.Certificate]) -> Iterator[str]:
+    for depth, (child, issuer) in enumerate(zip(chain, [*chain[1:], chain[-1]], strict=True)):
+        if not _is_issued_by(child, issuer):
+            yield f"certificate {depth} ({_name(child)}) is not signed by the next"
+        if depth > 0 and not _may_issue(child, depth - 1):
+            yield f"certificate {depth} ({_name(child)}) is no CA for {depth - 1} below it"
+
+
+def _is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _may_issue(certificate: x509.Certificate, below: int) -> bool:
+    """RFC 5280 §4.2.1.3 and §4.2.1.9; `below`: the CAs between it and the leaf."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return False
+    if not constraints.ca or (constraints.path_length is not None and constraints.path_length < below):
+        return False
+    try:
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        return True
+
+
+def _is_valid_at(certificate: x509.Certificate, now: float) -> bool:
+    return certificate.not_valid_before_utc.timestamp() <= now <= certificate.not_valid_after_utc.timestamp()
+
+
+def _lifetime(certificate: x509.Certificate) -> str:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return f"{_name(certificate)}, valid from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else "without a common name"
+
+
+def utc_text(seconds: float) -> str:
+    """Unix seconds as `2026-11-25T01:02:03Z`."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
