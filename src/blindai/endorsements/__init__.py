@@ -1,0 +1,1 @@
+"""Fetches and keeps what vendors publish about their hardware (docs/spec/endorsements.md)."""
