@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import blindai
-from blindai.cli import access_verbs, client_verbs, evidence_verb, proxy_verb, server_verbs, verify_verb
+from blindai.cli import access_verbs, client_verbs, evidence_verb, explain_verb, proxy_verb, server_verbs, verify_verb
 from blindai.cli.bench import bench
 from blindai.cli.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
 from blindai.cli.optimize import optimize
@@ -35,6 +35,7 @@ app.command("models")(client_verbs.models)
 app.command("delete")(client_verbs.delete)
 app.command("verify")(verify_verb.verify)
 app.command("verify-evidence")(evidence_verb.verify_evidence)
+app.command("explain")(explain_verb.explain)
 app.command("proxy")(proxy_verb.proxy)
 app.command("optimize")(optimize)
 app.command("bench")(bench)
