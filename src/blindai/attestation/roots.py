@@ -35,3 +35,15 @@ SIMULATION_ROOT = PinnedRoot(
     sha256=bytes.fromhex("5bce6200fad593bbdfe302fd6cced8b7b125af5959f435363d0b9b6a22d75964"),
     source="raw Ed25519 public key of the seed in src/blindai/attester/simulation.py, 2026-11-24",
 )
+
+# NVIDIA's GPUs and NVSwitches, and its reference integrity manifests: two roots that never sign for each other.
+NVIDIA_DEVICE_ROOT = PinnedRoot(
+    name="NVIDIA Device Identity CA",
+    sha256=bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"),
+    source="verifier_device_root.pem of github.com/NVIDIA/nvtrust, commit 02817309 (2026-04-20), read 2026-11-25",
+)
+NVIDIA_RIM_ROOT = PinnedRoot(
+    name="NVIDIA CoRIM signing Root CA",
+    sha256=bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"),
+    source="verifier_RIM_root.pem of github.com/NVIDIA/nvtrust, commit 02817309 (2026-04-20), read 2026-11-25",
+)
