@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from blindai.attestation.tee import nvidia_gpu, sev_snp
+from blindai.endorsements.amd import amd_endorsements
+from blindai.endorsements.nvidia import nvidia_endorsements
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -19,11 +23,11 @@ if TYPE_CHECKING:
 
 # What each TEE's evidence needs from its vendor. The others' carry everything with them: a Nitro document its chain,
 # a TPM its AK's certificates, simulated evidence its root.
-FETCHERS: dict[str, Fetcher] = {}
+FETCHERS: dict[str, Fetcher] = {sev_snp.TEE: amd_endorsements, nvidia_gpu.TEE: nvidia_endorsements}
 
 
 def complete(item: EvidenceItem, source: Source, *, now: float) -> EvidenceItem:
-    """The item with the source's endorsements: they take the place of those of the same name, and join the others.
+    """The item with the source's endorsements in place of those that came with it; kept is what no service has.
 
     Args:
         item: evidence as it came, with any endorsements or none.
@@ -37,5 +41,4 @@ def complete(item: EvidenceItem, source: Source, *, now: float) -> EvidenceItem:
     fetcher = FETCHERS.get(item.tee)
     if fetcher is None:
         return item
-    endorsements = {**dict(item.endorsements), **fetcher(item, source, now)}
-    return replace(item, endorsements=tuple(sorted(endorsements.items())))
+    return replace(item, endorsements=tuple(sorted(fetcher(item, source, now).items())))

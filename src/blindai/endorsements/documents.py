@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import enum
+import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import ocsp
 
 from blindai.wire import strict_json
@@ -108,9 +110,10 @@ def read_document(resource: Resource, body: bytes, *, issuers: bytes = b"", now:
 
 
 def _certificate(body: bytes, _: float) -> tuple[bytes, float]:
-    certificate = (
-        x509.load_pem_x509_certificate(body) if body.startswith(b"-----") else x509.load_der_x509_certificate(body)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # the serial number of AMD's VCEKs is 0
+        load = x509.load_pem_x509_certificate if body.startswith(b"-----") else x509.load_der_x509_certificate
+        certificate = load(body)
     return certificate.public_bytes(Encoding.DER), certificate.not_valid_after_utc.timestamp()
 
 

@@ -19,6 +19,7 @@ from blindai.attestation.evidence import (
 )
 from blindai.attestation.tee import simulation
 from blindai.errors import MalformedEvidenceError
+from blindai.evidence_files import nvidia_gpu, sev_snp
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class Reader(Protocol):
 
 
 # A file that every folder of a TEE has, as a pattern, and who reads such folders.
-READERS: tuple[tuple[str, Reader], ...] = ()
+READERS: tuple[tuple[str, Reader], ...] = (
+    ("report.bin", sev_snp.read_folder),
+    ("*_report.bin", nvidia_gpu.read_folder),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

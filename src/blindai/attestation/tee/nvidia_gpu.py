@@ -33,7 +33,15 @@ from blindai.attestation.nvidia_judgement import (
     judge_topology,
 )
 from blindai.attestation.nvidia_report import FORMAT, MODES, TEE, Device, parse
-from blindai.attestation.nvidia_rim import Rim, SealedRim, XmlTools, load_xml_tools, read_content, read_rim, signed_content
+from blindai.attestation.nvidia_rim import (
+    Rim,
+    SealedRim,
+    XmlTools,
+    load_xml_tools,
+    read_content,
+    read_rim,
+    signed_content,
+)
 from blindai.attestation.ocsp import Answer, Question, answer_of, answers, judge_answers, read_answer
 from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.roots import NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT, PinnedRoot
@@ -151,9 +159,7 @@ def verify(
     with checks.parsing(code=FORMAT, expected="an SPDM 1.1 measurements report", why=_WHY_EXACT):
         report = parse(item.evidence)
     endorsements = _endorsements(item, report, checks)
-    with checks.parsing(
-        code=f"{TEE}.certificate_format", expected="the device's certificates in PEM", why=_WHY_EXACT
-    ):
+    with checks.parsing(code=f"{TEE}.certificate_format", expected="the device's certificates in PEM", why=_WHY_EXACT):
         chain = read_pem_chain(endorsements[DEVICE_CHAIN], tee=TEE, what="the device's certificates")
     for finding in judge_device(report, chain, device_root, now):
         checks.require(finding, UnauthenticEvidenceError, tee=TEE)
