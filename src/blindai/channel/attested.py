@@ -14,7 +14,9 @@ from blindai.attestation.appraise import appraise
 from blindai.attestation.binding import Binding, Mode, device_digest, root_from_path
 from blindai.attestation.checks import Checks, failed, judge
 from blindai.attestation.evidence import AttestationDocument, BatchProof, Finding, Level, Outcome, parse_document
-from blindai.attestation.policy import check_runtime
+from blindai.attestation.policy_file import Skip
+from blindai.attestation.policy_release import judge_release
+from blindai.attestation.policy_runtime import check_runtime
 from blindai.attestation.tee import device_evidence
 from blindai.channel.admission import verify_admission
 from blindai.channel.keyset import Keyset, keyset_id, parse_keyset
@@ -247,8 +249,9 @@ def _require_peer(
         raise WrongServiceError(f"expected the service {service!r}, found {keyset.service!r}", hint=named.hint)
     if policy.operator_keys is not None:
         _require_operator(keyset, policy.operator_keys, now=now, checks=checks)
-    for finding in check_runtime(policy, keyset.runtime.members()):
-        checks.record([finding])
+    checks.record(check_runtime(policy.runtime, keyset.runtime.members()))
+    if not isinstance(policy.release, Skip):  # else `appraise` has recorded that it is skipped
+        checks.record([judge_release(policy.release, keyset.software.version)])
     bad = failed(checks.findings)
     if bad:
         raise checks.rejection(bad[0], PolicyViolationError)
