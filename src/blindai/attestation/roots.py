@@ -64,3 +64,12 @@ NVIDIA_RIM_ROOT = PinnedRoot(
     sha256=bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"),
     source="verifier_RIM_root.pem of github.com/NVIDIA/nvtrust, commit 02817309 (2026-04-20), read 2026-11-25",
 )
+
+# "Intel SGX Root CA", certificate of 2018-05-21 that ends 2049-12-31. Its older encoding, which ends 2033-05-21, has
+# the same key and is not pinned: nothing that Intel serves today leads to it.
+INTEL_SGX_ROOT = PinnedRoot(
+    name="Intel SGX Root CA",
+    sha256=bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"),
+    source="SHA-256 of https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.cer, "
+    "2026-11-25",
+)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from blindai.attestation.binding import Binding
 from blindai.attestation.evidence import Claims
 from blindai.attestation.policy_file import TeePolicy
-from blindai.attestation.tee import nvidia_gpu, sev_snp, simulation
+from blindai.attestation.tee import nvidia_gpu, sev_snp, sgx, simulation, tdx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +78,20 @@ TEES: dict[str, Tee[Any, Any]] = {
         check=nvidia_gpu.check,
         parse_policy=nvidia_gpu.parse_policy,
         check_together=nvidia_gpu.check_together,
+    ),
+    tdx.TEE: Tee(
+        verify=tdx.verify,
+        slot=Binding.bound,
+        role=Role.MACHINE,
+        check=tdx.check,
+        parse_policy=tdx.parse_policy,
+    ),
+    sgx.TEE: Tee(
+        verify=sgx.verify,
+        slot=Binding.bound,
+        role=Role.MACHINE,
+        check=sgx.check,
+        parse_policy=sgx.parse_policy,
     ),
 }
 
