@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blindai.attestation.tee import nvidia_gpu, sev_snp
+from blindai.attestation.tee import nvidia_gpu, sev_snp, sgx, tdx
 from blindai.endorsements.amd import amd_endorsements
+from blindai.endorsements.intel import intel_endorsements
 from blindai.endorsements.nvidia import nvidia_endorsements
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 # What each TEE's evidence needs from its vendor. The others' carry everything with them: a Nitro document its chain,
 # a TPM its AK's certificates, simulated evidence its root.
-FETCHERS: dict[str, Fetcher] = {sev_snp.TEE: amd_endorsements, nvidia_gpu.TEE: nvidia_endorsements}
+FETCHERS: dict[str, Fetcher] = {
+    sev_snp.TEE: amd_endorsements,
+    sgx.TEE: intel_endorsements,
+    tdx.TEE: intel_endorsements,
+    nvidia_gpu.TEE: nvidia_endorsements,
+}
 
 
 def complete(item: EvidenceItem, source: Source, *, now: float) -> EvidenceItem:

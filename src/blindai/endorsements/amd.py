@@ -44,11 +44,13 @@ def amd_endorsements(item: EvidenceItem, source: Source, now: float) -> Mapping[
     missing: MissingDocumentError | None = None
     for product in _products(report):
         try:
-            vek = _vcek(report, product, given.get(VEK), source, now)
+            vcek = _vcek(report, product, source, now) or given.get(VEK)
         except MissingDocumentError as error:
             missing = error
             continue
-        return {VEK: vek, **_issuers(product, "vcek", source, now)}
+        if vcek is None:
+            raise _unavailable("the report hides the chip's id, so its VCEK cannot be asked for")
+        return {VEK: vcek, **_issuers(product, "vcek", source, now)}
     raise missing or _unavailable("no product line of AMD's is known for the CPU that the report names")
 
 
@@ -71,12 +73,9 @@ def _products(report: Report) -> tuple[Product, ...]:
     return (product,) if product else ()
 
 
-def _vcek(report: Report, product: Product, given: bytes | None, source: Source, now: float) -> bytes:
-    if any(report.chip_id):
-        return source.get(vcek_resource(report, product), now=now).body
-    if given is None:
-        raise _unavailable("the report hides the chip's id, so its VCEK cannot be asked for")
-    return given
+def _vcek(report: Report, product: Product, source: Source, now: float) -> bytes | None:
+    """None if the report hides the chip's id."""
+    return source.get(vcek_resource(report, product), now=now).body if any(report.chip_id) else None
 
 
 def vcek_resource(report: Report, product: Product) -> Resource:
