@@ -35,3 +35,12 @@ SIMULATION_ROOT = PinnedRoot(
     sha256=bytes.fromhex("5bce6200fad593bbdfe302fd6cced8b7b125af5959f435363d0b9b6a22d75964"),
     source="raw Ed25519 public key of the seed in src/blindai/attester/simulation.py, 2026-11-24",
 )
+
+# "Intel SGX Root CA", certificate of 2018-05-21 that ends 2049-12-31. Its older encoding, which ends 2033-05-21, has
+# the same key and is not pinned: nothing that Intel serves today leads to it.
+INTEL_SGX_ROOT = PinnedRoot(
+    name="Intel SGX Root CA",
+    sha256=bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"),
+    source="SHA-256 of https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.cer, "
+    "2026-11-25",
+)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from blindai.attestation.binding import Binding
 from blindai.attestation.evidence import Claims
 from blindai.attestation.policy_file import TeePolicy
-from blindai.attestation.tee import simulation
+from blindai.attestation.tee import sgx, simulation, tdx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +61,20 @@ TEES: dict[str, Tee[Any, Any]] = {
         role=Role.MACHINE,
         check=simulation.check,
         parse_policy=simulation.parse_policy,
+    ),
+    tdx.TEE: Tee(
+        verify=tdx.verify,
+        slot=Binding.bound,
+        role=Role.MACHINE,
+        check=tdx.check,
+        parse_policy=tdx.parse_policy,
+    ),
+    sgx.TEE: Tee(
+        verify=sgx.verify,
+        slot=Binding.bound,
+        role=Role.MACHINE,
+        check=sgx.check,
+        parse_policy=sgx.parse_policy,
     ),
 }
 
