@@ -91,17 +91,15 @@ def parse_signatures(data: bytes, *, source: str) -> tuple[ManifestSignature, ..
     """
     if len(data) > MAX_SIGNATURE_FILE_BYTES:
         raise InvalidManifestError(f"{source}: a signature file has at most {MAX_SIGNATURE_FILE_BYTES} bytes")
-    lines = data.decode("ascii", "replace").splitlines()
-    if not 1 <= len(lines) <= MAX_SIGNATURES:
-        raise InvalidManifestError(f"{source}: expected 1 to {MAX_SIGNATURES} signatures, found {len(lines)}")
+    *lines, rest = data.decode("ascii", "replace").split("\n")
+    if rest or not 1 <= len(lines) <= MAX_SIGNATURES:
+        raise InvalidManifestError(f"{source}: expected 1 to {MAX_SIGNATURES} whole lines, found {len(lines)}")
     return tuple(_parse_signature(line, f"{source}, line {number}") for number, line in enumerate(lines, start=1))
 
 
 def _parse_signature(line: str, where: str) -> ManifestSignature:
     try:
-        algorithm, key, signature = line.split(" ")
-        if algorithm != _ALGORITHM:
-            raise ValueError(algorithm)
+        key, signature = line.removeprefix(f"{_ALGORITHM} ").split(" ")  # what has another prefix has three parts
         return ManifestSignature(public_key=exact_bytes(key, 32), signature=exact_bytes(signature, 64))
     except ValueError:
         raise InvalidManifestError(f"{where}: expected `{_ALGORITHM} KEY SIGNATURE`, both in base64url") from None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_POLICY_BYTES = 1 << 20
 _MINIMUM_LEVELS = {level.text: level for level in (Level.PINNED_TLS, Level.CACHED, Level.FRESH)}
 _GENERAL = ("version", "insecure_simulation", "operator", "level", "runtime", "release")
+_NO_RELEASE = Skip(reason="this policy was made in Python, and names no release")
 _OTHER = ("preset", "manifest", "tee", "any_of")
 
 # The bytes of a file that a policy names, by that name; raises OSError or ValueError.
@@ -64,7 +65,7 @@ class Policy:
     operator: tuple[bytes, ...] | Skip
     runtime: tuple[RuntimeRequirement, ...] | Skip
     any_of: tuple[tuple[TeePolicy, ...], ...]
-    release: Release | Skip = Skip(reason="this policy was made in Python, and names no release")
+    release: Release | Skip = _NO_RELEASE
 
     def __post_init__(self) -> None:
         simulation = any(tee.tee == "simulation" for tees in self.any_of for tee in tees)

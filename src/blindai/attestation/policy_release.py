@@ -1,7 +1,7 @@
 """The least release that a policy accepts: version numbers, and how they are ordered (docs/spec/policy.md §4).
 
-A version is `N.N.N`, with `a`, `b` or `rc` and a number behind it before that release is final; nothing else is compared,
-since what has no place in the order could be older than anything.
+A version is `N.N.N`, with `a`, `b` or `rc` and a number behind it before that release is final. Nothing else is
+accepted, since what has no place in the order could be older than anything.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from blindai.attestation.policy_file import Section
 from blindai.attestation.tee import TEES
 
 if TYPE_CHECKING:
     from blindai.attestation.manifest import Manifest
-    from blindai.attestation.policy_file import Section, TeePolicy
+    from blindai.attestation.policy_file import TeePolicy
 
 STRICT = "strict"
 PRESETS = (STRICT, "cloud-azure", "cloud-gcp", "cloud-aws")
@@ -107,3 +108,27 @@ class TeeTables:
                 raise section.error("stands in the manifest, too: leave it out in one of both", key)
         origin = f"the manifest of {self.manifest.name} {self.manifest.release.text}"
         return section.without(_FROM).with_defaults(values, origin=origin)
+
+
+class _Asked(Exception):  # noqa: N818  # no error: it carries an answer
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        super().__init__()
+        self.fields = fields
+
+
+class _Question(Section):
+    """A table that answers, instead of being read, which fields its TEE reads."""
+
+    __slots__ = ()
+
+    def require_keys(self, *required: str, optional: tuple[str, ...] = ()) -> None:
+        raise _Asked(required + optional)
+
+
+def fields_of(tee: str) -> tuple[str, ...]:
+    """The fields of a TEE's table, as its own parser names them."""
+    try:
+        TEES[tee].parse_policy(_Question(source="", text="", path=("tee", tee), members={}))
+    except _Asked as answer:
+        return answer.fields
+    raise AssertionError(f"{tee} does not begin with `require_keys`")  # a test holds every TEE to it
