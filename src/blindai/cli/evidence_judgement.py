@@ -13,9 +13,11 @@ from blindai.attestation.appraise import appraise
 from blindai.attestation.binding import Binding, InsecureUnbound, Mode, device_digest
 from blindai.attestation.checks import Checks, judge
 from blindai.attestation.evidence import Outcome
+from blindai.attestation.policy_tees import STRICT
 from blindai.attestation.tee import TEES, Role, device_evidence
 from blindai.channel.attested import check_nonce_path
 from blindai.channel.keyset import keyset_id, parse_keyset
+from blindai.cli.preset_preview import preset_findings
 from blindai.errors import BlindAIError, MalformedEvidenceError, RejectedEvidenceError, StaleEvidenceError
 
 if TYPE_CHECKING:
@@ -68,8 +70,16 @@ class About:
     nonce: bytes | None = field(default=None, repr=False)
 
 
-def judge_sample(sample: Sample, policy: Policy, *, about: About, now: float) -> Judgement:
-    """Judge one sample; a refusal is in the answer, with everything that was found before it."""
+def judge_sample(sample: Sample, policy: Policy, *, about: About, now: float, preset: str = STRICT) -> Judgement:
+    """Judge one sample; a refusal is in the answer, with everything that was found before it.
+
+    Args:
+        sample: evidence, with its endorsements.
+        policy: what is accepted; one that names no TEE accepts nothing, and then `preset` says what else it would say.
+        about: what the evidence should be about.
+        now: Unix seconds.
+        preset: named in place of a policy.
+    """
     tees = tuple(item.tee for item in sample.items)
     unbound = sample.document is None and about.report_data is None
     authentic = Checks()
@@ -83,6 +93,8 @@ def judge_sample(sample: Sample, policy: Policy, *, about: About, now: float) ->
             findings = _compare_report_data(claims, about.report_data, findings)
     except RejectedEvidenceError as error:
         findings = _all_findings(authentic.findings, error.findings)
+        if claims and not policy.any_of:
+            findings = (*findings, *preset_findings(claims, preset))
         return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, error=error)
     return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, bound_to=bound_to)
 

@@ -5,6 +5,7 @@ Leaves out: keys, receipts and proofs as a whole (verify_verb.py), and living se
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blindai.attestation.evidence import Outcome
+from blindai.attestation.policy import strict_policy
+from blindai.attestation.policy_tees import PRESETS, STRICT
 from blindai.cli.evidence_judgement import About, Judgement, judge_sample, outcome_counts
 from blindai.cli.exit_codes import exit_code
+from blindai.cli.explain_verb import explanation_of, explanations
 from blindai.cli.options import JsonOption, PolicyOption, SimulationOption, chosen_policy, moment
 from blindai.cli.screen import (
     error_members,
@@ -30,7 +35,7 @@ from blindai.errors import BlindAIError
 from blindai.evidence_files import Sample, read_sample, sample_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from blindai.attestation.policy import Policy
     from blindai.cli.endorsement_options import Endorsing
@@ -88,17 +93,17 @@ def verify_evidence(
     """Judge evidence in files: reports, quotes, documents, or a folder of samples."""
     from blindai.cli.endorsement_options import endorsing
 
-    accepted = chosen_policy(policy, insecure_simulation=insecure_simulation)
+    accepted, preset = _accepted(policy, insecure_simulation=insecure_simulation)
     about = About(report_data=_bytes(report_data, "--report-data"), nonce=_bytes(nonce, "--nonce"))
     now = time.time() if at is None else moment(at)
     source = endorsing(
         bundles=endorsements, fetch=fetch, pccs=pccs, kds=kds, cache=cache, save=save_endorsements, now=now
     )
+    judge = functools.partial(judge_sample, policy=accepted, preset=preset, about=about, now=now)
     folders = list(sample_folders(path)) if path.is_dir() else [path]
     paths = folders or [path]
     judgements = [
-        _judge(one, root=path, collateral=collateral, source=source, policy=accepted, about=about, now=now)
-        for one in _with_progress(paths)
+        _judge(one, root=path, collateral=collateral, source=source, judge=judge) for one in _with_progress(paths)
     ]
     source.save()
     if paths == [path]:
@@ -107,8 +112,15 @@ def verify_evidence(
         _report_many(judgements, at=at, as_json=as_json)
 
 
+def _accepted(policy: str | None, *, insecure_simulation: bool) -> tuple[Policy, str]:
+    """A preset alone names no reference values: it accepts nothing, and shows what else it would say."""
+    if policy in PRESETS and not insecure_simulation:
+        return strict_policy(), policy
+    return chosen_policy(policy, insecure_simulation=insecure_simulation), STRICT
+
+
 def _judge(
-    path: Path, *, root: Path, collateral: Path | None, source: Endorsing, policy: Policy, about: About, now: float
+    path: Path, *, root: Path, collateral: Path | None, source: Endorsing, judge: Callable[[Sample], Judgement]
 ) -> Judgement:
     name = path.name if path == root else str(path.relative_to(root))
     try:
@@ -116,7 +128,7 @@ def _judge(
         sample = Sample(name=name, items=source.complete(found.items), document=found.document)
     except BlindAIError as error:
         return Judgement(name=name, tees=(), error=error)
-    return judge_sample(sample, policy, about=about, now=now)
+    return judge(sample)
 
 
 def _report_one(judgement: Judgement, *, at: str | None, as_json: bool) -> None:
@@ -137,12 +149,23 @@ def _show(judgement: Judgement, at: str | None) -> None:
         say("")
         for name, value in claim.facts():
             say(f"  {claim.tee} {name}: {value}")
+    _show_what_to_do(judgement)
     verdict = "✓ trusted under this policy" if judgement.error is None else "✗ not trusted"
     say(f"\n{verdict}: {', '.join(judgement.tees) or judgement.name}")
     if judgement.bound_to:
         say(f"  about   {judgement.bound_to}")
     if at:
         say(f"  judged  at {at}, a time that is assumed and not proven")
+
+
+def _show_what_to_do(judgement: Judgement) -> None:
+    """For each check that failed, or failed and is only tracked: its own hint, or the one of the table."""
+    asking = [one for one in judgement.findings if one.outcome in {Outcome.FAILED, Outcome.TRACKED}]
+    table = explanations() if asking else {}
+    for finding in asking:
+        row = explanation_of(finding.code, table)
+        if hint := finding.hint or (row.what_to_do if row else ""):
+            say(f"\nto do: {finding.code}: {hint}" if finding is asking[0] else f"to do: {finding.code}: {hint}")
 
 
 def _report_many(judgements: list[Judgement], *, at: str | None, as_json: bool) -> None:
@@ -158,7 +181,8 @@ def _report_many(judgements: list[Judgement], *, at: str | None, as_json: bool) 
 
 def _row(judgement: Judgement) -> tuple[str, ...]:
     counts = outcome_counts(judgement.findings)
-    why = "" if judgement.error is None else str(judgement.error)
+    failed = dict.fromkeys(one.code for one in judgement.findings if one.outcome is Outcome.FAILED)
+    why = ", ".join(failed) or ("" if judgement.error is None else str(judgement.error))
     return (
         judgement.name,
         ", ".join(dict.fromkeys(judgement.tees)),
