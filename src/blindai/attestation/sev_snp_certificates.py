@@ -88,7 +88,12 @@ def read_amd_certificate(der: bytes, what: str) -> x509.Certificate:
         MalformedEvidenceError: anything else.
     """
     with _serial_number_may_be_0():
-        return read_certificate(der, tee=TEE, what=what)
+        certificate = read_certificate(der, tee=TEE, what=what)
+        try:  # each is parsed only when asked for, and must parse
+            certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018
+        except ValueError:
+            raise _malformed(f"a {what} with a name or time that cannot be read", code="certificate_format") from None
+    return certificate
 
 
 @contextmanager
@@ -194,9 +199,9 @@ def _read_hwid(value: bytes, size: int) -> bytes:
     raise _malformed(f"a hardware id of {len(value)} bytes instead of {size}")
 
 
-def _malformed(found: str) -> MalformedEvidenceError:
+def _malformed(found: str, *, code: str = "vek_format") -> MalformedEvidenceError:
     return MalformedEvidenceError(
-        f"expected a VCEK's or VLEK's certificate, found {found}", finding_code="sev_snp.vek_format", tee=TEE
+        f"expected a certificate of AMD's, found {found}", finding_code=f"{TEE}.{code}", tee=TEE
     )
 
 
