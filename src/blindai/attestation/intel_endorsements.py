@@ -88,20 +88,22 @@ def read_endorsements(item: EvidenceItem, quote: Quote, checks: Checks, *, tee: 
         MalformedEvidenceError: a name that is unknown, doubled or lacks its companions, or bytes that are not what
             they are called.
     """
-    checks.require(_judge_names(item, quote, tee), MalformedEvidenceError, tee=tee)
+    checks.require(_judge_names(item, tee), MalformedEvidenceError, tee=tee)
     named = dict(item.endorsements)
     why = "What can be read in two ways can be judged in two ways."
     with checks.parsing(
         code=f"{tee}.certificate_format", expected="certificates in PEM, from the leaf to the root", why=why
     ):
-        pck_chain = _read_chain(named.get(PCK_CHAIN) or quote.pck_chain or b"", tee, "the PCK chain")
+        pems = [pem for pem in (quote.pck_chain, named.get(PCK_CHAIN)) if pem is not None]
+        pck_chains = {_read_chain(pem, tee, "the PCK chain") for pem in pems}
         chains = {name: _read_chain(named[name], tee, name) for name in sorted(named) if name.endswith("_issuer_chain")}
+    checks.require(_judge_pck_chains(pck_chains, tee), MalformedEvidenceError, tee=tee)
     with checks.parsing(code=f"{tee}.crl_format", expected="revocation lists in DER", why=why):
         crls = {name: _read_crl(named[name], tee, name) for name in (ROOT_CA_CRL, "pck_crl") if name in named}
     with checks.parsing(code=f"{tee}.collateral_format", expected="TCB info and QE identity in JSON", why=why):
         collateral = _read_collateral(named, chains, tee) if named.keys() >= COLLATERAL_NAMES else None
     return Endorsements(
-        pck_chain=pck_chain,
+        pck_chain=pck_chains.pop(),
         root_ca_crl=crls.get(ROOT_CA_CRL),
         pck_crl=crls.get("pck_crl"),
         pck_crl_issuer_chain=chains.get("pck_crl_issuer_chain", ()),
@@ -109,20 +111,27 @@ def read_endorsements(item: EvidenceItem, quote: Quote, checks: Checks, *, tee: 
     )
 
 
-def _judge_names(item: EvidenceItem, quote: Quote, tee: str) -> Finding:
+def _judge_names(item: EvidenceItem, tee: str) -> Finding:
     names = [name for name, _ in item.endorsements]
-    groups_are_whole = all(
-        len(group.intersection(names)) in {0, len(group)} for group in (PCK_CRL_NAMES, COLLATERAL_NAMES)
-    )
-    one_pck_chain = (quote.pck_chain is None) == (PCK_CHAIN in names)
+    is_whole = all(len(group.intersection(names)) in {0, len(group)} for group in (PCK_CRL_NAMES, COLLATERAL_NAMES))
     return judge(
-        holds=set(names) <= ALL_NAMES and len(set(names)) == len(names) and groups_are_whole and one_pck_chain,
+        holds=set(names) <= ALL_NAMES and len(set(names)) == len(names) and is_whole,
         code=f"{tee}.endorsements",
-        expected=f"{', '.join(sorted(COLLATERAL_NAMES | PCK_CRL_NAMES))}, {ROOT_CA_CRL}, each at most once and with "
-        f"its companions, and {PCK_CHAIN} exactly if the quote has no chain",
+        expected=f"{', '.join(sorted(ALL_NAMES))}; each at most once, and with its companions",
         found=", ".join(names) or "none",
         why="What nobody reads may be anything, and half a document proves nothing.",
         hint="take them as Intel's PCS or a PCCS gives them",
+    )
+
+
+def _judge_pck_chains(chains: set[Chain], tee: str) -> Finding:
+    return judge(
+        holds=len(chains) == 1,
+        code=f"{tee}.one_pck_chain",
+        expected=f"one PCK chain, in the quote or as {PCK_CHAIN}",
+        found=f"{len(chains)} different ones" if chains else "none",
+        why="Without a PCK certificate nobody vouches for the quoting enclave, and with two nobody knows which.",
+        hint=f"a quote that only names its PCK certificate needs it from a PCCS, as {PCK_CHAIN}",
     )
 
 

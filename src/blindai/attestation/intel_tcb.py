@@ -81,7 +81,7 @@ def sgx_state(pck: Pck, qe_svn: int, tcb_info: TcbInfo, qe_identity: QeIdentity)
         module=None,
         qe=_status(qe),
         date=_oldest(status, (platform, qe)),
-        advisories=_advisories((platform, qe)),
+        advisories=_advisories(status, (platform, qe)),
     )
 
 
@@ -109,7 +109,7 @@ def tdx_state(
         module=_status(launch.module),
         qe=_status(qe),
         date=_oldest(launch.status, launch.all()),
-        advisories=_advisories(launch.all()),
+        advisories=_advisories(launch.status, launch.all()),
     )
 
 
@@ -218,8 +218,9 @@ def _status(verdict: Verdict | None) -> TcbStatus | None:
 
 
 def _oldest(status: TcbStatus | None, parts: Sequence[Verdict | None]) -> float | None:
-    return None if status is None else min(part.date for part in parts if part)
+    return min((part.date for part in parts if part), default=None) if status else None
 
 
-def _advisories(parts: Sequence[Verdict | None]) -> tuple[str, ...]:
-    return tuple(sorted({advisory for part in parts if part for advisory in part.advisories}))
+def _advisories(status: TcbStatus | None, parts: Sequence[Verdict | None]) -> tuple[str, ...]:
+    """Below the lowest level Intel names no advisories, and that is no good sign."""
+    return tuple(sorted({advisory for part in parts if part for advisory in part.advisories})) if status else ()
