@@ -61,3 +61,15 @@ AMD_ROOTS = tuple(
         ("Turin", "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
     )
 )
+
+# NVIDIA's GPUs and NVSwitches, and its reference integrity manifests: two roots that never sign for each other.
+NVIDIA_DEVICE_ROOT = PinnedRoot(
+    name="NVIDIA Device Identity CA",
+    sha256=bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"),
+    source="verifier_device_root.pem of github.com/NVIDIA/nvtrust, commit 02817309 (2026-04-20), read 2026-11-25",
+)
+NVIDIA_RIM_ROOT = PinnedRoot(
+    name="NVIDIA CoRIM signing Root CA",
+    sha256=bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"),
+    source="verifier_RIM_root.pem of github.com/NVIDIA/nvtrust, commit 02817309 (2026-04-20), read 2026-11-25",
+)
