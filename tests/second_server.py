@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from second_hpke import expand, extract
-from second_implementation import LP, MIB, H, L
+from second_implementation import LP, MIB, H, L, padme
 from second_json import Refused, compact, require
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "max_worker_bytes": 16 << 30,
     "execution_providers": ["cpu"],
     "telemetry_endpoint": None,
+    "model_store": None,
 }
 
 
@@ -124,7 +125,7 @@ def _measure(i: Inputs) -> Outputs:
 # --- stored files: docs/spec/bundle.md (on the server's disk)
 def _chunk(i: Inputs, index: int, *, last: bool) -> tuple[AESGCM, bytes, bytes]:
     """The file's cipher, and the chunk's nonce and additional data."""
-    file_key = expand(extract(i["file_id"], i["store_key"]), L("stored-file"), 32)
+    file_key = expand(extract(i["file_id"], i["model_key"]), L("stored-file"), 32)
     nonce = index.to_bytes(8, "big") + bytes([0, 0, 0, last])
     return AESGCM(file_key), nonce, L("stored-chunk") + i["file_id"] + nonce
 
@@ -149,15 +150,18 @@ def _open(i: Inputs, sealed: list[bytes]) -> list[bytes]:
 
 
 def _store_file(i: Inputs) -> Outputs:
-    content = bytes(i["size"])
-    stored = b"".join(_seal(i, [content[at : at + MIB] for at in range(0, len(content), MIB)] or [b""]))
+    content = bytes(padme(i["size"]))
+    stored = b"".join(_seal(i, [content[at : at + MIB] for at in range(0, len(content), MIB)]))
     return {"bytes": len(stored), "sha256": hashlib.sha256(stored).digest(), "end": stored[-32:]}
 
 
 def _read_stored_file(i: Inputs) -> Outputs:
     """Of one chunk."""
-    require(i["size"] <= MIB and len(i["stored"]) == i["size"] + 16, "unseal")
-    return {"content": _open(i, [i["stored"]])[0]}
+    padded = padme(i["size"])
+    require(padded <= MIB and len(i["stored"]) == padded + 16, "unseal")
+    content = _open(i, [i["stored"]])[0]
+    require(content[i["size"] :] == bytes(padded - i["size"]), "unseal")
+    return {"content": content[: i["size"]]}
 
 
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {

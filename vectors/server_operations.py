@@ -77,13 +77,13 @@ def _measure(inputs: Inputs) -> Outputs:
 
 
 def _seal_chunks(inputs: Inputs) -> Outputs:
-    cipher, last = _Cipher(inputs["store_key"], inputs["file_id"]), len(inputs["chunks"]) - 1
+    cipher, last = _Cipher(inputs["model_key"], inputs["file_id"]), len(inputs["chunks"]) - 1
     chunks = enumerate(inputs["chunks"])
     return {"sealed": [cipher.seal(bytearray(chunk), index, last=index == last) for index, chunk in chunks]}
 
 
 def _open_chunks(inputs: Inputs) -> Outputs:
-    cipher, last = _Cipher(inputs["store_key"], inputs["file_id"]), len(inputs["sealed"]) - 1
+    cipher, last = _Cipher(inputs["model_key"], inputs["file_id"]), len(inputs["sealed"]) - 1
     sealed = enumerate(inputs["sealed"])
     return {"chunks": [cipher.open(chunk, index, last=index == last) for index, chunk in sealed]}
 
@@ -92,7 +92,7 @@ def _store_file(inputs: Inputs) -> Outputs:
     """A file of zeros as it lies on disk; it is long, so only its size, digest and end are shown."""
     with tempfile.TemporaryFile() as file:
         writer = SealedFileWriter(
-            key=inputs["store_key"],
+            key=inputs["model_key"],
             file_id=inputs["file_id"],
             descriptor=os.dup(file.fileno()),
             path="m.onnx",
@@ -111,7 +111,7 @@ def _read_stored_file(inputs: Inputs) -> Outputs:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "stored")
         path.write_bytes(inputs["stored"])
-        chunks = read_sealed_file(path, inputs["store_key"], inputs["file_id"], inputs["size"])
+        chunks = read_sealed_file(path, inputs["model_key"], inputs["file_id"], inputs["size"])
         return {"content": b"".join(chunks)}
 
 

@@ -1,8 +1,9 @@
 """Keeps uploaded models: sealed on disk, named in memory (docs/spec/bundle.md).
 
-Every file of a bundle becomes one sealed file (`sealed_file`) with a random name.
-Names, versions and digests live in memory only (`catalogue`): a store ends with its process.
-Leaves out: who may do what (`tenant_models`, which handlers use instead), and a store that outlives the enclave.
+Every file of a bundle becomes one sealed file (`sealed_file`) with a random name, under a key of its model's own.
+Keys, names, versions and digests live in memory (`catalogue`), and so the models end with the process, unless it is
+given a folder to keep them in (`kept_store`).
+Leaves out: who may do what (`tenant_models`, which handlers use instead).
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import threading
 from typing import TYPE_CHECKING
 
 from blindai.bundle import MODEL_NAME, BundleFile, ModelManifest, SessionOptions, UploadHeader, digest_text
-from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError
+from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError, UnsealError
 from blindai.server.access import OPEN_TENANT
 from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, StoreLimits, not_found
 from blindai.server.model_config import ServingConfig
 from blindai.server.quotas import NO_QUOTA
 from blindai.server.sealed_file import KEY_BYTES, SealedFileWriter, disk_error, read_sealed_file
+from blindai.server.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from blindai.server.catalogue import Place
+    from blindai.server.kept_store import KeptStore
     from blindai.server.quotas import Quota
+    from blindai.server.sharing import Decisions
 
 __all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel", "Upload"]
 
@@ -41,30 +45,35 @@ class ModelStore:
     """The models of this process; safe to call from several threads.
 
     Args:
-        directory: made with mode 0700 if it is not there.
-        key: 32 bytes that never leave the enclave.
-        random: source of the files' names.
+        directory: made with mode 0700 if it is not there; of no use where models are kept.
+        random: source of the files' names and keys.
+        kept: where models outlive the process; what is there already is here from the start.
         limits: how much it takes in; none by default.
         quota_of: how much of it one tenant may use; all by default.
+
+    Attributes:
+        sharing: the owners' decisions, kept as long as the models.
     """
 
     def __init__(
         self,
         directory: Path,
-        key: bytes,
         random: Callable[[int], bytes] = os.urandom,
         *,
+        kept: KeptStore | None = None,
         limits: StoreLimits = _NO_LIMITS,
         quota_of: Callable[[str], Quota] = lambda _tenant: NO_QUOTA,
     ) -> None:
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"a store's key has {KEY_BYTES} bytes, this one {len(key)}")
-        self._directory = directory
-        self._key = key
+        self._directory = directory = kept.files if kept else directory
         self._random = random
         self._lock = threading.Lock()
         self._catalogue = Catalogue(limits, quota_of)
         self._files: set[bytes] = set()
+        self._kept = kept
+        self._shares: Decisions = kept.index.shares if kept else ()
+        self.sharing = Sharing(self._shares, keep=self._keep_shares)
+        if kept:
+            self._catalogue.restore(kept.index.records)
         try:
             directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
             directory.chmod(_DIRECTORY_MODE)
@@ -109,7 +118,7 @@ class ModelStore:
             ModelDigestMismatchError: its version is another model.
             TooLargeError: there are as many models as there may be.
         """
-        with self._lock:
+        with self._lock, self._change():
             return self._catalogue.add(Record(model=model, file_ids=()))
 
     def models(self, *, tenant: str = OPEN_TENANT) -> tuple[StoredModel, ...]:
@@ -143,8 +152,9 @@ class ModelStore:
 
         Raises:
             ModelNotFoundError: no such model or version.
+            ModelStoreError: that cannot be kept, and nothing was forgotten.
         """
-        with self._lock:
+        with self._lock, self._change():
             models = self._catalogue.matching(reference, version, tenant)
             records = self._catalogue.remove(models)
         for record in records:
@@ -162,7 +172,7 @@ class ModelStore:
         Raises:
             ModelNotFoundError: it is gone.
         """
-        with self._lock:
+        with self._lock, self._change():
             return self._catalogue.reconfigure(model, config)
 
     def holds(self, digest: str) -> bool:
@@ -180,14 +190,37 @@ class ModelStore:
             UnsealError: what lies on disk is not what was stored.
         """
         for index, file in enumerate(model.manifest.files):
-            yield file, self._chunks(model.digest, index, file.size)
+            yield file, self._chunks(model, index, file.size)
 
     def close(self) -> None:
-        """Remove every file that this store has written."""
+        """Forget every model, and remove every file but what is kept."""
         with self._lock:
+            kept = (
+                {file_id for record in _to_keep(self._catalogue) for file_id in record.file_ids} if self._kept else ()
+            )
+            file_ids = tuple(self._files.difference(kept))
             self._catalogue.clear()
-            file_ids = tuple(self._files)
         self._remove_files(file_ids)
+        if self._kept:
+            self._kept.close()
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """Around what changes the catalogue, with the lock held: all of it is kept before anybody sees it, or none."""
+        before = self._catalogue.records()
+        try:
+            yield
+            if self._kept and _to_keep(self._catalogue) != tuple(filter(_is_kept, before)):
+                self._kept.save(_to_keep(self._catalogue), self._shares)
+        except BaseException:
+            self._catalogue.restore(before)
+            raise
+
+    def _keep_shares(self, shares: Decisions) -> None:
+        with self._lock:
+            if self._kept:
+                self._kept.save(_to_keep(self._catalogue), shares)
+            self._shares = shares
 
     def _path(self, file_id: bytes) -> Path:
         return self._directory / file_id.hex()
@@ -212,21 +245,24 @@ class ModelStore:
         with self._lock:
             self._files.difference_update(file_ids)
 
-    def _chunks(self, digest: str, index: int, size: int) -> Iterator[bytes]:
+    def _chunks(self, model: StoredModel, index: int, size: int) -> Iterator[bytes]:
         with self._lock:
-            record = self._catalogue.holder(digest)
+            record = self._catalogue.holder(model.digest)
         if record is None:
             raise not_found()
         file_id = record.file_ids[index]
         try:
-            yield from read_sealed_file(self._path(file_id), self._key, file_id, size)
+            yield from read_sealed_file(self._path(file_id), record.key, file_id, size)
         except FileNotFoundError:
             raise not_found() from None
+        except UnsealError as error:
+            raise UnsealError(f"{model.name!r} version {model.version!r}: {error}", hint="Upload it again.") from None
 
-    def _register(self, place: Place) -> StoredModel:
-        with self._lock:
+    def _register(self, place: Place, replaced: tuple[StoredModel, ...]) -> StoredModel:
+        with self._lock, self._change():
+            gone = [file_id for record in self._catalogue.remove(replaced) for file_id in record.file_ids]
             model, unneeded = self._catalogue.register(place)
-        self._remove_files(unneeded)
+        self._remove_files((*gone, *unneeded))
         return model
 
     def _end_upload(self, place: Place, file_ids: tuple[bytes, ...]) -> None:
@@ -254,6 +290,7 @@ class Upload:
         self._session = session
         self._comes_with_server = comes_with_server
         self._name = name
+        self._key = store._random(KEY_BYTES)  # noqa: SLF001  # one room of two classes, here and below
         self._header = header
         self._place = place
         self._waiting = list(reversed(header.files))
@@ -305,21 +342,25 @@ class Upload:
             tenant=self._place.tenant,
             came_with_server=self._comes_with_server,
         )
-        record = Record(model=model, file_ids=tuple(file_id for _, file_id in files))
-        with self._store._lock:  # noqa: SLF001  # one room of two classes, here and below
+        record = Record(model=model, file_ids=tuple(file_id for _, file_id in files), key=self._key)
+        with self._store._lock:  # noqa: SLF001  # one room
             self._place.candidate = record
         return model
 
-    def register(self) -> StoredModel:
+    def register(self, replaced: tuple[StoredModel, ...] = ()) -> StoredModel:
         """Make a complete model visible, all at once; the same model again is the same version, and now the last.
+
+        Args:
+            replaced: models that go in the same moment.
 
         Raises:
             ModelDigestMismatchError: the wished version is another model.
+            ModelStoreError: it cannot be kept.
             TooLargeError: others have filled the store in the meantime.
         """
         self._check_open()
         try:
-            model = self._store._register(self._place)  # noqa: SLF001  # one room
+            model = self._store._register(self._place, replaced)  # noqa: SLF001  # one room
         except BaseException:
             self.abort()
             raise
@@ -347,7 +388,7 @@ class Upload:
             path, size = self._waiting.pop()
             file_id, descriptor = self._store._create_file()  # noqa: SLF001  # one room
             self._current = SealedFileWriter(
-                key=self._store._key,  # noqa: SLF001  # one room
+                key=self._key,
                 file_id=file_id,
                 descriptor=descriptor,
                 path=path,
@@ -370,3 +411,12 @@ class Upload:
             file = self._current.finish()
             self._written.append((file, self._current.file_id))
             self._current = None
+
+
+def _is_kept(record: Record) -> bool:
+    """What came with the server comes with it again."""
+    return bool(record.file_ids) and not record.model.came_with_server
+
+
+def _to_keep(catalogue: Catalogue) -> tuple[Record, ...]:
+    return tuple(filter(_is_kept, catalogue.records()))

@@ -148,9 +148,7 @@ async def registered(
         check_declaration(candidate.config, face)
         _check_default_shape(candidate.default_shape, face.inputs)
         replaced = _other_model(service, candidate) if replaces else ()
-        if replaced:  # no await between this and the register below
-            service.store.delete(candidate.name, candidate.version, tenant=candidate.tenant)
-        model = incoming.register()
+        model = incoming.register(replaced)
     except BaseException:
         incoming.abort()
         await _stop_unused(service, candidate)

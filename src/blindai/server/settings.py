@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from blindai.attester.sealing import InsecureKeyFile
 from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
 from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
 from blindai.errors import InvalidSettingsError
@@ -28,6 +29,7 @@ DEFAULT_METRICS_PORT = 50053
 ISOLATIONS = ("tenant", "model", "thread")
 AUTHENTICATIONS = ("open", "required")
 MAX_PORT = 65535
+EPHEMERAL = "ephemeral"
 DISABLE_TELEMETRY = "BLINDAI_DISABLE_TELEMETRY"
 _POSITIVE = (
     "epoch_s",
@@ -70,6 +72,7 @@ class Settings:
         grpc_port: of the gRPC door; 0 takes a free one, and so does the default when `port` is 0.
         metrics_port: of the content-free metrics listener, likewise.
         model_repository: a Triton model repository, read once at start.
+        model_store: folder in which uploaded models outlive the server, sealed (kept_store.py); else they end with it.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -105,6 +108,7 @@ class Settings:
     grpc_port: int = DEFAULT_GRPC_PORT
     metrics_port: int = DEFAULT_METRICS_PORT
     model_repository: str | None = None
+    model_store: str | None = None
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -180,12 +184,15 @@ class Settings:
         parts = (compact_json(dataclasses.asdict(self)), *((repository,) if repository else ()))
         return hashlib.sha256(label("configuration") + b"".join(map(length_prefixed, parts))).digest()
 
-    def runtime_policy(self, models: tuple[str, ...] = (), repository: bytes = b"") -> RuntimePolicy:
+    def runtime_policy(
+        self, models: tuple[str, ...] = (), repository: bytes = b"", *, sealing: str = InsecureKeyFile.kind
+    ) -> RuntimePolicy:
         """What of this a data owner cares about, as the keyset states it.
 
         Args:
             models: digests of the models in the repository.
             repository: what else the repository holds (`StartModels.description`).
+            sealing: the TEE's word for what seals models that outlive the server, if they do.
         """
         return RuntimePolicy(
             log_level=self.log_level,
@@ -194,7 +201,7 @@ class Settings:
             batching=self.batching,
             execution_providers=self.execution_providers,
             authentication=self.authentication,
-            sealing="ephemeral",
+            sealing=EPHEMERAL if self.model_store is None else sealing,
             upload_allowed=self.upload_allowed,
             require_sealed=self.require_sealed,
             models=models,

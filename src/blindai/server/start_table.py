@@ -61,6 +61,7 @@ def _limits(settings: Settings) -> dict[str, str]:
     )
     return {
         "models": f"at most {kept}; {'uploads allowed' if settings.upload_allowed else 'no uploads'}",
+        "uploaded models": f"kept in {settings.model_store!r}" if settings.model_store else "end with the server",
         "model repository": repr(settings.model_repository) if settings.model_repository else "none",
         "processes": f"at most {settings.max_workers} of {_size(settings.max_worker_bytes)} each",
         "runs": f"at most {settings.run_timeout_s} s, after at most {settings.load_timeout_s} s of loading",
