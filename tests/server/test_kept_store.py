@@ -69,14 +69,15 @@ def test_everything_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_what_was_deleted_or_never_registered_is_gone_after_a_restart(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
+    kept = KeptStore(tmp_path, InsecureKeyFile(tmp_path))
+    store = ModelStore(tmp_path, kept=kept)
     upload(store, "gone", b"gone")
     upload(store, "kept", b"kept")
     store.delete("gone")
     unfinished = store.begin_upload("half", header_for({"m.onnx": b"half"}))
     unfinished.write(b"half")
     unfinished.complete()
-    store._kept.close()  # type: ignore[union-attr]  # as a kill would, without `close`
+    kept.close()  # as a kill would, without `store.close`
     again = open_store(tmp_path)
     assert [model.name for model in again.models()] == ["kept"]
     assert len(list((tmp_path / "files").iterdir())) == 1

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from blindai.server.model_store import StoredModel, Upload
+    from blindai.server.model_store import StoredModel
+    from blindai.server.model_upload import Upload
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from blindai.bundle import MODEL_NAME, BundleFile, ModelManifest, SessionOptions, UploadHeader, digest_text
-from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError, UnsealError
+from blindai.bundle import MODEL_NAME, BundleFile, SessionOptions, UploadHeader
+from blindai.errors import InvalidInputError, UnsealError
 from blindai.server.access import OPEN_TENANT
 from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, StoreLimits, not_found
 from blindai.server.model_config import ServingConfig
+from blindai.server.model_upload import Upload
 from blindai.server.quotas import NO_QUOTA
-from blindai.server.sealed_file import KEY_BYTES, SealedFileWriter, disk_error, read_sealed_file
+from blindai.server.sealed_file import KEY_BYTES, disk_error, read_sealed_file
 from blindai.server.sharing import Sharing
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from blindai.server.quotas import Quota
     from blindai.server.sharing import Decisions
 
-__all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel", "Upload"]
+__all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel"]
 
 _FILE_ID_BYTES = 32
 _DIRECTORY_MODE = 0o700
@@ -225,7 +226,7 @@ class ModelStore:
     def _path(self, file_id: bytes) -> Path:
         return self._directory / file_id.hex()
 
-    def _create_file(self) -> tuple[bytes, int]:
+    def create_file(self) -> tuple[bytes, int]:
         """A new empty file: its random name, and a descriptor to write it."""
         file_id = self._random(_FILE_ID_BYTES)
         try:
@@ -258,159 +259,28 @@ class ModelStore:
         except UnsealError as error:
             raise UnsealError(f"{model.name!r} version {model.version!r}: {error}", hint="Upload it again.") from None
 
-    def _register(self, place: Place, replaced: tuple[StoredModel, ...]) -> StoredModel:
+    def new_key(self) -> bytes:
+        """A model's."""
+        return self._random(KEY_BYTES)
+
+    def complete(self, place: Place, record: Record) -> None:
+        """The upload in this place is whole: it can be loaded, and nobody else sees it yet."""
+        with self._lock:
+            place.candidate = record
+
+    def register(self, place: Place, replaced: tuple[StoredModel, ...]) -> StoredModel:
+        """Make the upload in this place visible, and `replaced` gone, in one moment; see `Upload.register`."""
         with self._lock, self._change():
             gone = [file_id for record in self._catalogue.remove(replaced) for file_id in record.file_ids]
             model, unneeded = self._catalogue.register(place)
         self._remove_files((*gone, *unneeded))
         return model
 
-    def _end_upload(self, place: Place, file_ids: tuple[bytes, ...]) -> None:
+    def end_upload(self, place: Place, file_ids: tuple[bytes, ...]) -> None:
+        """Give the place back, and remove what was written for it."""
         with self._lock:
             self._catalogue.end(place)
         self._remove_files(file_ids)
-
-
-class Upload:
-    """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
-
-    def __init__(
-        self,
-        store: ModelStore,
-        name: str,
-        header: UploadHeader,
-        place: Place,
-        *,
-        config: ServingConfig,
-        session: SessionOptions,
-        comes_with_server: bool,
-    ) -> None:
-        self._store = store
-        self._config = config
-        self._session = session
-        self._comes_with_server = comes_with_server
-        self._name = name
-        self._key = store._random(KEY_BYTES)  # noqa: SLF001  # one room of two classes, here and below
-        self._header = header
-        self._place = place
-        self._waiting = list(reversed(header.files))
-        self._written: list[tuple[BundleFile, bytes]] = []
-        self._current: SealedFileWriter | None = None
-        self._done = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the files, cut anywhere.
-
-        Raises:
-            ModelDigestMismatchError: more bytes than were announced.
-            ModelStoreError: the disk is full or broken; the upload is over.
-        """
-        self._check_open()
-        rest = memoryview(data).cast("B")
-        try:
-            while len(rest) and self._next_file():
-                rest = self._write_some(rest)
-        except BaseException:
-            self.abort()
-            raise
-        if len(rest):
-            self.abort()
-            raise ModelDigestMismatchError("the upload has more bytes than were announced")
-
-    def complete(self) -> StoredModel:
-        """The model as it will be registered: it can be loaded, and nobody else sees it yet.
-
-        Raises:
-            ModelDigestMismatchError: fewer bytes than were announced.
-        """
-        self._check_open()
-        try:
-            while self._next_file():
-                self._close_current()
-        except BaseException:
-            self.abort()
-            raise
-        files = sorted(self._written, key=lambda written: written[0].path)
-        manifest = ModelManifest(files=tuple(file for file, _ in files), session=self._session)
-        model = StoredModel(
-            name=self._name,
-            version=self._header.version or "",
-            manifest=manifest,
-            digest=digest_text(manifest.digest),
-            default_shape=self._header.default_shape,
-            config=self._config,
-            tenant=self._place.tenant,
-            came_with_server=self._comes_with_server,
-        )
-        record = Record(model=model, file_ids=tuple(file_id for _, file_id in files), key=self._key)
-        with self._store._lock:  # noqa: SLF001  # one room
-            self._place.candidate = record
-        return model
-
-    def register(self, replaced: tuple[StoredModel, ...] = ()) -> StoredModel:
-        """Make a complete model visible, all at once; the same model again is the same version, and now the last.
-
-        Args:
-            replaced: models that go in the same moment.
-
-        Raises:
-            ModelDigestMismatchError: the wished version is another model.
-            ModelStoreError: it cannot be kept.
-            TooLargeError: others have filled the store in the meantime.
-        """
-        self._check_open()
-        try:
-            model = self._store._register(self._place, replaced)  # noqa: SLF001  # one room
-        except BaseException:
-            self.abort()
-            raise
-        self._done = True
-        return model
-
-    def abort(self) -> None:
-        """Remove what was written; does nothing after `register`."""
-        if self._done:
-            return
-        self._done = True
-        file_ids = [file_id for _, file_id in self._written]
-        if self._current is not None:
-            self._current.close()
-            file_ids.append(self._current.file_id)
-        self._store._end_upload(self._place, tuple(file_ids))  # noqa: SLF001  # one room
-
-    def _check_open(self) -> None:
-        if self._done:
-            raise ModelStoreError("the upload is over", hint="Start a new one.")
-
-    def _next_file(self) -> bool:
-        """Whether a file is still open or waiting; opens the next one."""
-        if self._current is None and self._waiting:
-            path, size = self._waiting.pop()
-            file_id, descriptor = self._store._create_file()  # noqa: SLF001  # one room
-            self._current = SealedFileWriter(
-                key=self._key,
-                file_id=file_id,
-                descriptor=descriptor,
-                path=path,
-                size=size,
-            )
-        return self._current is not None
-
-    def _write_some(self, data: memoryview) -> memoryview:
-        if self._current is None:
-            return data
-        rest = self._current.write(data)
-        if not self._current.remaining:
-            self._close_current()
-        return rest
-
-    def _close_current(self) -> None:
-        if self._current is not None:
-            if self._current.remaining:
-                raise ModelDigestMismatchError("the upload has fewer bytes than were announced")
-            file = self._current.finish()
-            self._written.append((file, self._current.file_id))
-            self._current = None
 
 
 def _is_kept(record: Record) -> bool:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from blindai.bundle import UploadHeader
     from blindai.oip.tensors import TensorSpec
     from blindai.server.dispatch import Service
-    from blindai.server.model_store import StoredModel, Upload
+    from blindai.server.model_store import StoredModel
+    from blindai.server.model_upload import Upload
     from blindai.server.routes import Target
     from blindai.server.settings import Settings
     from blindai.wire import Json
