@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -164,6 +165,35 @@ def _read_stored_file(i: Inputs) -> Outputs:
     return {"content": content[: i["size"]]}
 
 
+# --- the index of models that outlive the server: docs/spec/store.md
+def _index_cipher(i: Inputs, index_id: bytes) -> AESGCM:
+    return AESGCM(expand(extract(index_id, i["root_key"]), L("stored-index"), 32))
+
+
+def _seal_index(i: Inputs) -> Outputs:
+    shares = [
+        {"owner": owner, "name": name, "run": run, "visible": visible} for owner, name, run, visible in i["shares"]
+    ]
+    content = compact({"models": [], "shares": shares})
+    plaintext = len(content).to_bytes(4, "big") + content
+    plaintext += bytes(padme(len(plaintext)) - len(plaintext))
+    header = b"BLDAIDX1" + i["index_id"] + i["generation"].to_bytes(8, "big")
+    sealed = _index_cipher(i, i["index_id"]).encrypt(bytes(12), plaintext, L("stored-index") + header)
+    return {"sealed": header + sealed}
+
+
+def _open_index(i: Inputs) -> Outputs:
+    header, sealed = i["sealed"][:48], i["sealed"][48:]
+    require(header.startswith(b"BLDAIDX1"), "unseal")
+    try:
+        plaintext = _index_cipher(i, header[8:40]).decrypt(bytes(12), sealed, L("stored-index") + header)
+    except (InvalidTag, ValueError):
+        raise Refused("unseal") from None
+    content = json.loads(plaintext[4 : 4 + int.from_bytes(plaintext[:4], "big")])
+    shares = [[one["owner"], one["name"], one["run"], one["visible"]] for one in content["shares"]]
+    return {"generation": int.from_bytes(header[40:], "big"), "shares": shares}
+
+
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "configuration": _configuration,
     "configuration_with_repository": _configuration_with_repository,
@@ -175,4 +205,6 @@ SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "open_chunks": lambda i: {"chunks": _open(i, i["sealed"])},
     "store_file": _store_file,
     "read_stored_file": _read_stored_file,
+    "seal_index": _seal_index,
+    "open_index": _open_index,
 }

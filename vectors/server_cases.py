@@ -193,3 +193,30 @@ def store_cases() -> Iterator[Case]:
     ):
         inputs = {**good, "stored": stored}
         yield Case(slug=slug, title=title, operation="read_stored_file", inputs=inputs, **common)
+
+
+def index_cases() -> Iterator[Case]:
+    """Indexes without a model: whole, changed, and under another key."""
+    common: dict[str, Any] = {"topic": "store", "spec": "docs/spec/store.md (the index)", "covers": ("stored-index",)}
+    keys = {"root_key": fixed("root key", 32), "index_id": fixed("index id", 32)}
+    shares = [["public", "m", ["*"], []], ["b", "é", ["a", "c"], ["a"]]]
+    made = {**keys, "generation": 2**40, "shares": shares}
+    nothing = {**keys, "generation": 0, "shares": []}
+    yield Case(slug="index", title="two decisions", operation="seal_index", inputs=made, **common)
+    yield Case(slug="index-empty", title="nothing at all", operation="seal_index", inputs=nothing, **common)
+    sealed = SERVER_OPERATIONS["seal_index"](made)["sealed"]
+    good = {"root_key": keys["root_key"], "sealed": sealed}
+    yield Case(slug="index-open", title="and opened", operation="open_index", inputs=good, **common)
+    common |= {"covers": (), "failure": "unseal", "operation": "open_index"}
+    for slug, title, change in (
+        ("index-magic", "one byte of the magic", {"sealed": _flip(sealed, 0)}),
+        ("index-id", "one byte of the id", {"sealed": _flip(sealed, 8)}),
+        ("index-generation", "one byte of the generation", {"sealed": _flip(sealed, 47)}),
+        ("index-content", "one byte of the content", {"sealed": _flip(sealed, 48)}),
+        ("index-tag", "one byte of the tag", {"sealed": _flip(sealed, len(sealed) - 1)}),
+        ("index-cut", "the last byte is missing", {"sealed": sealed[:-1]}),
+        ("index-longer", "a byte follows", {"sealed": sealed + b"\0"}),
+        ("index-header", "only the header", {"sealed": sealed[:48]}),
+        ("index-other-key", "another root key", {"root_key": ROOT}),
+    ):
+        yield Case(slug=slug, title=title, inputs={**good, **change}, **common)

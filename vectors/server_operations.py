@@ -17,6 +17,8 @@ from blindai.server.ensemble import EnsembleManifest
 from blindai.server.model_config import EnsembleStep
 from blindai.server.sealed_file import SealedFileWriter, _Cipher, read_sealed_file
 from blindai.server.settings import load_settings
+from blindai.server.sharing import Share
+from blindai.server.store_index import StoreIndex, open_index, seal_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +117,21 @@ def _read_stored_file(inputs: Inputs) -> Outputs:
         return {"content": b"".join(chunks)}
 
 
+def _seal_index(inputs: Inputs) -> Outputs:
+    shares = tuple(
+        (owner, name, Share(run=frozenset(run), visible=frozenset(visible)))
+        for owner, name, run, visible in inputs["shares"]
+    )
+    index = StoreIndex(generation=inputs["generation"], records=(), shares=shares)
+    return {"sealed": seal_index(index, root_key=inputs["root_key"], index_id=inputs["index_id"])}
+
+
+def _open_index(inputs: Inputs) -> Outputs:
+    index = open_index(inputs["sealed"], root_key=inputs["root_key"])
+    shares = [[owner, name, sorted(one.run), sorted(one.visible)] for owner, name, one in index.shares]
+    return {"generation": index.generation, "shares": shares}
+
+
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "configuration": lambda inputs: {"configuration": load_settings(None, inputs).digest()},
     "configuration_with_repository": _configuration_with_repository,
@@ -126,4 +143,6 @@ SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "open_chunks": _open_chunks,
     "store_file": _store_file,
     "read_stored_file": _read_stored_file,
+    "seal_index": _seal_index,
+    "open_index": _open_index,
 }

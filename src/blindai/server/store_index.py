@@ -178,5 +178,5 @@ def _no_tensors(kind: Any, _value: Any) -> NoReturn:
     raise msgspec.ValidationError(f"a kept model has no {kind}")
 
 
-_encoder = msgspec.json.Encoder(order="deterministic")
+_encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(_Content, dec_hook=_no_tensors)
