@@ -34,6 +34,7 @@ def configuration_cases() -> Iterator[Case]:
         ("long-epoch", "an epoch of a day and a second", {"epoch_s": 86401}),
         ("store-too-small", "a store that cannot hold one model", {"max_store_bytes": 2**34 - 1}),
         ("access-unused", "an access file that nobody looks at", {"access": "access.toml"}),
+        ("tpm-without-store", "a TPM for a store that is not there", {"store_tpm": "/dev/tpmrm0"}),
         ("access-missing", "authentication without an access file", {"authentication": "required"}),
     ):
         yield Case(slug=slug, title=title, inputs={**good, **change}, **common)

@@ -58,24 +58,25 @@ class InsecureKeyFile:
             UnsealError: the file is there and holds no key.
         """
         if not self._path.exists():
-            self._draw()
+            write_whole(self._path, self._random(ROOT_KEY_BYTES))
         key = self._path.read_bytes()
         if len(key) != ROOT_KEY_BYTES:
             raise UnsealError(f"{self._path} holds {len(key)} bytes, and a sealing key has {ROOT_KEY_BYTES}")
         return key
-
-    def _draw(self) -> None:
-        """Whole or not at all: the file has its name only once it is on the disk."""
-        new = self._path.with_name(self._path.name + ".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(self._random(ROOT_KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(self._path)
 
     def generation(self) -> None:
         """None: a file that the host can write cannot count against the host."""
 
     def advance(self, generation: int) -> None:
         """Nothing to count with."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A new private file, whole or not at all: it has its name only once it is on the disk."""
+    new = path.with_name(path.name + ".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)

@@ -13,6 +13,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from blindai.attester.sealing import write_whole
 from blindai.errors import InvalidSettingsError, UnsealError
 from blindai.server.log import LOG
 from blindai.server.sealed_file import disk_error
@@ -117,13 +118,7 @@ class KeptStore:
 
     def _replace(self, sealed: bytes) -> None:
         _sync_folder(self.files)  # the names of the files that the index is about to name
-        new = self._folder / (INDEX_NAME + _NEW_SUFFIX)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(sealed)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._folder / INDEX_NAME)
+        write_whole(self._folder / INDEX_NAME, sealed)
         _sync_folder(self._folder)
 
 

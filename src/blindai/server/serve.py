@@ -25,6 +25,8 @@ import uvloop
 import blindai
 from blindai.attester.sealing import InsecureKeyFile
 from blindai.attester.simulation import SimulationAttester, measure_software
+from blindai.attester.tpm2.device import TpmFile
+from blindai.attester.tpm2.sealer import TpmSealer
 from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
@@ -132,7 +134,9 @@ def _kept_store(settings: Settings) -> KeptStore | None:
     if settings.model_store is None:
         return None
     folder = Path(settings.model_store)
-    return KeptStore(folder, InsecureKeyFile(folder))
+    if settings.store_tpm is None:
+        return KeptStore(folder, InsecureKeyFile(folder))
+    return KeptStore(folder, TpmSealer(folder, TpmFile(settings.store_tpm)))
 
 
 def _start_models(settings: Settings, store: ModelStore) -> StartModels:

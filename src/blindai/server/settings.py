@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from blindai.attester.sealing import InsecureKeyFile
+from blindai.attester.tpm2.sealer import TpmSealer
 from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
 from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
 from blindai.errors import InvalidSettingsError
@@ -73,6 +74,7 @@ class Settings:
         metrics_port: of the content-free metrics listener, likewise.
         model_repository: a Triton model repository, read once at start.
         model_store: folder in which uploaded models outlive the server, sealed (kept_store.py); else they end with it.
+        store_tpm: device of the TPM 2.0 that seals the model store's key, such as `/dev/tpmrm0`.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -109,6 +111,7 @@ class Settings:
     metrics_port: int = DEFAULT_METRICS_PORT
     model_repository: str | None = None
     model_store: str | None = None
+    store_tpm: str | None = None
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -163,6 +166,10 @@ class Settings:
             raise InvalidSettingsError(f"isolation is one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
         check_choice(self.execution_providers, isolation=self.isolation)
         self._check_access()
+        if self.store_tpm is not None and self.model_store is None:
+            raise InvalidSettingsError(
+                "a TPM is named, and no folder whose key it would seal", hint="set `model_store`"
+            )
         try:
             printable(self.service)
         except ValueError as error:
@@ -179,20 +186,23 @@ class Settings:
                 "there is an access file, and authentication is open", hint='set `authentication = "required"`'
             )
 
+    def _sealing(self) -> str:
+        """What keeps uploaded models."""
+        if self.model_store is None:
+            return EPHEMERAL
+        return InsecureKeyFile.kind if self.store_tpm is None else TpmSealer.kind
+
     def digest(self, repository: bytes = b"") -> bytes:
         """SHA-256 of every setting, the defaults included, and of what the model repository holds, if there is one."""
         parts = (compact_json(dataclasses.asdict(self)), *((repository,) if repository else ()))
         return hashlib.sha256(label("configuration") + b"".join(map(length_prefixed, parts))).digest()
 
-    def runtime_policy(
-        self, models: tuple[str, ...] = (), repository: bytes = b"", *, sealing: str = InsecureKeyFile.kind
-    ) -> RuntimePolicy:
+    def runtime_policy(self, models: tuple[str, ...] = (), repository: bytes = b"") -> RuntimePolicy:
         """What of this a data owner cares about, as the keyset states it.
 
         Args:
             models: digests of the models in the repository.
             repository: what else the repository holds (`StartModels.description`).
-            sealing: the TEE's word for what seals models that outlive the server, if they do.
         """
         return RuntimePolicy(
             log_level=self.log_level,
@@ -201,7 +211,7 @@ class Settings:
             batching=self.batching,
             execution_providers=self.execution_providers,
             authentication=self.authentication,
-            sealing=EPHEMERAL if self.model_store is None else sealing,
+            sealing=self._sealing(),
             upload_allowed=self.upload_allowed,
             require_sealed=self.require_sealed,
             models=models,
