@@ -35,3 +35,20 @@ SIMULATION_ROOT = PinnedRoot(
     sha256=bytes.fromhex("5bce6200fad593bbdfe302fd6cced8b7b125af5959f435363d0b9b6a22d75964"),
     source="raw Ed25519 public key of the seed in src/blindai/attester/simulation.py, 2026-11-24",
 )
+
+# AMD root keys (ARK), one per product line. Fingerprints computed 2026-11-25 from the certificates that AMD's key
+# distribution service serves at https://kdsintf.amd.com/vcek/v1/{Milan,Genoa,Turin}/cert_chain, as published in
+# github.com/google/go-sev-guest, commit af1c107a (2025-11-19), verify/trust/; Turin's in github.com/openpcc/openpcc,
+# commit 50910298. A test computes them again from the chains in the evidence folder.
+AMD_ROOTS = tuple(
+    PinnedRoot(
+        name=f"AMD ARK-{product}",
+        sha256=bytes.fromhex(sha256),
+        source=f"https://kdsintf.amd.com/vcek/v1/{product}/cert_chain, 2026-11-25",
+    )
+    for product, sha256 in (
+        ("Milan", "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"),
+        ("Genoa", "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"),
+        ("Turin", "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
+    )
+)
