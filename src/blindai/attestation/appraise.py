@@ -236,6 +236,10 @@ def _check_all(claims: Sequence[Claims], tees: Sequence[TeePolicy]) -> Iterator[
     for claim in claims:
         accepted = policies[claim.tee]
         yield from only_track(TEES[claim.tee].check(claim, accepted), accepted.track)
+    for accepted in tees:
+        if together := TEES[accepted.tee].check_together:
+            shown = [claim for claim in claims if claim.tee == accepted.tee]
+            yield from only_track(together(shown, accepted), accepted.track)
 
 
 def _list(names: Sequence[str]) -> str:
