@@ -4,6 +4,7 @@ Run, page by page and from top to bottom, in an empty folder, beside a simulated
 - `console` (or `bash`) blocks: each line `$ blindai …`; `blindai serve` is left out, since the server is there already;
 - `python` blocks: each as its own program;
 - 50051, wherever a block names it, becomes the port of that server;
+- the files of a folder that stands beside the page under its name are there too;
 - the folder holds `model.onnx` (input `patients` FP32 [batch, 30], output `probabilities` FP32 [batch, 2]) and
   `patients.npy` (three rows), as README's quick start makes them.
 
@@ -203,6 +204,8 @@ def test_what_the_page_says_works(page: Path, inputs: Path, tmp_path: Path) -> N
     environment = reader_environment(tmp_path)
     work = tmp_path / "work"
     shutil.copytree(inputs, work)
+    if page.with_suffix("").is_dir():
+        shutil.copytree(page.with_suffix(""), work, dirs_exist_ok=True)
     with simulated_server(tmp_path, environment) as port:
         for step in steps(page.read_text("utf-8")):
             assert run_step(step, port, work, environment) == ""

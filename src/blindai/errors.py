@@ -11,6 +11,7 @@ Every error carries a message (what was expected, what was found; never a secret
     │   └── PolicyViolationError         authentic, but not accepted
     ├── EndorsementsUnavailableError     vendor certificates or collateral cannot be had
     ├── InvalidPolicyError               a policy file is not one; the message names the line
+    ├── InvalidManifestError             a manifest is not one, or no pinned key has signed it
     ├── InvalidSettingsError             a server's configuration cannot be used
     ├── ChannelError                     the connection or a sealed message failed
     │   ├── ConnectionLostError          (also a builtin ConnectionError)
@@ -110,6 +111,12 @@ class InvalidPolicyError(BlindAIError):
     """A policy cannot be read, or says less than a policy must; the message names the file and line."""
 
     code = "invalid_policy"
+
+
+class InvalidManifestError(BlindAIError):
+    """A manifest is not one, or nobody who is trusted has signed it; the message names the file."""
+
+    code = "invalid_manifest"
 
 
 class InvalidSettingsError(BlindAIError):

@@ -32,8 +32,13 @@ FAR = 1 << 40
 DAY_S = 24 * 3600
 
 
-def policy(*, operator: Ed25519PrivateKey | None = None, runtime: str = 'skip = "not tested here"') -> Policy:
-    """A policy for simulation that pins an operator, or demands something of the runtime."""
+def policy(
+    *,
+    operator: Ed25519PrivateKey | None = None,
+    runtime: str = 'skip = "not tested here"',
+    release: str = 'skip = "not tested here"',
+) -> Policy:
+    """A policy for simulation that pins an operator, or demands something of the runtime or the release."""
     pinned = 'skip = "not tested here"'
     if operator:
         pinned = f'public_keys = ["{base64url_encode(operator.public_key().public_bytes_raw())}"]'
@@ -46,6 +51,8 @@ insecure_simulation = true
 minimum = "fresh"
 [runtime]
 {runtime}
+[release]
+{release}
 [tee.simulation]
 measurement.skip = "anybody can sign any measurement"
 """
@@ -133,6 +140,13 @@ def test_an_admission_that_ended_is_refused_in_a_proof_too_however_old_its_keys_
     with pytest.raises(WrongOperatorError, match="ended"):
         judged_at(now)
     assert judged_at(now - DAY_S - 1) == admission(not_after=now - DAY_S)
+
+
+def test_an_older_release_than_the_policy_accepts_is_refused(world: World) -> None:
+    with pytest.raises(PolicyViolationError) as refusal:
+        world.victim(policy=policy(release='minimum = "99.0.0"')).infer()
+    assert (refusal.value.finding_code, "99.0.0 or later" in str(refusal.value)) == ("release.minimum", True)
+    assert world.victim(policy=policy(release='minimum = "0.9.0"')).infer()
 
 
 def test_a_runtime_that_does_not_meet_the_policy_is_refused(world: World) -> None:

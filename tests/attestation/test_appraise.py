@@ -71,6 +71,7 @@ def test_good_evidence_is_accepted_with_every_check_named() -> None:
         ("machine.devices_bound", Outcome.PASSED),
         ("simulation.measurement", Outcome.PASSED),
         ("runtime.require", Outcome.SKIPPED),
+        ("release.minimum", Outcome.SKIPPED),
         ("level.minimum", Outcome.SKIPPED),
     ]
     assert result.tees == ("simulation",)
@@ -86,7 +87,7 @@ def test_a_simulated_result_says_that_it_is() -> None:
 def test_every_skipped_check_shows_its_reason() -> None:
     result = appraise([ITEM], insecure_simulation_policy(), binding=BINDING, now=0.0)
     skipped = [finding for finding in result.findings if finding.outcome is Outcome.SKIPPED]
-    assert len(skipped) == 5
+    assert len(skipped) == 6
     assert all("insecure_simulation" in finding.reason for finding in skipped)
     assert all(f"skipped ({finding.reason})" in result.explain() for finding in skipped)
 

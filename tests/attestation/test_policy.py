@@ -13,17 +13,17 @@ from blindai.attestation.evidence import Level, Outcome
 from blindai.attestation.policy import (
     MAX_POLICY_BYTES,
     Policy,
-    RuntimeRequirement,
-    check_runtime,
     insecure_simulation_policy,
-    load_policy,
     parse_policy,
     skipped_checks,
     strict_policy,
 )
 from blindai.attestation.policy_file import Skip
+from blindai.attestation.policy_release import parse_release
+from blindai.attestation.policy_runtime import RuntimeRequirement, check_runtime
 from blindai.attestation.tee.simulation import SimulationPolicy
 from blindai.errors import InvalidPolicyError
+from blindai.policies import load_policy
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 GOOD = f"""version = 1
@@ -34,6 +34,9 @@ public_keys = ["{KEY}"]
 
 [level]
 minimum = "cached"
+
+[release]
+minimum = "1.2.0"
 
 [runtime]
 require = {{ upload_allowed = true, isolation = ["process", "model"], limits = {{ max_models = 8 }} }}
@@ -52,7 +55,7 @@ def requiring(toml: str) -> Policy:
 
 
 def outcomes(policy: Policy, runtime: dict[str, object]) -> dict[str, Outcome]:
-    return {finding.code: finding.outcome for finding in check_runtime(policy, runtime)}
+    return {finding.code: finding.outcome for finding in check_runtime(policy.runtime, runtime)}
 
 
 def test_a_policy_says_what_stands_in_its_file() -> None:
@@ -67,6 +70,7 @@ def test_a_policy_says_what_stands_in_its_file() -> None:
             RuntimeRequirement(path=("limits", "max_models"), accepted=(8,)),
         ),
         any_of=((SimulationPolicy(measurement=(bytes(32), b"\xab" * 32)),),),
+        release=parse_release("1.2.0"),
     )
 
 
@@ -76,6 +80,7 @@ insecure_simulation = true
 operator.skip = "tests"
 level.minimum = "fresh"
 runtime.skip = "also tests"
+release.skip = "tests too"
 tee.simulation.measurement.skip = "still tests"
 """
     policy = parse_policy(text, source="p")
@@ -85,6 +90,7 @@ tee.simulation.measurement.skip = "still tests"
     assert [(finding.code, finding.outcome, finding.reason) for finding in skipped_checks(policy)] == [
         ("operator.admission", Outcome.SKIPPED, "tests"),
         ("runtime.require", Outcome.SKIPPED, "also tests"),
+        ("release.minimum", Outcome.SKIPPED, "tests too"),
         ("level.minimum", Outcome.SKIPPED, "insecure_simulation waives it"),
     ]
 
@@ -110,16 +116,16 @@ tee.simulation.measurement.skip = "still tests"
         ('minimum = "cached"', "minimum = 2", 8, "must be one of pinned-tls, cached, fresh"),
         ('minimum = "cached"', "", 7, "`level` does not set `minimum`"),
         ('minimum = "cached"', 'minimum = "cached"\nmaximum = 1', 9, "`level.maximum` is not known here"),
-        ("require = {", "requires = {", 10, "sets neither `require` nor"),
-        ("upload_allowed = true", "upload_allowed = 1.5", 11, "`runtime.require.upload_allowed` must be true, false"),
-        ("upload_allowed = true", "upload_allowed = [[]]", 11, "must be true, false"),
-        ("upload_allowed = true", "Upload = true", 11, "is not the name of a runtime member"),
-        ("max_models = 8", "a = { b = 1 }", 11, "`runtime.require.limits.a` must be true, false"),
-        ("measurement = [", "measured = [", 14, "`tee.simulation.measured` is not known here"),
-        ("ab" * 32, "AB" * 32, 14, "64 lower-case hexadecimal digits"),
-        ("ab" * 32, "ab", 14, "64 lower-case hexadecimal digits"),
-        ("[tee.simulation]", "[tee.sev_snp]", 13, "`tee.sev_snp` is no TEE that this release can verify"),
-        ("[tee.simulation]", "[tee.simulation", 13, "not TOML"),
+        ("require = {", "requires = {", 13, "sets neither `require` nor"),
+        ("upload_allowed = true", "upload_allowed = 1.5", 14, "`runtime.require.upload_allowed` must be true, false"),
+        ("upload_allowed = true", "upload_allowed = [[]]", 14, "must be true, false"),
+        ("upload_allowed = true", "Upload = true", 14, "is not the name of a runtime member"),
+        ("max_models = 8", "a = { b = 1 }", 14, "`runtime.require.limits.a` must be true, false"),
+        ("measurement = [", "measured = [", 17, "`tee.simulation.measured` is not known here"),
+        ("ab" * 32, "AB" * 32, 17, "64 lower-case hexadecimal digits"),
+        ("ab" * 32, "ab", 17, "64 lower-case hexadecimal digits"),
+        ("[tee.simulation]", "[tee.other]", 16, "`tee.other` is no TEE that this release can verify"),
+        ("[tee.simulation]", "[tee.simulation", 16, "not TOML"),
         ('minimum = "cached"', 'minimum = "cached"\nminimum = "fresh"', 9, "not TOML"),
     ],
 )
@@ -143,9 +149,10 @@ def test_an_error_names_the_line(old: str, new: str, line: int, problem: str) ->
 )
 def test_a_policy_names_what_it_accepts(tables: str, problem: str) -> None:
     text = 'version = 1\ninsecure_simulation = true\noperator.skip = "a"\nlevel.minimum = "fresh"\nruntime.skip = "a"\n'
+    text += 'release.skip = "a"\n'
     with pytest.raises(InvalidPolicyError, match=re.escape(problem)) as refusal:
         parse_policy(text + tables, source="p")
-    assert str(refusal.value).startswith("p, line 6: ")
+    assert str(refusal.value).startswith("p, line 7: ")
 
 
 def test_nothing_demanded_is_said_as_a_skip() -> None:
@@ -238,7 +245,7 @@ def test_runtime_values_are_compared_exactly() -> None:
 
 
 def test_a_runtime_member_that_is_not_there_fails() -> None:
-    (finding,) = check_runtime(requiring("telemetry = false"), {})
+    (finding,) = check_runtime(requiring("telemetry = false").runtime, {})
     assert (finding.outcome, finding.expected, finding.found) == (Outcome.FAILED, "one of false", "no such member")
 
 
@@ -255,7 +262,7 @@ def test_each_value_of_a_runtime_list_must_be_accepted() -> None:
 def test_an_empty_runtime_list_meets_no_demand_but_that_for_one() -> None:
     """Who names the models that shall be there is not served by none."""
     for demanded in ('models = ["a"]', 'models = "a"'):
-        (finding,) = check_runtime(requiring(demanded), {"models": []})
+        (finding,) = check_runtime(requiring(demanded).runtime, {"models": []})
         assert (finding.outcome, finding.expected, finding.found) == (Outcome.FAILED, "one of a", "nothing")
     for found, outcome in (
         ([], Outcome.PASSED),
@@ -264,9 +271,9 @@ def test_an_empty_runtime_list_meets_no_demand_but_that_for_one() -> None:
         ({}, Outcome.FAILED),
         (None, Outcome.FAILED),
     ):
-        (finding,) = check_runtime(requiring("models = []"), {"models": found})
+        (finding,) = check_runtime(requiring("models = []").runtime, {"models": found})
         assert (finding.outcome, finding.expected) == (outcome, "an empty list")
 
 
 def test_a_skipped_runtime_makes_no_comparison() -> None:
-    assert list(check_runtime(insecure_simulation_policy(), {})) == []
+    assert list(check_runtime(insecure_simulation_policy().runtime, {})) == []

@@ -14,9 +14,9 @@ from e2e.running_server import RunningServer
 from proxy.local_proxy import LocalProxy, local_proxy
 
 import blindai
-from blindai.attestation.policy import load_policy
 from blindai.errors import PolicyViolationError, WrongServiceError
 from blindai.oip.grpc.schema import SERVICE, message_type
+from blindai.policies import load_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

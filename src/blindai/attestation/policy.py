@@ -1,49 +1,47 @@
-"""What a relying party accepts: policy files, presets, and the demands on the runtime policy (docs/spec/policy.md).
+"""What a relying party accepts: the policy file, and the two presets that need none (docs/spec/policy.md).
 
-Nothing is left open: a field that is not set is an error, and leaving a check out is spelled `skip = "reason"`.
-Leaves out: each TEE's own table (tee/), the decision (appraise.py), and the admission by an operator (channel).
+Nothing is left open: a field that neither the file nor its preset sets is an error, and leaving a check out is spelled
+`skip = "reason"`.
+Leaves out: the TEEs' tables (policy_tees.py, tee/), the decision (appraise.py), and where files are (blindai/policies).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from blindai.attestation.checks import judge, leave_out
+from blindai.attestation.checks import leave_out
 from blindai.attestation.evidence import Level
+from blindai.attestation.manifest import SIGNATURE_SUFFIX, Manifest, verify_manifest
 from blindai.attestation.policy_file import Skip, TeePolicy, open_policy
-from blindai.attestation.tee import TEES
+from blindai.attestation.policy_legacy import REASON, is_legacy, parse_legacy
+from blindai.attestation.policy_release import Release, judge_release, read_release
+from blindai.attestation.policy_runtime import RuntimeRequirement, parse_runtime
+from blindai.attestation.policy_tees import GENERAL, PRESETS, PresetTable, TeeTables, no_presets
 from blindai.attestation.tee.simulation import SimulationPolicy
-from blindai.errors import InvalidPolicyError
+from blindai.errors import InvalidManifestError, InvalidPolicyError
 from blindai.wire import exact_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from blindai.attestation.evidence import Finding
     from blindai.attestation.policy_file import Section
 
 MAX_POLICY_BYTES = 1 << 20
 _MINIMUM_LEVELS = {level.text: level for level in (Level.PINNED_TLS, Level.CACHED, Level.FRESH)}
-_MEMBER = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+_GENERAL = ("version", "insecure_simulation", "operator", "level", "runtime", "release")
+_NO_RELEASE = Skip(reason="this policy was made in Python, and names no release")
+_OTHER = ("preset", "manifest", "tee", "any_of")
 
-Scalar = bool | int | str
+# The bytes of a file that a policy names, by that name; raises OSError or ValueError.
+ReadFile = Callable[[str], bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeRequirement:
-    """Values that the policy accepts for one member of the attested runtime policy.
-
-    Attributes:
-        path: the member's name; two names if it stands in an object of its own, such as `limits`.
-        accepted: any of these; if there is none, an empty list and nothing else.
-    """
-
-    path: tuple[str, ...]
-    accepted: tuple[Scalar, ...]
+def no_files(name: str) -> bytes:
+    """Where a policy stands alone: it can name no other file."""
+    raise FileNotFoundError(2, "this policy was given without its folder", name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +56,7 @@ class Policy:
         runtime: demands on the attested runtime policy.
         any_of: alternatives, one of which must be met: each names exactly the TEEs that must show evidence, and what
             is accepted of each.
+        release: the least release of the attested software.
     """
 
     source: str
@@ -66,6 +65,7 @@ class Policy:
     operator: tuple[bytes, ...] | Skip
     runtime: tuple[RuntimeRequirement, ...] | Skip
     any_of: tuple[tuple[TeePolicy, ...], ...]
+    release: Release | Skip = _NO_RELEASE
 
     def __post_init__(self) -> None:
         simulation = any(tee.tee == "simulation" for tees in self.any_of for tee in tees)
@@ -90,6 +90,7 @@ def strict_policy() -> Policy:
         operator=Skip(reason=reason),
         runtime=Skip(reason=reason),
         any_of=(),
+        release=Skip(reason=reason),
     )
 
 
@@ -102,157 +103,104 @@ def insecure_simulation_policy() -> Policy:
         operator=Skip(reason="insecure_simulation: nobody operates a simulation"),
         runtime=Skip(reason="insecure_simulation: a simulated server can break every promise"),
         any_of=((SimulationPolicy(measurement=Skip(reason="insecure_simulation: anybody can sign any measurement")),),),
+        release=Skip(reason="insecure_simulation: a simulated server may say any release"),
     )
 
 
-PRESETS: dict[str, Callable[[], Policy]] = {
-    "strict": strict_policy,
-    "insecure-simulation": insecure_simulation_policy,
-}
-
-
-def load_policy(path_or_preset: str | Path) -> Policy:
-    """The preset of that name, or the policy in that file; a `Path` is always a file.
-
-    Raises:
-        InvalidPolicyError: no such preset or file, or the file is not a policy.
-    """
-    if isinstance(path_or_preset, str) and path_or_preset in PRESETS:
-        return PRESETS[path_or_preset]()
-    path = Path(path_or_preset)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_POLICY_BYTES + 1)
-        text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        hint = f"a policy is a TOML file, or one of the presets {', '.join(PRESETS)}"
-        raise InvalidPolicyError(f"{path}: cannot be read as a policy: {problem}", hint=hint) from None
-    if len(data) > MAX_POLICY_BYTES:
-        raise InvalidPolicyError(f"{path}: a policy has at most {MAX_POLICY_BYTES} bytes")
-    return parse_policy(text, source=str(path))
-
-
-def parse_policy(text: str, *, source: str) -> Policy:
+def parse_policy(
+    text: str, *, source: str, preset_table: PresetTable = no_presets, read_file: ReadFile = no_files
+) -> Policy:
     """Read a policy file.
 
     Args:
         text: TOML.
         source: its name, for messages.
+        preset_table: what presets say.
+        read_file: reads the manifest that the policy names, and its signature.
 
     Raises:
-        InvalidPolicyError: anything but exactly a version 1 policy; the message names the line.
+        InvalidPolicyError: anything but exactly a version 1 policy, or one of the seed generation; the message names
+            the line.
     """
     root = open_policy(text, source=source)
-    if not _is_version_1(root.members.get("version")):
-        raise root.error("must be 1: this release reads policies of version 1", "version")
-    root.require_keys("version", "insecure_simulation", "operator", "level", "runtime", "tee")
+    if is_legacy(root):
+        return _parse_legacy(root)
+    root.require_version_1("policies")
+    preset = root.choice("preset", {name: name for name in PRESETS}) if "preset" in root.members else None
+    if preset is not None:
+        root = root.with_defaults(preset_table(preset, GENERAL) or {}, origin=f"the preset {preset}")
+    root.require_keys(*_GENERAL, optional=_OTHER)
+    manifest = _parse_manifest(root.section("manifest"), read_file) if "manifest" in root.members else None
+    tables = TeeTables(preset=preset, preset_table=preset_table, manifest=manifest)
+    policy = _parse_version_1(root, tables)
+    _require_release(root, policy, manifest)
+    return policy
+
+
+def _parse_version_1(root: Section, tables: TeeTables) -> Policy:
     level = root.section("level")
     level.require_keys("minimum")
     accepts_simulation = root.boolean("insecure_simulation")
     minimum_level = level.choice("minimum", _MINIMUM_LEVELS)
     operator = _parse_operator(root.section("operator"))
-    runtime = _parse_runtime(root.section("runtime"))
-    tees = _parse_tees(root.section("tee"))
+    runtime = parse_runtime(root.section("runtime"), tables.manifest)
+    release = read_release(root.section("release"))
+    any_of = tables.alternatives(root)
     try:
         return Policy(
-            source=source,
+            source=root.source,
             insecure_simulation=accepts_simulation,
             minimum_level=minimum_level,
             operator=operator,
             runtime=runtime,
-            any_of=(tees,),
+            any_of=any_of,
+            release=release,
         )
     except InvalidPolicyError as error:
         raise root.error(f"does not fit the rest: {error}", "insecure_simulation") from None
 
 
-def _is_version_1(value: object) -> bool:
-    return type(value) is int and value == 1  # `true` is not a version
+def _parse_legacy(root: Section) -> Policy:
+    return Policy(
+        source=root.source,
+        insecure_simulation=False,
+        minimum_level=Level.FRESH,
+        operator=Skip(reason=REASON),
+        runtime=Skip(reason=REASON),
+        any_of=((parse_legacy(root),),),
+        release=Skip(reason=REASON),
+    )
 
 
 def _parse_operator(section: Section) -> tuple[bytes, ...] | Skip:
-    skip = section.skip_instead_of("public_keys")
-    return skip or section.byte_strings("public_keys", _operator_key, "Ed25519 public keys in base64url")
+    return section.skip_instead_of("public_keys") or _public_keys(section)
 
 
-def _operator_key(value: object) -> bytes:
-    return exact_bytes(value, 32)
+def _public_keys(section: Section) -> tuple[bytes, ...]:
+    return section.byte_strings("public_keys", lambda value: exact_bytes(value, 32), "Ed25519 public keys in base64url")
 
 
-def _parse_tees(section: Section) -> tuple[TeePolicy, ...]:
-    for name in section.members:
-        if name not in TEES:
-            raise section.error(f"is no TEE that this release can verify; it can verify {', '.join(TEES)}", name)
-    if not section.members:
-        raise section.error(f"names no TEE, so nothing could be accepted; known are {', '.join(TEES)}")
-    return tuple(TEES[name].parse_policy(section.section(name)) for name in section.members)
+def _parse_manifest(section: Section, read_file: ReadFile) -> Manifest:
+    section.require_keys("file", "public_keys")
+    file = section.line("file", "the name of a file")
+    keys = _public_keys(section)
+    try:
+        return verify_manifest(read_file(file), read_file(file + SIGNATURE_SUFFIX), public_keys=keys, source=file)[0]
+    except OSError as error:
+        raise section.error(f"cannot be read: {error.filename}: {error.strerror}", "file") from None
+    except InvalidManifestError as error:
+        refusal = section.error(f"cannot be used: {error}", "file")
+        refusal.hint = error.hint
+        raise refusal from None
 
 
-def _parse_runtime(section: Section) -> tuple[RuntimeRequirement, ...] | Skip:
-    skip = section.skip_instead_of("require")
-    if skip:
-        return skip
-    require = section.section("require")
-    if not require.members:
-        raise section.error('demands nothing; say so with `skip = "reason"`', "require")
-    return tuple(_parse_requirements(require, ()))
-
-
-def _parse_requirements(section: Section, parents: tuple[str, ...]) -> Iterator[RuntimeRequirement]:
-    for name, value in section.members.items():
-        if not _MEMBER.match(name):
-            raise section.error("is not the name of a runtime member", name)
-        if isinstance(value, dict) and not parents and value:
-            yield from _parse_requirements(section.section(name), (name,))
-        else:
-            yield RuntimeRequirement(path=(*parents, name), accepted=_parse_accepted(section, name, value))
-
-
-def _parse_accepted(section: Section, name: str, value: object) -> tuple[Scalar, ...]:
-    values = value if isinstance(value, list) else [value]
-    for accepted in values:
-        if not isinstance(accepted, bool | int | str):
-            raise section.error("must be true, false, a whole number, a text, or a list of these", name)
-    return tuple(values)
-
-
-def check_runtime(policy: Policy, runtime: Mapping[str, object]) -> Iterator[Finding]:
-    """Compare the keyset's runtime object with what the policy demands: one finding per demand, none if skipped.
-
-    A member that is a list passes if it has values and each is accepted, or if it is empty and `[]` was demanded; one
-    that is not there fails.
-    """
-    if isinstance(policy.runtime, Skip):
+def _require_release(root: Section, policy: Policy, manifest: Manifest | None) -> None:
+    """An old manifest, though signed, is not what a policy with a later minimum means."""
+    if manifest is None or isinstance(policy.release, Skip) or manifest.release >= policy.release:
         return
-    for requirement in policy.runtime:
-        found = _member(runtime, requirement.path)
-        yield judge(
-            holds=_is_accepted(found, requirement.accepted),
-            code=f"runtime.{'.'.join(requirement.path)}",
-            expected=f"one of {_texts(requirement.accepted)}" if requirement.accepted else "an empty list",
-            found="no such member" if found is None else _texts(found if isinstance(found, list) else [found]),
-            why="An operator can set this, and the attested software keeps to it.",
-            hint="ask the operator for another configuration, or change `runtime.require` in the policy",
-        )
-
-
-def _member(runtime: Mapping[str, object], path: tuple[str, ...]) -> object:
-    value: object = runtime
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
-
-
-def _is_accepted(found: object, accepted: tuple[Scalar, ...]) -> bool:
-    values = found if isinstance(found, list) else [found]
-    if not values or not accepted:
-        return not values and not accepted
-    return all(any(type(value) is type(other) and value == other for other in accepted) for value in values)
-
-
-def _texts(values: Any) -> str:
-    return ", ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values) or "nothing"
+    raise root.error(
+        f"is of release {manifest.release.text}, and `release.minimum` is {policy.release.text}", "manifest", "file"
+    )
 
 
 def skipped_checks(policy: Policy) -> Iterator[Finding]:
@@ -271,6 +219,8 @@ def skipped_checks(policy: Policy) -> Iterator[Finding]:
             found="",
             why="An operator can set logging, isolation and more, and evidence vouches for what was set.",
         )
+    if isinstance(policy.release, Skip):
+        yield judge_release(policy.release, "")
     if policy.insecure_simulation:
         yield leave_out(
             code="level.minimum",

@@ -10,14 +10,13 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from blindai.attestation.policy_lines import line_of
 from blindai.errors import InvalidPolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _Value = TypeVar("_Value")
-_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?\Z")
-_KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _SYNTAX_LINE = re.compile(r"at line (\d+)")
 
 
@@ -46,37 +45,56 @@ class Section:
 
     Attributes:
         source: the file's name, for messages.
-        path: the table's keys from the top.
+        path: the table's keys from the top; a number chooses one of an array of tables.
         members: what stands in it.
+        inherited: for each field that comes from elsewhere (a preset, a manifest), from where.
     """
 
     source: str
     text: str = field(repr=False)
-    path: tuple[str, ...]
+    path: tuple[str | int, ...]
     members: Mapping[str, Any] = field(repr=False)
+    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def error(self, problem: str, *keys: str) -> InvalidPolicyError:
         """A complaint about this table, or about the field that `keys` lead to."""
         path = (*self.path, *keys)
-        what = f"`{'.'.join(path)}`" if path else "the policy"
-        return InvalidPolicyError(f"{self.source}, line {line_of(self.text, path)}: {what} {problem}")
+        names = ".".join(key for key in path if isinstance(key, str))
+        what = f"`{names}`" if names else "the policy"
+        origin = f" (from {self.inherited[keys[0]]})" if keys and keys[0] in self.inherited else ""
+        return InvalidPolicyError(f"{self.source}, line {line_of(self.text, path)}: {what}{origin} {problem}")
 
-    def require_keys(self, *required: str) -> None:
+    def require_keys(self, *required: str, optional: tuple[str, ...] = ()) -> None:
         """Exactly these fields; a field that is not set and one that nobody knows are both errors.
 
         Raises:
             InvalidPolicyError: so it is not.
         """
         for key in self.members:
-            if key not in required:
-                raise self.error(f"is not known here; known are {', '.join(required)}", key)
+            if key not in required + optional:
+                raise self.error(f"is not known here; known are {', '.join(required + optional)}", key)
         for key in required:
             if key not in self.members:
                 raise self.error(f"does not set `{key}`, and a policy leaves nothing open")
 
-    def with_defaults(self, defaults: Mapping[str, Any]) -> Section:
-        """This table, with what it does not set taken from a preset's."""
-        return replace(self, members={**defaults, **self.members})
+    def require_version_1(self, what: str) -> None:
+        """The file says `version = 1`.
+
+        Raises:
+            InvalidPolicyError: it does not.
+        """
+        version = self.members.get("version")
+        if type(version) is not int or version != 1:  # `true` is not a version
+            raise self.error(f"must be 1: this release reads {what} of version 1", "version")
+
+    def with_defaults(self, defaults: Mapping[str, Any], origin: str = "the preset") -> Section:
+        """This table, with what it does not set taken from a preset's, or from what else `origin` names."""
+        inherited = {**dict.fromkeys(defaults.keys() - self.members.keys(), origin), **self.inherited}
+        return replace(self, members={**defaults, **self.members}, inherited=inherited)
+
+    def without(self, *keys: str) -> Section:
+        """This table without these fields."""
+        return replace(self, members={key: value for key, value in self.members.items() if key not in keys})
 
     def section(self, key: str) -> Section:
         """The table under `key`.
@@ -86,7 +104,24 @@ class Section:
         """
         if not isinstance(self.members[key], dict):
             raise self.error("must be a table", key)
-        return Section(source=self.source, text=self.text, path=(*self.path, key), members=self.members[key])
+        return self._inside(self.members[key], key)
+
+    def sections(self, key: str) -> tuple[Section, ...]:
+        """The tables of the array under `key`, at least one.
+
+        Raises:
+            InvalidPolicyError: it is not an array of tables, or has none.
+        """
+        tables = self.members[key]
+        if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+            raise self.error("must be at least one table", key)
+        return tuple(self._inside(table, key, index) for index, table in enumerate(tables))
+
+    def _inside(self, members: Mapping[str, Any], *keys: str | int) -> Section:
+        """A table inside this one; what is said of it names the place that it was inherited from, too."""
+        origin = self.inherited.get(str(keys[0]))
+        inherited = {} if origin is None else dict.fromkeys(members, origin)
+        return replace(self, path=(*self.path, *keys), members=members, inherited=inherited)
 
     def skip_instead_of(self, key: str) -> Skip | None:
         """The reason if the table says `skip`, or None if it sets `key`; it does exactly one of both.
@@ -108,10 +143,18 @@ class Section:
             InvalidPolicyError: so it is not, or the reason is empty.
         """
         self.require_keys("skip")
-        reason = self.members["skip"]
-        if not isinstance(reason, str) or not reason.strip() or not reason.isprintable():
-            raise self.error("must be the reason, on one line", "skip")
-        return Skip(reason=reason)
+        return Skip(reason=self.line("skip", "the reason, on one line"))
+
+    def line(self, key: str, form: str = "a text, on one line") -> str:
+        """The text under `key`.
+
+        Raises:
+            InvalidPolicyError: it is no text, has nothing in it, or has what cannot be printed.
+        """
+        value = self.members[key]
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise self.error(f"must be {form}", key)
+        return value
 
     def boolean(self, key: str) -> bool:
         """True or false under `key`.
@@ -174,31 +217,3 @@ def hex_digest(value: object) -> bytes:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
         raise ValueError("expected 64 lower-case hexadecimal digits")
     return bytes.fromhex(value)
-
-
-def line_of(text: str, path: tuple[str, ...]) -> int:
-    """The line that names `path`, or as much of it as any line does; 1 if none does."""
-    table: tuple[str, ...] = ()
-    best, best_line = 0, 1
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            named = table = _keys(header[1])
-        elif key := _KEY.match(line):
-            named = (*table, *_keys(key[1]))
-        else:
-            continue
-        common = len(_common(named, path))
-        if common > best and common in {len(named), len(path)}:
-            best, best_line = common, number
-    return best_line
-
-
-def _keys(dotted: str) -> tuple[str, ...]:
-    return tuple(key.strip().strip("\"'") for key in dotted.split("."))
-
-
-def _common(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-    for index, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return one[:index]
-    return one[: len(other)]

@@ -14,7 +14,10 @@ from blindai.attestation.appraise import appraise
 from blindai.attestation.binding import Binding, Mode, device_digest, root_from_path
 from blindai.attestation.checks import Checks, failed, judge
 from blindai.attestation.evidence import AttestationDocument, BatchProof, Finding, Level, Outcome, parse_document
-from blindai.attestation.policy import check_runtime
+from blindai.attestation.expectations import one_of
+from blindai.attestation.policy_file import Skip
+from blindai.attestation.policy_release import judge_release
+from blindai.attestation.policy_runtime import check_runtime
 from blindai.attestation.tee import device_evidence
 from blindai.channel.admission import verify_admission
 from blindai.channel.keyset import Keyset, keyset_id, parse_keyset
@@ -247,8 +250,9 @@ def _require_peer(
         raise WrongServiceError(f"expected the service {service!r}, found {keyset.service!r}", hint=named.hint)
     if policy.operator_keys is not None:
         _require_operator(keyset, policy.operator_keys, now=now, checks=checks)
-    for finding in check_runtime(policy, keyset.runtime.members()):
-        checks.record([finding])
+    checks.record(check_runtime(policy.runtime, keyset.runtime.members()))
+    if not isinstance(policy.release, Skip):  # else `appraise` has recorded that it is skipped
+        checks.record([judge_release(policy.release, keyset.software.version)])
     bad = failed(checks.findings)
     if bad:
         raise checks.rejection(bad[0], PolicyViolationError)
@@ -277,16 +281,17 @@ def _judge_service(keyset: Keyset, service: str) -> Finding:
 
 def _require_operator(keyset: Keyset, pinned: tuple[bytes, ...], *, now: float, checks: Checks) -> None:
     operator = verify_admission(keyset.operator, service=keyset.service, instance=keyset.instance, now=now)
-    if operator not in pinned:
-        raise WrongOperatorError("the operator who admitted this instance is not one that the policy pins")
     finding = judge(
-        holds=True,  # verify_admission has raised otherwise
+        holds=operator in pinned,  # verify_admission has raised if it is not about this instance
         code="operator.admission",
-        expected="an operator that the policy pins",
+        expected=f"an operator that the policy pins: {one_of(map(base64url_encode, pinned))}",
         found=base64url_encode(operator),
         why="Otherwise anybody may boot the same software under the same name.",
+        hint="compare the key with what the operator whom you mean publishes; pin it only if it is theirs",
     )
     checks.record([finding])
+    if finding.outcome is Outcome.FAILED:
+        raise WrongOperatorError(f"expected {finding.expected}, found {finding.found}", hint=finding.hint)
 
 
 def _judge_lifetime(keyset: Keyset, now: float) -> Finding:

@@ -23,6 +23,7 @@ _CODES: tuple[tuple[type[errors.BlindAIError], int], ...] = (
     (errors.MalformedEvidenceError, 6),
     (errors.UnauthenticEvidenceError, 6),
     (errors.InvalidReceiptError, 6),
+    (errors.InvalidManifestError, 6),
     (errors.InvalidPolicyError, USAGE),
     (errors.InvalidSettingsError, USAGE),
 )

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 import blindai
-from blindai.cli import access_verbs, client_verbs, proxy_verb, server_verbs, verify_verb
+from blindai.cli import (
+    access_verbs,
+    client_verbs,
+    evidence_verb,
+    explain_verb,
+    manifest_verbs,
+    policy_verbs,
+    proxy_verb,
+    server_verbs,
+    verify_verb,
+)
 from blindai.cli.bench import bench
 from blindai.cli.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
 from blindai.cli.optimize import optimize
@@ -34,10 +44,14 @@ app.command("infer")(client_verbs.infer)
 app.command("models")(client_verbs.models)
 app.command("delete")(client_verbs.delete)
 app.command("verify")(verify_verb.verify)
+app.command("verify-evidence")(evidence_verb.verify_evidence)
+app.command("explain")(explain_verb.explain)
 app.command("proxy")(proxy_verb.proxy)
 app.command("optimize")(optimize)
 app.command("bench")(bench)
 app.add_typer(access_verbs.app, name="access")
+app.add_typer(policy_verbs.app, name="policy")
+app.add_typer(manifest_verbs.app, name="manifest")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the flag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import enum
 import inspect
 import os
@@ -70,6 +71,19 @@ KeyFileOption = Annotated[
     typer.Option("--api-key-file", metavar="FILE", help=f"a file that holds it [default: ${KEY_VARIABLE}]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts")]
+
+
+def moment(text: str) -> float:
+    """An ISO time, as `--at` takes it, in Unix seconds; UTC unless it says otherwise.
+
+    Raises:
+        BadParameter: anything else.
+    """
+    try:
+        read = dt.datetime.fromisoformat(text)
+        return (read if read.tzinfo else read.replace(tzinfo=dt.UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"an ISO time such as 2026-11-24T12:00:00Z, not {text!r}", param_hint="--at") from None
 
 
 def chosen_policy(policy: str | None, *, insecure_simulation: bool) -> Policy:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from blindai.attestation.evidence import Finding
     from blindai.errors import BlindAIError
 
-_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+_STYLES = {"passed": "green", "failed": "bold red", "tracked": "bold yellow", "skipped": "yellow"}
 _UNBROKEN = 10_000  # columns: a digest that is cut in two cannot be copied
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blindai.channel.keyset import DEFAULT_SERVICE
-from blindai.cli.options import JsonOption, PolicyOption, ServiceOption, SimulationOption, chosen_policy
+from blindai.cli.options import JsonOption, PolicyOption, ServiceOption, SimulationOption, chosen_policy, moment
 from blindai.cli.screen import plain, print_findings, print_json, print_refusal, say, warn_of_simulation
 from blindai.errors import RejectedEvidenceError
 
@@ -32,7 +32,7 @@ def verify(
     """Verify a proof offline: which code answered what."""
     from blindai.client.proof import opened_outputs, parse_opening, parse_proof, verify_proof
 
-    now = time.time() if at is None else _time(at)
+    now = time.time() if at is None else moment(at)
     accepted = chosen_policy(policy, insecure_simulation=insecure_simulation)
     try:
         verified = verify_proof(
@@ -81,11 +81,3 @@ def _show(verified: VerifiedProof, outputs: list[dict[str, Any]] | None, at: str
     say("✓ the opened request and answer are those of the receipt")
     for tensor in outputs:
         say(f"  {tensor['name']}: {tensor['datatype']} {tensor['shape']}\n    {' '.join(tensor['data'])}")
-
-
-def _time(text: str) -> float:
-    try:
-        moment = dt.datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"an ISO time such as 2026-11-24T12:00:00Z, not {text!r}", param_hint="--at") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from blindai.attestation.binding import Mode
@@ -51,7 +52,27 @@ def attest(connection: Connection) -> Flow[AttestedKeyset]:
     return (yield from _attest(connection))  # the other flow failed; so may this one, with its own error
 
 
-def _attest(connection: Connection) -> Flow[AttestedKeyset]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a server showed, before anybody has judged it.
+
+    Attributes:
+        nonce: what was sent, if fresh evidence was asked for.
+        elapsed_s: seconds between asking and the end of the answer.
+    """
+
+    body: bytes = field(repr=False)
+    nonce: bytes | None = field(repr=False)
+    elapsed_s: float
+
+
+def ask(connection: Connection) -> Flow[Answer]:
+    """Ask for evidence, and believe nothing of it.
+
+    Raises:
+        ChannelError: no answer.
+        OverloadedError: not now.
+    """
     settings, clock = connection.settings, connection.clock
     nonce = connection.random(32) if settings.mode is Mode.FRESH else None
     asked_s = clock.steady()
@@ -63,15 +84,21 @@ def _attest(connection: Connection) -> Flow[AttestedKeyset]:
         raise ConnectionLostError(
             f"the attestation endpoint answered with status {response.status}", hint="is this a BlindAI server?"
         )
-    now = clock.wall()
+    return Answer(body=response.body, nonce=nonce, elapsed_s=elapsed_s)
+
+
+def _attest(connection: Connection) -> Flow[AttestedKeyset]:
+    settings = connection.settings
+    answer = yield from ask(connection)
+    now = connection.clock.wall()
     keyset = accept_attestation(
-        response.body,
+        answer.body,
         settings.policy,
         service=settings.service,
         mode=settings.mode,
-        nonce=nonce,
+        nonce=answer.nonce,
         now=now,
-        elapsed_s=elapsed_s,
+        elapsed_s=answer.elapsed_s,
         pins_tls=settings.pins_tls,
     )
     if settings.mode is Mode.FRESH and abs(now - keyset.keyset.not_before) > MAX_CLOCK_DIFFERENCE_S:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import Level
-from blindai.attestation.policy import Policy, insecure_simulation_policy, load_policy
+from blindai.attestation.policy import Policy, insecure_simulation_policy
 from blindai.bundle import MODEL_NAME, discover_bundle
 from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
 from blindai.client.transport import parse_server_url
 from blindai.errors import InvalidInputError
+from blindai.policies import load_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from blindai.attestation.binding import Binding
 from blindai.attestation.evidence import Claims
 from blindai.attestation.policy_file import TeePolicy
-from blindai.attestation.tee import sev_snp, simulation
+from blindai.attestation.tee import azure_vtpm, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +45,7 @@ class Tee(Generic[_Claims, _Policy]):
         role: whether an item of this kind is a machine, or stands beside one.
         check: compares claims with the policy; yields every finding.
         parse_policy: reads the TEE's table of a policy file.
+        check_together: compares the claims of all items of this TEE with the policy; for devices, which may be many.
     """
 
     verify: Callable[[EvidenceItem, float, Checks], _Claims]
@@ -52,9 +53,24 @@ class Tee(Generic[_Claims, _Policy]):
     role: Role
     check: Callable[[_Claims, _Policy], Iterator[Finding]]
     parse_policy: Callable[[Section], _Policy]
+    check_together: Callable[[Sequence[_Claims], _Policy], Iterator[Finding]] | None = None
 
 
 TEES: dict[str, Tee[Any, Any]] = {
+    azure_vtpm.TEE: Tee(
+        verify=azure_vtpm.verify,
+        slot=Binding.bound_32,
+        role=Role.CARRIER,
+        check=azure_vtpm.check,
+        parse_policy=azure_vtpm.parse_policy,
+    ),
+    nitro.TEE: Tee(
+        verify=nitro.verify,
+        slot=Binding.bound,
+        role=Role.MACHINE,
+        check=nitro.check,
+        parse_policy=nitro.parse_policy,
+    ),
     simulation.TEE: Tee(
         verify=simulation.verify,
         slot=Binding.bound,
@@ -68,6 +84,35 @@ TEES: dict[str, Tee[Any, Any]] = {
         role=Role.MACHINE,
         check=sev_snp.check,
         parse_policy=sev_snp.parse_policy,
+    ),
+    nvidia_gpu.TEE: Tee(
+        verify=nvidia_gpu.verify,
+        slot=Binding.device_nonce,
+        role=Role.DEVICE,
+        check=nvidia_gpu.check,
+        parse_policy=nvidia_gpu.parse_policy,
+        check_together=nvidia_gpu.check_together,
+    ),
+    tdx.TEE: Tee(
+        verify=tdx.verify,
+        slot=Binding.bound,
+        role=Role.MACHINE,
+        check=tdx.check,
+        parse_policy=tdx.parse_policy,
+    ),
+    sgx.TEE: Tee(
+        verify=sgx.verify,
+        slot=Binding.bound,
+        role=Role.MACHINE,
+        check=sgx.check,
+        parse_policy=sgx.parse_policy,
+    ),
+    tpm.TEE: Tee(
+        verify=tpm.verify,
+        slot=Binding.bound_32,
+        role=Role.MACHINE,
+        check=tpm.check,
+        parse_policy=tpm.parse_policy,
     ),
 }
 

@@ -1,0 +1,173 @@
+"""The text of a first policy: what was seen, as what is accepted from now on, with a comment on each line.
+
+Leaves out: seeing it, showing it and asking whether it is to be written (policy_init.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blindai.attestation.policy_release import parse_release
+from blindai.attestation.policy_tees import fields_of
+from blindai.attestation.tee import simulation
+from blindai.errors import InvalidPolicyError
+from blindai.policies import preset_table
+from blindai.wire import base64url_encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blindai.attestation.evidence import Claims
+    from blindai.channel.keyset import Keyset
+
+# Members of the runtime policy that a first policy pins, and what each means.
+_RUNTIME = {
+    "telemetry": "whether anything about requests leaves the machine",
+    "log_level": "how much the server writes down",
+    "isolation": "what shares a process",
+    "authentication": "who may ask at all",
+    "sealing": "what keeps stored models",
+    "upload_allowed": "whether models may be uploaded",
+}
+_SIMULATED = {
+    False: "evidence that anybody can make is not accepted",
+    True: "THIS PROTECTS NOTHING: anybody can make simulated evidence",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the evidence and the keyset said, all of it authentic.
+
+    Attributes:
+        source: where it was seen.
+        now: when, in Unix seconds.
+        claims: one for each item of evidence.
+        keyset: the keys that the evidence vouches for, if there were any.
+        level: the level at which it was seen.
+    """
+
+    source: str
+    now: float
+    claims: tuple[Claims, ...]
+    keyset: Keyset | None
+    level: str
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulation was seen."""
+        return any(claim.tee == simulation.TEE for claim in self.claims)
+
+
+def first_policy(seen: Seen, preset: str) -> str:
+    """A policy that accepts the software that was seen, checked as the preset says.
+
+    Raises:
+        InvalidPolicyError: the preset cannot meet a TEE that was seen, or the evidence does not say what a table needs.
+    """
+    return "\n".join(_lines(seen, preset)) + "\n"
+
+
+def _lines(seen: Seen, preset: str) -> Iterator[str]:
+    when = dt.datetime.fromtimestamp(seen.now, dt.UTC).isoformat(timespec="seconds")
+    yield f"# A first policy, written by `blindai policy init` on {when}, from {_comment(seen.source)}."
+    yield "# It accepts what was seen there then, and that proves only that nothing has changed since:"
+    yield "# compare each reference value with those of whoever builds the software, and then trust it."
+    yield ""
+    yield "version = 1  # of this kind of file"
+    if not seen.simulated:
+        yield f'preset = "{preset}"  # says what does not stand in this file: `blindai policy check` shows all of it'
+    yield f"insecure_simulation = {_toml(seen.simulated)}  # {_SIMULATED[seen.simulated]}"
+    yield from _general(seen)
+    for claim in _one_of_each(seen.claims):
+        yield from _tee(claim, preset, simulated=seen.simulated)
+
+
+def _one_of_each(claims: tuple[Claims, ...]) -> Iterator[Claims]:
+    """Several devices of a kind share a table: the first one's values; whether they fit all is checked afterwards."""
+    yield from {claim.tee: claim for claim in reversed(claims)}.values()
+
+
+def _general(seen: Seen) -> Iterator[str]:
+    yield "\n[level]"
+    yield f'minimum = "{seen.level}"  # how fresh the proof of the keys must be: "fresh", "cached" or "pinned-tls"'
+    yield "\n[release]"
+    yield _release(seen.keyset)
+    yield "\n[operator]"
+    yield _operator(seen.keyset)
+    if seen.keyset is None:
+        yield '\n[runtime]\nskip = "only evidence was seen, and no runtime policy"  # demand something if you can'
+        return
+    yield "\n[runtime.require]  # what an operator can set, and the attested software keeps to"
+    members = seen.keyset.runtime.members()
+    for name, meaning in _RUNTIME.items():
+        yield f"{name} = {_toml(members[name])}  # {meaning}"
+
+
+def _release(keyset: Keyset | None) -> str:
+    try:
+        return f'minimum = "{parse_release(keyset.software.version if keyset else None).text}"  # no older software'
+    except ValueError:
+        return 'skip = "no release was seen that can be compared"  # name a minimum once you know one'
+
+
+def _operator(keyset: Keyset | None) -> str:
+    if keyset is None or keyset.operator is None:
+        return 'skip = "no operator had admitted what was seen"  # anybody can start the same software: pin an operator'
+    key = base64url_encode(keyset.operator.public_key)
+    return f'public_keys = ["{key}"]  # who has admitted this instance: compare it with what they publish'
+
+
+def _tee(claims: Claims, preset: str, *, simulated: bool) -> Iterator[str]:
+    table = {} if simulated else preset_table(preset, claims.tee)
+    if table is None:
+        raise InvalidPolicyError(
+            f"the preset {preset} cannot meet {claims.tee}, which was shown", hint="choose another with --preset"
+        )
+    yield f"\n[tee.{claims.tee}]  # it must show evidence, and it must say:"
+    for field in fields_of(claims.tee):
+        if field not in table:
+            yield f"{field} = {_toml(_reference_value(claims, field))}  # as the evidence said"
+
+
+def _reference_value(claims: Claims, field: str) -> Any:
+    found = _find(claims, field)
+    if found is None:
+        raise InvalidPolicyError(
+            f"`tee.{claims.tee}.{field}` cannot be told from the evidence", hint="write this policy by hand"
+        )
+    return [found] if isinstance(found, bytes) else found
+
+
+def _find(value: Any, name: str) -> Any:
+    """The member of that name, of claims or of the structures that they hold."""
+    if hasattr(value, name):
+        return getattr(value, name)
+    parts = (getattr(value, field.name) for field in dataclasses.fields(value))
+    return next((found for part in parts if dataclasses.is_dataclass(part) and (found := _find(part, name))), None)
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case bytes():
+            return f'"{value.hex()}"'
+        case Mapping():
+            return "{ " + ", ".join(f"{json.dumps(str(key))} = {_toml(one)}" for key, one in value.items()) + " }"
+        case tuple() | list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case _:
+            return json.dumps(str(value), ensure_ascii=True)  # a basic string of TOML, too
+
+
+def _comment(text: str) -> str:
+    """Text that cannot leave its comment."""
+    return "".join(one if one.isprintable() else "?" for one in text)

@@ -1,0 +1,169 @@
+"""`blindai policy init`: write a first policy from what a server or a file shows, after showing it and asking.
+
+Leaves out: the policy's text (first_policy.py).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from blindai.attestation.policy_tees import PRESETS, STRICT
+from blindai.channel.keyset import DEFAULT_SERVICE
+from blindai.cli.first_policy import Seen, first_policy
+from blindai.cli.options import Level, ServiceOption
+from blindai.cli.screen import note, print_findings, say, warn_of_simulation
+from blindai.cli.whole_file import write_whole
+from blindai.errors import InvalidReceiptError, PolicyViolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blindai.attestation.evidence import AttestationDocument, Claims, Finding
+    from blindai.attestation.policy import Policy
+    from blindai.channel.keyset import Keyset
+
+_FILES = (".json", ".bin", ".toml")
+
+
+def init(
+    source: Annotated[str, typer.Argument(metavar="URL|FILE", help="a server, an attestation document or a proof")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="where to write it")] = Path("policy.toml"),
+    preset: Annotated[str, typer.Option("--preset", help=f"what sets the checks: {', '.join(PRESETS)}")] = STRICT,
+    service: ServiceOption = DEFAULT_SERVICE,
+    level: Annotated[Level, typer.Option("--level", help="the evidence to ask a server for")] = Level.FRESH,
+    yes: Annotated[bool, typer.Option("--yes", help="write it without asking")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+) -> None:
+    """Write a first policy from what is shown now, after you have seen every claim."""
+    from blindai.policies import read_policy
+
+    if preset not in PRESETS:
+        raise typer.BadParameter(f"a preset is one of {', '.join(PRESETS)}, not {preset!r}", param_hint="--preset")
+    if output.exists() and not force:
+        raise typer.BadParameter(f"{output} is there already; --force replaces it", param_hint="--output")
+    seen, judge = _look(source, service=service, level=level)
+    text = first_policy(seen, preset)
+    policy = read_policy(text, source=str(output), folder=output.parent)
+    findings = _judged(judge, policy)
+    _show(seen, findings)
+    note(f"\nthe policy, for {output}:")
+    say(text)
+    _warn(findings)
+    if not yes and not typer.confirm(f"Do you accept all of this, and shall {output} be written?", err=True):
+        note("nothing was written")
+        raise typer.Exit(1)
+    write_whole(output, text.encode())
+    note(f"wrote {output}; compare its reference values with those of whoever builds the software")
+
+
+def _look(source: str, *, service: str, level: Level) -> tuple[Seen, Callable[[Policy], tuple[Finding, ...]]]:
+    """What is shown, and how a policy would judge it."""
+    path = Path(source)
+    if path.exists() or path.suffix in _FILES:
+        return _look_into(path, service=service)
+    return _look_at(source, service=service, level=level)
+
+
+def _look_at(url: str, *, service: str, level: Level) -> tuple[Seen, Callable[[Policy], tuple[Finding, ...]]]:
+    from blindai.attestation.binding import Mode
+    from blindai.attestation.evidence import parse_document
+    from blindai.channel.attested import accept_attestation
+    from blindai.client.unjudged import fetch_unjudged
+
+    answer = fetch_unjudged(url, level=level.value)
+    now = time.time()
+
+    def judge(policy: Policy) -> tuple[Finding, ...]:
+        mode = Mode.FRESH if level is Level.FRESH else Mode.CACHED
+        return accept_attestation(
+            answer.body,
+            policy,
+            service=service,
+            mode=mode,
+            nonce=answer.nonce,
+            now=now,
+            elapsed_s=answer.elapsed_s,
+        ).result.findings
+
+    return _seen(parse_document(answer.body), source=url, now=now, level=level.value), judge
+
+
+def _look_into(path: Path, *, service: str) -> tuple[Seen, Callable[[Policy], tuple[Finding, ...]]]:
+    from blindai.channel.attested import accept_published
+
+    document, now = _read_document(path.read_bytes()), time.time()
+
+    def judge(policy: Policy) -> tuple[Finding, ...]:
+        return accept_published(document, policy, service=service, now=now).result.findings
+
+    return _seen(document, source=path.name, now=now, level=document.mode.name.lower()), judge
+
+
+def _read_document(data: bytes) -> AttestationDocument:
+    """A bare attestation document, or the one inside a proof."""
+    from blindai.attestation.evidence import parse_document
+    from blindai.client.proof import parse_proof
+
+    try:
+        return parse_proof(data).document
+    except InvalidReceiptError:
+        return parse_document(data)
+
+
+def _seen(document: AttestationDocument, *, source: str, now: float, level: str) -> Seen:
+    """What the document says, once it is found to be authentic."""
+    from blindai.channel.keyset import parse_keyset
+
+    return Seen(
+        source=source, now=now, claims=_claims(document, now), keyset=parse_keyset(document.keyset), level=level
+    )
+
+
+def _claims(document: AttestationDocument, now: float) -> tuple[Claims, ...]:
+    from blindai.attestation.checks import Checks
+    from blindai.attestation.tee import TEES
+
+    for item in document.evidence:
+        if item.tee not in TEES:
+            raise PolicyViolationError(
+                f"evidence of {item.tee} was shown, and this release can verify {', '.join(TEES)}",
+                finding_code="policy.tees",
+            )
+    checks = Checks()
+    return tuple(TEES[item.tee].verify(item, now, checks) for item in document.evidence)
+
+
+def _judged(judge: Callable[[Policy], tuple[Finding, ...]], policy: Policy) -> tuple[Finding, ...]:
+    """Every check of the new policy; what is not fresh, bound or authentic is an error as ever, and ends this."""
+    try:
+        return judge(policy)
+    except PolicyViolationError as error:
+        return error.findings
+
+
+def _show(seen: Seen, findings: tuple[Finding, ...]) -> None:
+    warn_of_simulation(seen.simulated)
+    print_findings(findings)
+    say(f"\nseen at {seen.source}, level {'simulated' if seen.simulated else seen.level}")
+    for claim in seen.claims:
+        for name, value in claim.facts():
+            say(f"  {claim.tee} {name}: {value}")
+    if seen.keyset is not None:
+        _show_keyset(seen.keyset)
+
+
+def _show_keyset(keyset: Keyset) -> None:
+    say(f"  service: {keyset.service}")
+    say(f"  software: {keyset.software.name} {keyset.software.version}")
+    for name, value in keyset.runtime.members().items():
+        say(f"  runtime {name}: {value}")
+
+
+def _warn(findings: tuple[Finding, ...]) -> None:
+    bad = [finding.code for finding in findings if finding.outcome.value == "failed"]
+    if bad:
+        note(f"this policy refuses what was seen: {', '.join(bad)}; change it only if you know why")
