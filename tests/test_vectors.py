@@ -85,6 +85,7 @@ LABELS = frozenset(
         "simulation-measurement",
         "stored-file",
         "stored-chunk",
+        "stored-index",
     ]
 )
 NOT_YET = frozenset({"tpm-activation"})
