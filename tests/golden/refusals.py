@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from attacks.forger import INSTANCE, Forger
 from attacks.world import Time
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fakes import amd, intel, intel_pki
+from cryptography.x509 import ocsp
+from fakes import amd, intel, intel_pki, nvidia
 
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import encode_document
@@ -109,6 +111,26 @@ def expired_collateral() -> Refused:
 def _intel(evidence: intel.FakeEvidence, table: str, *, now: float = intel_pki.NOW_S) -> Refused:
     item = evidence.item()
     return Refused(items=(item,), tables=table, now=now, roots={item.tee: {"roots": intel_pki.pinned()}})
+
+
+def gpu_certificate_on_hold() -> Refused:
+    """A good machine with a GPU of whose boot ROM's certificate NVIDIA says that it is on hold."""
+    shown = nvidia.hopper()
+    rom, provisioner = shown.chain[1:3]
+    on_hold = nvidia.answer(
+        rom, provisioner, status=ocsp.OCSPCertStatus.REVOKED, reason=x509.ReasonFlags.certificate_hold
+    )
+    machine, gpu = snp(), shown.replace(answers=(on_hold, *shown.answers[1:])).item()
+    roots = {
+        "device_root": nvidia.pinned(nvidia.root("Device root")),
+        "rim_root": nvidia.pinned(nvidia.root("RIM root")),
+    }
+    return replace(
+        machine,
+        items=(*machine.items, gpu),
+        tables=SNP_TABLE + '[tee.nvidia_gpu]\nplatforms.skip = "any GPU will do"\n',
+        roots={**machine.roots, "nvidia_gpu": roots},
+    )
 
 
 def unknown_operator() -> BlindAIError:

@@ -33,6 +33,7 @@ CASES: dict[str, Callable[[], Refused]] = {
         refusals.wrong_measurement,
         refusals.debug_enclave,
         refusals.expired_collateral,
+        refusals.gpu_certificate_on_hold,
     )
 }
 
