@@ -10,12 +10,14 @@ from fakes.intel_pki import NOW_S, pinned
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import Outcome
-from blindai.attestation.tee import sgx, tdx
+from blindai.attestation.policy_file import open_policy
+from blindai.attestation.tee import TEES, sgx, tdx
 from blindai.errors import RejectedEvidenceError
+from blindai.policies import preset_table
 
 if TYPE_CHECKING:
     from blindai.attestation.evidence import EvidenceItem, Finding
-    from blindai.attestation.intel_policy import IntelClaims
+    from blindai.attestation.intel_policy import IntelClaims, IntelPolicy
 
 KINDS = pytest.mark.parametrize(
     "evidence",
@@ -45,3 +47,28 @@ def refusal(item: EvidenceItem, code: str, error: type[RejectedEvidenceError], n
     assert last.outcome is Outcome.FAILED
     assert last.code == f"{item.tee}.{code}"
     assert all(finding.outcome is Outcome.PASSED for finding in before)
+
+
+def policy_of(tee: str, text: str, *, preset: str = "strict") -> IntelPolicy:
+    """A TEE's table of a policy file: these lines, and the preset's for every other field."""
+    section = open_policy(f"[tee.{tee}]\n{text}\n", source="policy.toml").section("tee").section(tee)
+    defaults = preset_table(preset, tee)
+    assert defaults is not None
+    policy: IntelPolicy = TEES[tee].parse_policy(section.with_defaults(defaults))
+    return policy
+
+
+def findings(evidence: FakeEvidence, policy: IntelPolicy, now: float = NOW_S) -> dict[str, Finding]:
+    """The findings of the policy's checks, by the second half of their code."""
+    claims, _ = verify(evidence.item(), now)
+    made = tuple(TEES[claims.tee].check(claims, policy))
+    by_code = {finding.code.removeprefix(f"{claims.tee}."): finding for finding in made}
+    assert len(by_code) == len(made)
+    return by_code
+
+
+def failures(evidence: FakeEvidence, policy: IntelPolicy, now: float = NOW_S) -> set[str]:
+    """The codes of the checks that failed."""
+    made = findings(evidence, policy, now)
+    assert all(finding.why for finding in made.values())
+    return {code for code, finding in made.items() if finding.outcome is Outcome.FAILED}
