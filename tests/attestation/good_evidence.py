@@ -26,7 +26,15 @@ def good_claims() -> Iterator[tuple[Claims, tuple[Finding, ...]]]:
     for machine in (amd.FakeMachine(), amd.FakeMachine(product="Turin"), amd.FakeMachine(key="VLEK")):
         item, checks = machine.item(), Checks()
         yield sev_snp.verify(item, snp_time, checks, roots=amd.pinned(item)), checks.findings
-    for evidence in (intel.FakeEvidence(), intel.FakeEvidence(version=5), intel.FakeEvidence(tee="sgx", version=3)):
+    newer = {  # signers whose certificates were made anew, so that their chains are followed for themselves
+        "pck_crl_issuer_chain": intel_pki.pem(intel_pki.CA_CERTIFICATE.make(), intel_pki.ROOT_MADE),
+        "qe_identity_issuer_chain": intel_pki.pem(intel_pki.SIGNER_CERTIFICATE.make(), intel_pki.ROOT_MADE),
+    }
+    for evidence in (
+        intel.FakeEvidence(endorsements=newer),
+        intel.FakeEvidence(version=5),
+        intel.FakeEvidence(tee="sgx", version=3, endorsements=newer),
+    ):
         verify, checks = (sgx.verify if evidence.tee == "sgx" else tdx.verify), Checks()
         yield verify(evidence.item(), intel_pki.NOW_S, checks, roots=intel_pki.pinned()), checks.findings
     device_root, rim_root = (nvidia.pinned(nvidia.root(name)) for name in ("Device root", "RIM root"))
