@@ -11,7 +11,7 @@ from fakes import amd, aws, intel, intel_pki, nvidia, tpm_vendor
 from blindai.attestation.checks import Checks
 from blindai.attestation.policy_file import Section
 from blindai.attestation.policy_tees import fields_of
-from blindai.attestation.tee import TEES, nvidia_gpu, sev_snp, sgx, simulation, tdx
+from blindai.attestation.tee import TEES, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
 from blindai.attester.simulation import SimulationAttester
 from blindai.policies import preset_table
 
@@ -45,11 +45,6 @@ def good_claims() -> Iterator[tuple[Claims, tuple[Finding, ...]]]:
     for shown in (nvidia.hopper(), nvidia.blackwell(), *nvidia.hgx()):
         checks = Checks()
         yield trusting(shown.item(), nvidia.NOW.timestamp(), checks), checks.findings
-    checks = Checks()
-    yield nitro.verify(aws.Enclave().item(), aws.NOW, checks, roots=aws.ROOTS), checks.findings
-    for chain in ("ak", "ek"):
-        checks = Checks()
-        yield tpm.verify(_tpm(chain), tpm_vendor.NOW.timestamp(), checks, roots=_TPM_VENDOR.pinned), checks.findings
     checks = Checks()
     yield nitro.verify(aws.Enclave().item(), aws.NOW, checks, roots=aws.ROOTS), checks.findings
     for chain in ("ak", "ek"):
