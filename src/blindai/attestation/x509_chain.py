@@ -7,6 +7,7 @@ Not cryptography's PolicyBuilder: it refuses AMD's RSA-PSS and certificates with
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -35,13 +36,27 @@ def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        if certificate.public_bytes(Encoding.DER) != der:
+        if certificate.public_bytes(Encoding.DER) != der or not holds_whole_bytes(certificate.signature, der):
             raise _malformed(tee, f"a {what} in DER, found another encoding of one")
-        certificate.extensions  # noqa: B018  # parsed only when asked for, and must parse
-        certificate.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        require_readable(certificate)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
         raise _malformed(tee, f"a {what} in DER, found {len(der)} bytes that are none") from None
     return certificate
+
+
+def holds_whole_bytes(signature: bytes, der: bytes) -> bool:
+    """Whether no bit of the signature's last byte is called unused, as one that is zero could be."""
+    return b"\0" + signature in der
+
+
+def require_readable(certificate: x509.Certificate) -> None:
+    """Names, extensions and key are parsed only when asked for, and must parse.
+
+    Raises:
+        ValueError: they do not; or another that `read_certificate` wraps.
+    """
+    certificate.subject, certificate.issuer, certificate.extensions  # noqa: B018  # read for their errors
+    certificate.public_key()
 
 
 def read_pem_chain(pem: bytes, *, tee: str, what: str) -> tuple[x509.Certificate, ...]:
@@ -54,7 +69,7 @@ def read_pem_chain(pem: bytes, *, tee: str, what: str) -> tuple[x509.Certificate
         raise _malformed(tee, f"1 to {MAX_CERTIFICATES} certificates as {what}, found {pem.count(_PEM_END)}")
     try:
         certificates = tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise _malformed(tee, f"{what} in PEM, found bytes that are none") from None
     return tuple(
         read_certificate(certificate.public_bytes(Encoding.DER), tee=tee, what=what) for certificate in certificates
@@ -93,7 +108,7 @@ def judge_chain(
         found=broken or f"{len(chain)} certificates, each signed by the next",
         why="Only keys that the vendor certified may vouch for a machine.",
     )
-    outside = next((one for one in chain if not _is_valid_at(one, now)), None)
+    outside = next((one for one in chain if not is_valid_at(one, now)), None)
     yield judge(
         holds=outside is None,
         code=f"{tee}.{code}_validity",
@@ -106,13 +121,17 @@ def judge_chain(
 
 def _broken_links(chain: Sequence[x509.Certificate]) -> Iterator[str]:
     for depth, (child, issuer) in enumerate(zip(chain, [*chain[1:], chain[-1]], strict=True)):
-        if not _is_issued_by(child, issuer):
-            yield f"certificate {depth} ({_name(child)}) is not signed by the next"
+        if not is_issued_by(child, issuer):
+            yield f"certificate {depth} ({common_name(child)}) is not signed by the next"
         if depth > 0 and not _may_issue(child, depth - 1):
-            yield f"certificate {depth} ({_name(child)}) is no CA for {depth - 1} below it"
+            yield f"certificate {depth} ({common_name(child)}) is no CA for {depth - 1} below it"
 
 
-def _is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+@functools.lru_cache(
+    maxsize=256
+)  # a P-384 signature takes a millisecond, and a vendor's own certificates come every time
+def is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the issuer is the one that the child names, and signed it."""
     try:
         child.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
@@ -134,16 +153,18 @@ def _may_issue(certificate: x509.Certificate, below: int) -> bool:
         return True
 
 
-def _is_valid_at(certificate: x509.Certificate, now: float) -> bool:
+def is_valid_at(certificate: x509.Certificate, now: float) -> bool:
+    """Whether the time, in Unix seconds, is within the certificate's own."""
     return certificate.not_valid_before_utc.timestamp() <= now <= certificate.not_valid_after_utc.timestamp()
 
 
 def _lifetime(certificate: x509.Certificate) -> str:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return f"{_name(certificate)}, valid from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{common_name(certificate)}, valid from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _name(certificate: x509.Certificate) -> str:
+def common_name(certificate: x509.Certificate) -> str:
+    """The subject's first common name, for messages."""
     names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(names[0].value) if names else "without a common name"
 
