@@ -2,7 +2,7 @@
 
 Files are recognised by the beginnings and ends of their names, as users of tpm2-tools and test collections write them:
 `quote*.msg` with `quote*.sig` or `quote*.tpmt_signature`, `ak*.tpmt_public`, `pcrs*.bin` or `pcrs*.json`,
-`eventlog.bin`, `ak_cert*.der` and `ekcert*.der`. What tells two quotes apart in the names, such as `_rsa` or
+`eventlog.bin`, `ak_cert*.der`, `ekcert*.der` and `ek*.pub`. What tells two quotes apart in the names, such as `_rsa` or
 `_sha256`, must be equal; a file without it belongs to every quote. Issuers' certificates and revocation lists are
 found by the names inside them, here or in the collateral's folder.
 """
@@ -16,8 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.tee.tpm import TEE, TpmEvidence, encode
+from blindai.attestation.tpm_attestation_key import ENDORSEMENT, HIERARCHIES, qualified_name
 from blindai.attestation.tpm_certificates import MAX_INTERMEDIATES
-from blindai.attestation.tpm_keys import parsing_tpm
+from blindai.attestation.tpm_keys import parse_public, parsing_tpm
+from blindai.attestation.tpm_quote import parse_quote
+from blindai.errors import MalformedEvidenceError
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".pem", ".der", ".crt", ".cer", ".crl"}
 _PEM = b"-----BEGIN"
+_SIZE_BYTES = 2  # a TPM2B_PUBLIC has its size before the TPMT_PUBLIC
 _MAX_JSON_BYTES = 1 << 16
 _PREFERRED = ("_sha256", "")
 
@@ -55,10 +59,12 @@ def read_quotes(folder: Path, *, collateral: Path | None = None) -> dict[str, Ev
 
 
 def _evidence(folder: Path, name: str) -> TpmEvidence:
+    quote, ak_public = _bytes(folder, f"quote{name}.msg"), _bytes(folder, f"ak{name}.tpmt_public", "ak.tpmt_public")
     return TpmEvidence(
-        quote=_bytes(folder, f"quote{name}.msg"),
+        quote=quote,
         signature=_bytes(folder, f"quote{name}.sig", f"quote{name}.tpmt_signature"),
-        ak_public=_bytes(folder, f"ak{name}.tpmt_public", "ak.tpmt_public"),
+        ak_public=ak_public,
+        ak_parent=_parent(folder, quote, ak_public),
         pcr_values=_pcr_values(folder, name),
         event_log=_bytes(folder, f"eventlog{name}.bin", "eventlog.bin"),
     )
@@ -67,6 +73,18 @@ def _evidence(folder: Path, name: str) -> TpmEvidence:
 def _bytes(folder: Path, *names: str) -> bytes:
     """The first of these files that is there, else nothing."""
     return next(((folder / name).read_bytes() for name in names if (folder / name).is_file()), b"")
+
+
+def _parent(folder: Path, quote: bytes, ak_public: bytes) -> bytes:
+    """The hierarchy or the endorsement key below which the quote's signer is this AK; nothing if it is none of them."""
+    try:
+        signer = parse_quote(quote, tee=TEE).qualified_signer
+        ak = parse_public(ak_public, tee=TEE)
+    except MalformedEvidenceError:
+        return b""
+    eks = [path.read_bytes()[_SIZE_BYTES:] for path in sorted(folder.glob("ek*.pub"))]
+    below_eks = [qualified_name(parse_public(ek, tee=TEE), ENDORSEMENT) for ek in eks]
+    return next((parent for parent in (*HIERARCHIES, *below_eks) if qualified_name(ak, parent) == signer), b"")
 
 
 def _pcr_values(folder: Path, name: str) -> bytes:
