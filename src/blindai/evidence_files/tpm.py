@@ -51,7 +51,10 @@ def read_folder(folder: Path, *, collateral: Path | None = None) -> tuple[Eviden
 def read_quotes(folder: Path, *, collateral: Path | None = None) -> dict[str, EvidenceItem]:
     """Every quote of the folder, by what its file's name has between `quote` and the dot; raises as `read_folder`."""
     names = sorted(path.name.removeprefix("quote").removesuffix(".msg") for path in folder.glob("quote*.msg"))
-    endorsements = (*_chain(folder, "ak", "ak_cert*.der", collateral), *_chain(folder, "ek", "ekcert*.der", collateral))
+    endorsements = (
+        *vendor_endorsements(folder, "ak", "ak_cert*.der", collateral),
+        *vendor_endorsements(folder, "ek", "ekcert*.der", collateral),
+    )
     return {
         name: EvidenceItem(tee=TEE, evidence=encode(_evidence(folder, name)), endorsements=endorsements)
         for name in names
@@ -65,7 +68,7 @@ def _evidence(folder: Path, name: str) -> TpmEvidence:
         signature=_bytes(folder, f"quote{name}.sig", f"quote{name}.tpmt_signature"),
         ak_public=ak_public,
         ak_parent=_parent(folder, quote, ak_public),
-        pcr_values=_pcr_values(folder, name),
+        pcr_values=pcr_values(folder, name),
         event_log=_bytes(folder, f"eventlog{name}.bin", "eventlog.bin"),
     )
 
@@ -87,7 +90,7 @@ def _parent(folder: Path, quote: bytes, ak_public: bytes) -> bytes:
     return next((parent for parent in (*HIERARCHIES, *below_eks) if qualified_name(ak, parent) == signer), b"")
 
 
-def _pcr_values(folder: Path, name: str) -> bytes:
+def pcr_values(folder: Path, name: str) -> bytes:
     """Raw, or JSON: a list in the order of the indices, or an object by index."""
     raw = _bytes(folder, f"pcrs{name}.bin", "pcrs.bin")
     text = _bytes(folder, f"pcrs{name}.json", "pcrs_sha256.json")
@@ -101,12 +104,12 @@ def _pcr_values(folder: Path, name: str) -> bytes:
         return b"".join(bytes.fromhex(value) for value in ordered)
 
 
-def _chain(folder: Path, kind: str, pattern: str, collateral: Path | None) -> Iterator[tuple[str, bytes]]:
+def vendor_endorsements(folder: Path, kind: str, pattern: str, *collateral: Path | None) -> Iterator[tuple[str, bytes]]:
     """A key's certificate, and as much of its chain and of the CRLs about it as the files hold."""
     leaf = next(iter(sorted(folder.glob(pattern))), None)
     if leaf is None:
         return
-    files = [path.read_bytes() for place in (folder, collateral) if place for path in _candidates(place)]
+    files = [path.read_bytes() for place in (folder, *collateral) if place for path in _candidates(place)]
     by_subject = {one.subject: one for data in files for one in _certificates(data)}
     yield f"{kind}_certificate", leaf.read_bytes()
     issuers = list(_issuers(leaf.read_bytes(), by_subject))
