@@ -20,7 +20,7 @@ from blindai.attestation.evidence import (
 )
 from blindai.attestation.tee import simulation
 from blindai.errors import MalformedEvidenceError
-from blindai.evidence_files import nitro, nvidia_gpu, sev_snp, sgx, tdx, tpm
+from blindai.evidence_files import azure_vtpm, nitro, nvidia_gpu, sev_snp, sgx, tdx, tpm
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _read_quote(folder: Path, *, collateral: Path | None = None) -> tuple[Eviden
 
 # A file that every folder of a TEE has, as a pattern, and who reads such folders.
 READERS: tuple[tuple[str, Reader], ...] = (
+    ("hcl_report.bin", azure_vtpm.read_folder),
     ("report.bin", sev_snp.read_folder),
     (sgx.QUOTE, _read_quote),
     ("*_report.bin", nvidia_gpu.read_folder),
