@@ -212,6 +212,6 @@ def test_what_was_fetched_becomes_a_bundle_that_answers_alone(tmp_path: Path) ->
         assert len(far.asked) == 3
         blindai("verify-evidence", tmp_path / "report.bin", *options)
         assert len(far.asked) == 3  # the cache had them
-    alone = blindai("verify-evidence", tmp_path / "report.bin", "--endorsements", tmp_path / "b.json")
+    alone = blindai("verify-evidence", tmp_path / "report.bin", "--endorsements", tmp_path / "b.json", *at)
     assert fetched.out == alone.out
     assert "✓ sev_snp.endorsements: crl, intermediate, root, vek" in alone.out
