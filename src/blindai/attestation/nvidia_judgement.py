@@ -31,7 +31,9 @@ _WHY_RIM = {
     f"{TEE}.rim_mismatch": "A measurement that NVIDIA does not list is of firmware or fuses that it does not know.",
     f"{TEE}.debug": "A GPU that can be debugged shows its memory; NVIDIA tells it by its measurements alone.",
 }
-_HINT_RIM = "get the RIMs of exactly these versions from https://rim.attestation.nvidia.com, or staple them at the server"
+_HINT_RIM = (
+    "get the RIMs of exactly these versions from https://rim.attestation.nvidia.com, or staple them at the server"
+)
 _HINT_MISMATCH = "the GPU runs other firmware, or debugging or developer tools are on; do not send data to it"
 _HINT_OCSP = "ask the operator for fresh OCSP answers, or say in `revocation_grace_s` how old they may be"
 

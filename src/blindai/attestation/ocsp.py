@@ -112,9 +112,7 @@ def _key_bits(issuer: x509.Certificate) -> bytes:
     return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) if is_elliptic else b""
 
 
-def judge_answers(
-    answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee: str, now: float
-) -> Iterator[Finding]:
+def judge_answers(answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee: str, now: float) -> Iterator[Finding]:
     """Each answer is the issuer's own word or its responder's, and no certificate is revoked for good.
 
     Args:

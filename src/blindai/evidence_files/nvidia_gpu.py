@@ -38,7 +38,9 @@ def read_folder(folder: Path, *, collateral: Path | None = None) -> tuple[Eviden
     devices = list(_from_json(serialised.read_bytes()) if serialised.is_file() else _from_pairs(folder))
     if not devices:
         raise _malformed(f"{SERIALISED} or *_report.bin in {folder}")
-    shared = tuple((f"ocsp_{number}", path.read_bytes()) for number, path in enumerate(sorted(folder.glob("ocsp/*.der"))))
+    shared = tuple(
+        (f"ocsp_{number}", path.read_bytes()) for number, path in enumerate(sorted(folder.glob("ocsp/*.der")))
+    )
     rims = tuple(
         (f"{kind}_rim", path.read_bytes()) for kind in ("driver", "vbios") for path in folder.glob(f"rim/{kind}_*.xml")
     )
