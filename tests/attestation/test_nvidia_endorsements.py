@@ -1,4 +1,4 @@
-"""RIMs and OCSP answers of a vendor of our own: wrapped signatures, hostile XML, other responders, revoked certificates."""
+"""RIMs and OCSP answers of a vendor of our own: wrapped signatures, hostile XML, other responders, revocation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blindai.attestation.checks import Checks
-from blindai.attestation.evidence import Outcome
+from blindai.attestation.evidence import Finding, Outcome
 from blindai.attestation.ocsp import Question, answers, read_answer
 from blindai.attestation.tee import nvidia_gpu
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
@@ -50,7 +50,7 @@ def refusal(shown: Shown, kind: type[RejectedEvidenceError]) -> str:
     with pytest.raises(RejectedEvidenceError) as caught:
         claims_of(shown)
     assert type(caught.value) is kind
-    last = caught.value.findings[-1]
+    last: Finding = caught.value.findings[-1]
     assert (last.code, last.outcome) == (caught.value.finding_code, Outcome.FAILED)
     return last.code.removeprefix("nvidia_gpu.")
 
@@ -354,6 +354,14 @@ def test_hold_and_unknown_are_left_to_the_policy() -> None:
 
 
 GOOD_ANSWER = nvidia.answer(ROM, PROVISIONER)
+
+
+def _with_unused_bit(answer: bytes) -> bytes:
+    """The same signature, said to end one bit earlier; where it ends in a one, that is no DER at all."""
+    signature = ocsp.load_der_ocsp_response(answer).signature
+    return answer.replace(b"\0" + signature, b"\1" + signature)
+
+
 UNSUCCESSFUL = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER)
 
 
@@ -363,11 +371,12 @@ UNSUCCESSFUL = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStat
         (b"",),
         (b"\x30\x03",),
         (GOOD_ANSWER + b"\0",),
+        (_with_unused_bit(GOOD_ANSWER),),
         (UNSUCCESSFUL.public_bytes(Encoding.DER),),
         (GOOD_ANSWER, GOOD_ANSWER),
         (nvidia.answer(CHAIN[0], ROM),),
         (nvidia.answer(ROM, CHAIN[3]),),
-        (nvidia.answer(ROM, PROVISIONER, algorithm=SHA1()),),
+        (nvidia.answer(ROM, PROVISIONER, algorithm=SHA1()),),  # noqa: S303  # which must be refused
         (nvidia.answer(ROM, PROVISIONER, extensions=[(x509.OCSPNonce(b"1" * 32), True)]),),
         (
             nvidia.answer(

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attestation.samples import COLLATERAL, EVIDENCE, meta_of, needs_evidence, sample_folders, unix_seconds
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from samples import COLLATERAL, EVIDENCE, meta_of, needs_evidence, sample_folders, unix_seconds
+from cryptography.x509 import ocsp
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Outcome
@@ -170,8 +171,6 @@ def runs_of(folder: Path) -> Iterator[tuple[EvidenceItem, float, set[str]]]:
 
 
 def _answers_outside(item: EvidenceItem, now: float) -> list[str]:
-    from cryptography.x509 import ocsp
-
     answers = {name: ocsp.load_der_ocsp_response(data) for name, data in item.endorsements if name.startswith("ocsp_")}
     return [
         name
@@ -256,10 +255,8 @@ def test_a_genuine_rim_of_another_version_is_told_apart() -> None:
     item, now = one_genuine()
     others = [path for path in (EVIDENCE / "nvidia" / "rims" / "bad").glob("*") if path.name.startswith("NV_GPU_VBIOS")]
     (other,) = others
-    changed = replace(
-        without(item, "vbios_rim"),
-        endorsements=(*without(item, "vbios_rim").endorsements, ("vbios_rim", other.read_bytes())),
-    )
+    kept = without(item, "vbios_rim", "ocsp").endorsements
+    changed = replace(item, endorsements=(*kept, ("vbios_rim", other.read_bytes())))
     assert failed(verified(changed, now)) >= {"rim_version", "rim_mismatch", "debug"}
 
 
@@ -283,15 +280,3 @@ def test_one_genuine_verifies_in_time(tell: Callable[[str], None]) -> None:
             list(check(verified(shown, now), strict()))
             took.append(time.perf_counter() - begin)
         tell(f"{name}: median {1000 * statistics.median(took):.1f} ms")
-
-
-@pytest.mark.parametrize("content", ["", "[]", "[1]", "{}", '[{"evidence": "!", "certificate": ""}]', "[" * 9999])
-def test_serialised_evidence_of_another_form_is_malformed(content: str, tmp_path: Path) -> None:
-    (tmp_path / "original.json").write_text(content)
-    with pytest.raises(MalformedEvidenceError):
-        read_folder(tmp_path)
-
-
-def test_a_folder_without_evidence_is_malformed(tmp_path: Path) -> None:
-    with pytest.raises(MalformedEvidenceError):
-        read_folder(tmp_path)

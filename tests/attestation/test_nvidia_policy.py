@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -214,8 +215,8 @@ def test_a_certificate_on_hold_is_refused_unless_the_policy_leaves_that_out() ->
 GOLDEN_HOLD = """\
 ✗ nvidia_gpu.certificate_hold: expected no certificate on hold, found GH100 A01 GSP BROM on hold. \
 NVIDIA has suspended its word for this key, and may revoke it for good.
-ask the operator what NVIDIA holds against this GPU or RIM, and use another until that is settled; to accept it all the \
-same, set `certificate_hold = { skip = "reason" }` in [tee.nvidia_gpu] of the policy"""
+ask the operator what NVIDIA holds against this GPU or RIM, and use another until that is settled; to accept it \
+all the same, set `certificate_hold = { skip = "reason" }` in [tee.nvidia_gpu] of the policy"""
 
 
 def test_a_certificate_on_hold_is_explained_like_this() -> None:
@@ -370,7 +371,7 @@ FRESH = Binding(mode=Mode.FRESH, keyset_id=KEYSET_ID, challenge=CHALLENGE)
 def machine(shown: list[EvidenceItem], **changes: Any) -> tuple[list[EvidenceItem], Policy, Binding]:
     """A simulated machine with these devices, and a policy for both."""
     binding = replace(FRESH, device_digest=device_digest([gpu.evidence for gpu in shown]))
-    simulated = SimulationAttester(lambda size: bytes(size), bytes(32)).attest(binding.bound())
+    simulated = SimulationAttester(bytes, bytes(32)).attest(binding.bound())
     accepted = Policy(
         source="test",
         insecure_simulation=True,
@@ -393,7 +394,7 @@ def gpu_for(binding: Binding, *, serial: int = 0x41431D480FE5E87274) -> Evidence
     rom = nvidia.device_chain(serial=serial)[1]
     answer = nvidia.answer(rom, nvidia.device_chain(serial=serial)[2])
     chain = nvidia.device_chain(serial=serial)
-    others = tuple(nvidia.answer(child, issuer) for child, issuer in zip(chain[2:], chain[3:], strict=False))
+    others = tuple(nvidia.answer(child, issuer) for child, issuer in pairwise(chain[2:]))
     rim = nvidia.good_answers()[3:]
     return nvidia.hopper().replace(report=raw, chain=chain, answers=(answer, *others, *rim)).item()
 

@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import functools
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,7 @@ def block(index: int, value: bytes, *, value_type: int = 1, specification: int =
 
 def unsigned_report(
     *,
-    opaque: bytes = opaque_data(HOPPER),  # noqa: B008  # a constant
+    opaque: bytes = opaque_data(HOPPER),
     record: bytes | None = None,
     count: int | None = None,
     nonce: bytes = NONCE,
@@ -230,7 +231,7 @@ def signed_rim(
     change_signed_info: Callable[[str], str] = str,
 ) -> bytes:
     """The content with an enveloped signature, by lxml's own canonical form and not by the library under test."""
-    from lxml import etree
+    from lxml import etree  # type: ignore[import-untyped]
 
     digest = hashlib.sha384(etree.tostring(etree.fromstring(content), method="c14n")).digest()
     c14n = "http://www.w3.org/2006/12/xml-c14n11"
@@ -277,7 +278,7 @@ def responder_of(issuer: str, **changes: Any) -> x509.Certificate:
     return certify(f"Responder of {issuer}", **{"by": issuer, "is_ca": False, "extensions": OCSP_SIGNING, **changes})
 
 
-def answer(
+def answer(  # noqa: PLR0913  # everything that a responder can say
     certificate: x509.Certificate,
     issuer: x509.Certificate,
     *,
@@ -339,9 +340,7 @@ class Shown:
 def good_answers(chip: str = "GH100") -> tuple[bytes, ...]:
     """About every certificate that an authority issued."""
     device, rim = device_chain(chip)[1:], rim_chain()
-    return tuple(
-        answer(child, issuer) for chain in (device, rim) for child, issuer in zip(chain, chain[1:], strict=False)
-    )
+    return tuple(answer(child, issuer) for chain in (device, rim) for child, issuer in itertools.pairwise(chain))
 
 
 @functools.cache

@@ -2,7 +2,8 @@
 
 docs/spec/tee/nvidia_gpu.md has the encodings, the policy's fields, and every finding.
 Leaves out: the report's bytes (nvidia_report.py), its signer (nvidia_device.py), RIMs (nvidia_rim.py), OCSP (ocsp.py),
-and how claims are judged (nvidia_judgement.py). A device is bound to a machine by `appraise`, through its nonce and the CPU's report data.
+how claims are judged (nvidia_judgement.py), and how a device is bound to a machine, by its nonce and the CPU's report
+data (appraise.py).
 """
 
 from __future__ import annotations
