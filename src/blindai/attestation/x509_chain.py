@@ -45,7 +45,7 @@ def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
 
 
 def holds_whole_bytes(signature: bytes, der: bytes) -> bool:
-    """Whether a BIT STRING of no unused bits holds the signature: one that ends in a zero could be written otherwise."""
+    """Whether no bit of the signature's last byte is called unused, as one that is zero could be."""
     return b"\0" + signature in der
 
 
