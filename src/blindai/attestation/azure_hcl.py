@@ -123,8 +123,6 @@ def _malformed(code: str, what: str, error: ValueError) -> MalformedEvidenceErro
 
 
 def _take_report(raw: bytes) -> HclReport:
-    if len(raw) > MAX_HCL_BYTES:
-        raise ValueError(f"{len(raw)} bytes are more than {MAX_HCL_BYTES}")
     reader = ExactReader(raw, "little")
     if reader.take(4, "the magic") != _MAGIC:
         raise ValueError("it does not begin with HCLA")
