@@ -35,6 +35,7 @@ TOPICS = (
     "bundle",
     "configuration",
     "keyset",
+    "manifest",
     "padding",
     "receipt",
     "sealed",
@@ -46,6 +47,7 @@ TOPICS = (
 LABELS = frozenset(
     [
         "admission",
+        "manifest",
         "keyset",
         "kid",
         "runtime-policy",
@@ -83,6 +85,7 @@ LABELS = frozenset(
         "simulation-measurement",
         "stored-file",
         "stored-chunk",
+        "stored-index",
     ]
 )
 NOT_YET = frozenset({"tpm-activation"})
