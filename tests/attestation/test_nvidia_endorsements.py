@@ -273,6 +273,7 @@ def test_signed_content_of_another_form_is_malformed(content: str) -> None:
     assert malformed_rim(nvidia.signed_rim(content))
 
 
+@pytest.mark.filterwarnings("ignore")  # of cryptography, about names and serial numbers that are odd
 @settings(max_examples=150)
 @given(start=st.integers(0, len(RIM)), junk=st.binary(max_size=30))
 def test_arbitrary_bytes_in_a_rim_are_rejected_and_nothing_worse(start: int, junk: bytes) -> None:
@@ -422,6 +423,7 @@ def test_an_issuer_with_another_kind_of_key_has_no_answer() -> None:
     assert not answers(response, Question(certificate=ROM, issuer=other))
 
 
+@pytest.mark.filterwarnings("ignore")  # of cryptography, about names and serial numbers that are odd
 @settings(max_examples=150)
 @given(start=st.integers(0, len(GOOD_ANSWER)), junk=st.binary(max_size=12))
 def test_arbitrary_bytes_in_an_answer_are_rejected_and_nothing_worse(start: int, junk: bytes) -> None:

@@ -94,9 +94,11 @@ def read_endorsements(item: EvidenceItem, quote: Quote, checks: Checks, *, tee: 
     with checks.parsing(
         code=f"{tee}.certificate_format", expected="certificates in PEM, from the leaf to the root", why=why
     ):
+        known: dict[bytes, x509.Certificate] = {}
         pems = [pem for pem in (quote.pck_chain, named.get(PCK_CHAIN)) if pem is not None]
-        pck_chains = {_read_chain(pem, tee, "the PCK chain") for pem in pems}
-        chains = {name: _read_chain(named[name], tee, name) for name in sorted(named) if name.endswith("_issuer_chain")}
+        pck_chains = {_read_chain(pem, known, tee, "the PCK chain") for pem in pems}
+        written = sorted(name for name in named if name.endswith("_issuer_chain"))
+        chains = {name: _read_chain(named[name], known, tee, name) for name in written}
     checks.require(_judge_pck_chains(pck_chains, tee), MalformedEvidenceError, tee=tee)
     with checks.parsing(code=f"{tee}.crl_format", expected="revocation lists in DER", why=why):
         crls = {name: _read_crl(named[name], tee, name) for name in (ROOT_CA_CRL, "pck_crl") if name in named}
@@ -135,12 +137,18 @@ def _judge_pck_chains(chains: set[Chain], tee: str) -> Finding:
     )
 
 
-def _read_chain(pem: bytes, tee: str, what: str) -> Chain:
-    """Certificates in the only PEM that they would be written in, white space aside (RFC 7468 §3, "strict")."""
+def _read_chain(pem: bytes, known: dict[bytes, x509.Certificate], tee: str, what: str) -> Chain:
+    """Certificates in the only PEM that they would be written in, white space aside (RFC 7468 §3, "strict").
+
+    Four chains share their last certificates, so `known` keeps what was read.
+    """
     *written, end = pem.translate(None, _WHITE_SPACE).split(_PEM_END)
     if end or not 1 <= len(written) <= MAX_CERTIFICATES:
         raise _no_chain(tee, what)
-    return tuple(read_certificate(_decode_pem(text, tee, what), tee=tee, what=what) for text in written)
+    for text in written:
+        if text not in known:
+            known[text] = read_certificate(_decode_pem(text, tee, what), tee=tee, what=what)
+    return tuple(known[text] for text in written)
 
 
 def _decode_pem(text: bytes, tee: str, what: str) -> bytes:

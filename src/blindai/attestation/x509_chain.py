@@ -137,9 +137,8 @@ def _broken_links(chain: Sequence[x509.Certificate]) -> Iterator[str]:
             yield f"certificate {depth} ({common_name(child)}) is no CA for {depth - 1} below it"
 
 
-@functools.lru_cache(
-    maxsize=256
-)  # a P-384 signature takes a millisecond, and a vendor's own certificates come every time
+# Kept, since a P-384 signature takes a millisecond and a vendor's own certificates come every time.
+@functools.lru_cache(maxsize=256)
 def is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the issuer is the one that the child names, and signed it."""
     try:
