@@ -206,9 +206,22 @@ def test_missing_and_surplus_endorsements_are_malformed(item: EvidenceItem) -> N
     assert malformed(item) == "nvidia_gpu.endorsements"
 
 
-def test_a_chain_that_is_no_pem_is_malformed() -> None:
-    item = EvidenceItem(tee="nvidia_gpu", evidence=GOOD, endorsements=(("device_chain", b"no"),))
-    assert malformed(item) == "nvidia_gpu.certificate_format"
+PEM = dict(Shown().item().endorsements)["device_chain"]
+
+
+def with_pem(pem: bytes) -> EvidenceItem:
+    return EvidenceItem(tee="nvidia_gpu", evidence=GOOD, endorsements=(("device_chain", pem),))
+
+
+@pytest.mark.parametrize(
+    "pem", [b"", b"no", b" " + PEM, PEM + b"\n", PEM.replace(b"\n", b"\r\n"), PEM.replace(b"\n-----END", b"-----END")]
+)
+def test_a_chain_in_no_pem_or_another_is_malformed(pem: bytes) -> None:
+    assert malformed(with_pem(pem)) == "nvidia_gpu.certificate_format"
+
+
+def test_the_last_line_of_a_chain_may_end_or_not() -> None:
+    assert verify(with_pem(PEM[:-1]), NOW.timestamp(), Checks()).chip == "GH100"
 
 
 def test_a_certificate_of_an_unknown_version_is_malformed() -> None:

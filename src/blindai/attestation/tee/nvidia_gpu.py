@@ -24,7 +24,14 @@ from blindai.attestation.expectations import (
     read_names,
     read_track,
 )
-from blindai.attestation.nvidia_device import ARCHITECTURES, architecture_of, chip_of, judge_device, serial_of
+from blindai.attestation.nvidia_device import (
+    ARCHITECTURES,
+    architecture_of,
+    chip_of,
+    judge_device,
+    read_device_chain,
+    serial_of,
+)
 from blindai.attestation.nvidia_judgement import (
     judge_count,
     judge_driver,
@@ -46,7 +53,7 @@ from blindai.attestation.nvidia_rim import (
 from blindai.attestation.ocsp import Answer, Question, answer_of, answers, judge_answers, read_answer
 from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.roots import NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT, PinnedRoot
-from blindai.attestation.x509_chain import common_name, judge_chain, read_pem_chain
+from blindai.attestation.x509_chain import common_name, judge_chain
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 
 if TYPE_CHECKING:
@@ -163,7 +170,7 @@ def verify(
         report = parse(item.evidence)
     endorsements = _endorsements(item, report, checks)
     with checks.parsing(code=f"{TEE}.certificate_format", expected="the device's certificates in PEM", why=_WHY_EXACT):
-        chain = read_pem_chain(endorsements[DEVICE_CHAIN], tee=TEE, what="the device's certificates")
+        chain = read_device_chain(endorsements[DEVICE_CHAIN])
     for finding in judge_device(report, chain, device_root, now):
         checks.require(finding, UnauthenticEvidenceError, tee=TEE)
     tools = find_tools()
@@ -222,7 +229,7 @@ def _open_rims(
             sealed = read_rim(endorsements[name], tools)
         for finding in judge_chain(sealed.chain, [root], tee=TEE, now=now, code="rim_chain"):
             checks.require(finding, UnauthenticEvidenceError, tee=TEE)
-        signed = signed_content(sealed, tools, now=now)
+        signed = signed_content(sealed, tools)
         checks.require(_judge_rim_signature(name, is_signed=signed is not None), UnauthenticEvidenceError, tee=TEE)
         with checks.parsing(code=f"{TEE}.rim_format", expected=f"measurements in {name}", why=_WHY_EXACT):
             opened[name] = (sealed, read_content(signed))
