@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -577,5 +578,25 @@ def test_policy_names_known_codes_only() -> None:
         policy_of(good(), track='["azure_vtpm.vmpl"]')
 
 
-def test_runtime_data_is_json_as_microsoft_writes_it() -> None:
-    assert json.loads(good().json())["keys"][0]["kid"] == "HCLAkPub"
+PAGE = (Path(__file__).parents[2] / "docs" / "spec" / "tee" / "azure_vtpm.md").read_text("utf-8")
+FORMATS = ("hcl", "quote", "signature", "event_log")
+PARTS = (*(f"{name}_format" for name in FORMATS), "endorsements", "certificate_format", "crl_format")
+
+
+def test_the_page_lists_every_code() -> None:
+    checks = Checks()
+    claims = verified(dataclasses.replace(certified(), tpm=FakeTpm()).carrier(), checks)
+    findings = (*checks.findings, *check(claims, policy_of(good())))
+    codes = dict.fromkeys(finding.code for finding in findings)  # `pcrs` once
+    listed = re.findall(r"^\| `azure_vtpm\.(\w+)` \| (?:verify|check) \|", PAGE, re.MULTILINE)
+    assert listed[0] == "evidence_format"
+    assert tuple(listed[1:8]) == PARTS
+    assert [f"azure_vtpm.{name}" for name in (listed[0], *listed[8:])] == list(codes)
+
+
+def test_the_pages_example_is_a_policy() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    section = open_policy(example, source="azure_vtpm.md").section("tee").section("azure_vtpm")
+    policy = parse_policy(section.with_defaults(preset_table("strict", "azure_vtpm") or {}))
+    assert isinstance(policy.pcrs.values, tuple)
+    assert [index for index, _ in policy.pcrs.values] == [4, 7]
