@@ -150,7 +150,8 @@ def test_what_stands_beside_alternatives_is_part_of_each(monkeypatch: pytest.Mon
 
 
 def _device(section: Section) -> SimulationPolicy:
-    return replace(TEES["simulation"].parse_policy(section), tee="device")
+    policy: SimulationPolicy = TEES["simulation"].parse_policy(section)
+    return replace(policy, tee="device")
 
 
 @pytest.mark.parametrize(
@@ -286,6 +287,13 @@ def test_a_policy_without_its_folder_names_no_file() -> None:
 @pytest.mark.parametrize("tee", TEES)
 def test_each_tee_begins_by_saying_its_fields(tee: str) -> None:
     assert fields_of(tee)
+
+
+def test_a_tee_that_does_not_say_its_fields_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = replace(TEES["simulation"], parse_policy=lambda section: section)
+    monkeypatch.setitem(TEES, "silent", silent)
+    with pytest.raises(AssertionError, match="does not begin with `require_keys`"):
+        fields_of("silent")
 
 
 LINES = [

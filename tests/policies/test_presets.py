@@ -5,6 +5,7 @@ After a wanted change: `python tests/policies/test_presets.py --write`.
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import tomllib
@@ -56,15 +57,14 @@ def comment_of(line: str) -> str:
 
 
 def why(lines: list[str], number: int) -> str:
-    """The comment behind a line (counted from 1), or else the ones right above it."""
-    if beside := comment_of(lines[number - 1]):
-        return beside
-    above: list[str] = []
-    for line in reversed(lines[: number - 1]):
-        if not line.startswith("#"):
-            break
-        above.insert(0, comment_of(line))
-    return " ".join(above)
+    """The comment behind a line (counted from 1), or else the ones right above it, or above its table's header."""
+    header = next((one for one in range(number - 1, 0, -1) if lines[one - 1].startswith("[")), 1)
+    return comment_of(lines[number - 1]) or above(lines, number) or above(lines, header)
+
+
+def above(lines: list[str], number: int) -> str:
+    comments = itertools.takewhile(lambda line: line.startswith("#"), reversed(lines[: number - 1]))
+    return " ".join(reversed([comment_of(line) for line in comments]))
 
 
 def paths(table: dict[str, Any], inside: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -169,8 +169,8 @@ def test_an_unknown_preset_or_tee_has_no_table() -> None:
 
 
 def test_comments_are_found_beside_and_above() -> None:
-    lines = ['a = "#"', "# one", "# two", "b = 1", 'c = "#" # three']
-    assert [why(lines, number) for number in (1, 4, 5)] == ["", "one two", "three"]
+    lines = ['a = "#"', "# one", "# two", "b = 1", 'c = "#" # three', "", "# four", "[d]", "e = 1"]
+    assert [why(lines, number) for number in (1, 4, 5, 9)] == ["", "one two", "three", "four"]
 
 
 if __name__ == "__main__":

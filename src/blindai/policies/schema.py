@@ -65,11 +65,16 @@ def _field(kind: str) -> Schema:
     return {"$ref": f"#/$defs/{_KINDS[kind][0]}"} if kind in _KINDS else {}
 
 
-def tee_properties(tee: str) -> dict[str, Schema]:
-    """Each field of a TEE's table, and what it accepts."""
+def field_kinds(tee: str) -> dict[str, str]:
+    """The type of each field, as the dataclass of the TEE's policy writes it."""
     parser = TEES[tee].parse_policy
     policy = getattr(sys.modules[parser.__module__], parser.__annotations__["return"])
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(policy)}
+    return {field.name: str(field.type) for field in dataclasses.fields(policy)}
+
+
+def tee_properties(tee: str) -> dict[str, Schema]:
+    """Each field of a TEE's table, and what it accepts."""
+    kinds = field_kinds(tee)
     return {name: _field(kinds.get(name, "")) for name in fields_of(tee)}
 
 
