@@ -44,7 +44,9 @@ app.command("infer")(client_verbs.infer)
 app.command("models")(client_verbs.models)
 app.command("delete")(client_verbs.delete)
 app.command("verify")(verify_verb.verify)
-app.command("verify-evidence", short_help="Judge evidence in files, or folders of samples.")(evidence_verb.verify_evidence)
+app.command("verify-evidence", short_help="Judge evidence in files, or folders of samples.")(
+    evidence_verb.verify_evidence
+)
 app.command("explain", short_help="Say what a finding means, and what to do.")(explain_verb.explain)
 app.command("proxy", short_help="Verify a server, then forward plain requests to it.")(proxy_verb.proxy)
 app.command("optimize", short_help="Write a smaller variant of a model.")(optimize)
