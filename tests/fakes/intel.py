@@ -170,6 +170,18 @@ def sized(size_bytes: int, data: bytes) -> bytes:
     return len(data).to_bytes(size_bytes, "little") + data
 
 
+def ccel_event(register: int, digest: bytes, *, kind: int = 0xD, data: bytes = b"a kernel") -> bytes:
+    """An event of a TD's log; register 1 is RTMR0."""
+    head = b"".join(number.to_bytes(4, "little") for number in (register, kind, 1))
+    return head + b"\x0c\0" + digest + sized(4, data)
+
+
+def ccel(*events: bytes, fill: bytes = b"\xff" * 100, spec: bytes = b"\0\0\0\0\0\2\0\2\1\0\0\0\x0c\0\x30\0\0") -> bytes:
+    """A TD's event log, with the unused end of its area."""
+    header = b"Spec ID Event03\0" + spec
+    return b"\1\0\0\0\3\0\0\0" + bytes(20) + sized(4, header) + b"".join(events) + fill
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeEvidence:
     """Evidence of the fake platform; what is not given is good.
