@@ -106,7 +106,11 @@ def issue(kind: str, version: int) -> dict[str, Any]:
 
 def tcb_info(tee: str, **changes: Any) -> dict[str, Any]:
     """TCB info of the fake platform, good unless changed."""
-    info = issue("TDX" if tee == "tdx" else "SGX", 3) | {"fmspc": FMSPC.hex().upper(), "pceId": PCE_ID.hex()}
+    info = issue("TDX" if tee == "tdx" else "SGX", 3) | {
+        "fmspc": FMSPC.hex().upper(),
+        "pceId": PCE_ID.hex(),
+        "tcbType": 0,
+    }
     info["tcbLevels"] = [level(), OLD_LEVEL] if tee == "tdx" else [level(tdx=None), OLD_LEVEL]
     if tee == "tdx":
         info |= {"tdxModule": module(None), "tdxModuleIdentities": [module(3), module(1)]}
