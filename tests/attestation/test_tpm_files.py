@@ -89,8 +89,17 @@ def test_an_endorsement_keys_certificate_is_read_too(folder: Path) -> None:
     assert {"ek_certificate", "ek_intermediate_1", "ek_root", "ek_crl_1"} <= {name for name, _ in item.endorsements}
 
 
+def test_issuers_that_name_each_other_come_to_an_end(folder: Path) -> None:
+    for subject, issuer in (("intermediate", "loop"), ("loop", "intermediate")):
+        one = VENDOR.certify(VENDOR.key, subject, issuer=issuer)
+        (folder / f"{subject}.der").write_bytes(one.public_bytes(Encoding.DER))
+    (folder / "issuer.pem").unlink()
+    names = [name for name, _ in read_folder(folder)[0].endorsements]
+    assert names == ["ak_certificate", *(f"ak_intermediate_{number}" for number in (1, 2, 3, 4))]
+
+
 @pytest.mark.parametrize("form", [list, dict])
-def test_pcr_values_may_be_json(folder: Path, form: type[list[str]] | type[dict[str, str]]) -> None:
+def test_pcr_values_may_be_json(folder: Path, form: type[list[str] | dict[str, str]]) -> None:
     values = FakeTpm().pcr_values
     texts = [values[at : at + 32].hex() for at in range(0, len(values), 32)]
     (folder / "pcrs.bin").unlink()
@@ -130,7 +139,8 @@ def code_table() -> list[list[str]]:
 
 
 def example() -> str:
-    return next(block for block in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL) if "[tee.tpm]" in block)
+    blocks: list[str] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    return next(block for block in blocks if "[tee.tpm]" in block)
 
 
 def test_the_page_explains_every_check_of_the_policy_in_order() -> None:
