@@ -438,6 +438,11 @@ def appraised(
     return appraise(items, whole_policy(hardware), binding=binding, now=now)
 
 
+def verified_machine(fake: FakeAzure) -> Any:
+    now = NOW.timestamp() if fake.hardware == "sev_snp" else intel_pki.NOW_S
+    return TEES[fake.hardware].verify(fake.machine(), now, Checks())
+
+
 def not_one_machine(items: tuple[EvidenceItem, ...], code: str, hardware: str = "sev_snp") -> None:
     with pytest.raises(StaleEvidenceError) as refusal:
         appraised(items, hardware)
@@ -474,12 +479,28 @@ def test_rejects_vtpm_of_another_machine(hardware: str) -> None:
     not_one_machine((good(hardware).machine(), other.carrier()), "machine.carrier", hardware)
 
 
+@pytest.mark.parametrize(
+    ("hardware", "field"),
+    [
+        ("sev_snp", "measurement"),
+        *(("tdx", name) for name in ("tee_tcb_svn", "mr_seam", "td_attributes", "mr_td", "rt_mr3")),
+    ],
+)
 @pytest.mark.usefixtures("fake_vendors")
-def test_rejects_another_report_for_the_same_key() -> None:
+def test_rejects_another_report_for_the_same_key(hardware: str, field: str) -> None:
     """One vTPM, two reports that name it: only the one in the HCL report is its machine's own."""
-    other = FakeAzure(cpu={"measurement": b"n" * 48})
-    assert other.named() == good().named()
-    not_one_machine((good().machine(), other.carrier()), "machine.carried_report")
+    value = getattr(verified_machine(good(hardware)).report, field)
+    other = FakeAzure(hardware=hardware, cpu={field: bytes([value[0] ^ 1]) + value[1:]})
+    assert other.named() == good(hardware).named()
+    not_one_machine((good(hardware).machine(), other.carrier()), "machine.carried_report", hardware)
+
+
+@pytest.mark.usefixtures("fake_vendors")
+def test_quotes_of_both_versions_stand_beside_their_report() -> None:
+    appraised(FakeAzure(hardware="tdx", quote_version=5).items(), "tdx")
+    hcl = verified(good("tdx").carrier()).hcl
+    assert not hcl.is_report_of("tdx", b"\3\0" + good("tdx").machine().evidence[2:])
+    assert not hcl.is_report_of("tdx", b"")
 
 
 @pytest.mark.usefixtures("fake_vendors")
