@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import dcap_qvl
-
+import dcap_qvl  # type: ignore[import-untyped]  # ships no type information
 from attestation.samples import meta_of, sample_folders, unix_seconds
+
 from blindai.attestation.checks import Checks, failed
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.policy_file import open_policy
@@ -121,7 +121,7 @@ def expected_failures(run: Run, codes: Mapping[str, str]) -> set[str]:
     if run.expect["tcb_status"] != "UpToDate":
         expected.add("tcb_status")
     if run.expect.get("current_tcb_status", "UpToDate") not in {"UpToDate", None} or (
-        "reject" in run.expect and run.meta["parsed"]["version"] == 5  # noqa: PLR2004  # only these name it
+        "reject" in run.expect and run.meta["parsed"]["version"] == 5  # only these name it
     ):
         expected.add("tcb_status_current")
     if "reject" in run.expect:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from attestation.intel_samples import agrees, expected_failures, oracle, outcome, parsed_pck, runs_of, strict_failures
 from attestation.samples import meta_of, needs_evidence, sample_folders, unix_seconds
+
 from blindai.attestation.checks import Checks
 from blindai.attestation.tee.sgx import FLAG_BITS, SgxClaims, parse, verify
 from blindai.errors import UnauthenticEvidenceError

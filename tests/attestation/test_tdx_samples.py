@@ -17,8 +17,8 @@ from attestation.intel_samples import (
     strict_failures,
 )
 from attestation.samples import COLLATERAL, meta_of, needs_evidence, sample_folders
+
 from blindai.attestation.checks import Checks
-from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.roots import INTEL_SGX_ROOT
 from blindai.attestation.tee.tdx import ATTRIBUTE_BITS, REGISTERS, TdxClaims, parse, verify
 from blindai.errors import MalformedEvidenceError
@@ -26,6 +26,8 @@ from blindai.evidence_files.tdx import read_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from blindai.attestation.evidence import EvidenceItem
 
 pytestmark = needs_evidence
 

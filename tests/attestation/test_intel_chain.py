@@ -1,0 +1,439 @@
+"""A fake Intel's evidence: what is good verifies, and each link that is not Intel's is refused with its code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blindai.attestation.checks import Checks
+from blindai.attestation.evidence import EvidenceItem, Outcome
+from blindai.attestation.tee import TEES, sgx, tdx
+from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
+from fakes.intel import DAY, FakeEvidence, tcb_info
+from fakes.intel_pki import (
+    CA_CERTIFICATE,
+    CA_MADE,
+    CA_NAME,
+    NOW,
+    NOW_S,
+    PLATFORM_CA,
+    ROOT,
+    ROOT_CERTIFICATE,
+    ROOT_MADE,
+    ROOT_NAME,
+    SIGNER,
+    SIGNER_CERTIFICATE,
+    SIGNER_MADE,
+    STRANGER,
+    crl,
+    pck_certificate,
+    pem,
+    pinned,
+    sgx_extension,
+    sgx_members,
+    sign,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blindai.attestation.evidence import Finding
+    from blindai.attestation.intel_policy import IntelClaims
+
+KINDS = pytest.mark.parametrize(
+    "good",
+    [FakeEvidence(tee="sgx", version=3), FakeEvidence(), FakeEvidence(version=5), FakeEvidence(version=5, body_type=2)],
+    ids=["sgx", "tdx-4", "tdx-5", "tdx-5-td-1.0"],
+)
+TEES_OF_INTEL = pytest.mark.parametrize("tee", ["sgx", "tdx"])
+STEPS = [
+    "quote_format",
+    "endorsements",
+    "certificate_format",
+    "one_pck_chain",
+    "crl_format",
+    "collateral_format",
+    "pck_chain_root",
+    "pck_chain",
+    "pck_chain_validity",
+    "pck_names",
+    "pck_extension",
+    "qe_report_signature",
+    "qe_report_data",
+    "quote_signature",
+    "root_crl_signature",
+    "pck_crl_chain",
+    "pck_crl_signature",
+    "tcb_info_chain_root",
+    "tcb_info_chain",
+    "tcb_info_chain_validity",
+    "tcb_info_signer",
+    "tcb_info_signature",
+    "tcb_info_kind",
+    "tcb_info_platform",
+    "qe_identity_chain",
+    "qe_identity_signer",
+    "qe_identity_signature",
+    "qe_identity_kind",
+    "qe_identity",
+    "ca_revoked",
+    "pck_revoked",
+]
+OTHER_ROOT = dataclasses.replace(ROOT_CERTIFICATE, subject_key=STRANGER, issuer_key=STRANGER).make()
+RENEWED_CA = dataclasses.replace(CA_CERTIFICATE, serial=22).make()
+
+
+def verify(item: EvidenceItem, now: float = NOW_S) -> tuple[IntelClaims, tuple[Finding, ...]]:
+    checks = Checks()
+    module = {"sgx": sgx, "tdx": tdx}[item.tee]
+    claims: IntelClaims = module.verify(item, now, checks, roots=pinned())
+    return claims, checks.findings
+
+
+def good(tee: str, **changes: Any) -> FakeEvidence:
+    return FakeEvidence(tee=tee, version=3 if tee == "sgx" else 4, **changes)
+
+
+def refusal(item: EvidenceItem, code: str, error: type[RejectedEvidenceError], now: float = NOW_S) -> None:
+    with pytest.raises(RejectedEvidenceError) as refused:
+        verify(item, now)
+    assert (refused.value.finding_code, type(refused.value)) == (f"{item.tee}.{code}", error), str(refused.value)
+    assert refused.value.tee == item.tee
+    *before, last = refused.value.findings
+    assert last.outcome is Outcome.FAILED
+    assert last.code == f"{item.tee}.{code}"
+    assert all(finding.outcome is Outcome.PASSED for finding in before)
+
+
+@KINDS
+def test_good_evidence_verifies_and_every_step_is_named(good: FakeEvidence) -> None:
+    claims, findings = verify(good.item())
+    steps = STEPS if good.tee == "sgx" else [*STEPS, "module_identity"]
+    assert [finding.code for finding in findings] == [f"{good.tee}.{step}" for step in steps]
+    assert all(finding.outcome is Outcome.PASSED and finding.why for finding in findings)
+    assert claims.bound == b"r" * 64
+    assert claims.facts()
+
+
+@KINDS
+def test_the_real_roots_are_the_default(good: FakeEvidence) -> None:
+    with pytest.raises(UnauthenticEvidenceError) as refused:
+        TEES[good.tee].verify(good.item(), NOW_S, Checks())
+    assert refused.value.finding_code == f"{good.tee}.pck_chain_root"
+
+
+# What does not verify: the code, and what is changed in good evidence.
+UNAUTHENTIC: list[tuple[str, Callable[[str], FakeEvidence]]] = [
+    ("pck_chain_root", lambda tee: good(tee, chain=(CA_MADE, OTHER_ROOT))),
+    ("pck_chain", lambda tee: good(tee, pck=pck_certificate(issuer_key=STRANGER))),
+    (
+        "pck_chain",
+        lambda tee: good(
+            tee, chain=(dataclasses.replace(CA_CERTIFICATE, is_ca=False, path_length=None).make(), ROOT_MADE)
+        ),
+    ),
+    ("pck_chain_validity", lambda tee: good(tee, pck=pck_certificate(end=NOW - DAY))),
+    ("pck_chain_validity", lambda tee: good(tee, pck=pck_certificate(begin=NOW + DAY))),
+    ("pck_names", lambda tee: good(tee, pck=pck_certificate(subject="Intel SGX TCB Signing"))),
+    (
+        "pck_names",
+        lambda tee: good(
+            tee,
+            pck=pck_certificate(issuer="Another CA"),
+            chain=(dataclasses.replace(CA_CERTIFICATE, subject="Another CA").make(), ROOT_MADE),
+        ),
+    ),
+    ("pck_names", lambda tee: good(tee, pck=pck_certificate(issuer=ROOT_NAME, issuer_key=ROOT), chain=(ROOT_MADE,))),
+    ("qe_report_signature", lambda tee: good(tee, pck_key=STRANGER)),
+    (
+        "qe_report_signature",
+        lambda tee: good(tee, pck=pck_certificate(subject_key=ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)))),
+    ),
+    (
+        "qe_report_signature",
+        lambda tee: good(tee, pck=pck_certificate(subject_key=ec.derive_private_key(1, ec.SECP384R1()))),
+    ),
+    ("qe_report_data", lambda tee: good(tee, qe={"report_data": bytes(64)})),
+    ("qe_report_data", lambda tee: good(tee, qe={"report_data": b"\1" * 64})),
+    ("quote_signature", lambda tee: good(tee, named_key=b"\1" * 64)),
+    ("quote_signature", lambda tee: good(tee, named_key=bytes(64))),
+    ("root_crl_signature", lambda tee: good(tee, endorsements={"root_ca_crl": crl(ROOT_NAME, STRANGER)})),
+    ("root_crl_signature", lambda tee: good(tee, endorsements={"root_ca_crl": crl(CA_NAME, ROOT)})),
+    ("pck_crl_chain_root", lambda tee: good(tee, endorsements={"pck_crl_issuer_chain": pem(CA_MADE, OTHER_ROOT)})),
+    (
+        "pck_crl_chain",
+        lambda tee: good(
+            tee,
+            endorsements={
+                "pck_crl_issuer_chain": pem(dataclasses.replace(CA_CERTIFICATE, issuer_key=STRANGER).make(), ROOT_MADE)
+            },
+        ),
+    ),
+    (
+        "pck_crl_chain_validity",
+        lambda tee: good(
+            tee,
+            endorsements={
+                "pck_crl_issuer_chain": pem(dataclasses.replace(CA_CERTIFICATE, end=NOW - DAY).make(), ROOT_MADE)
+            },
+        ),
+    ),
+    ("pck_crl_signature", lambda tee: good(tee, endorsements={"pck_crl": crl(CA_NAME, STRANGER)})),
+    (
+        "pck_crl_signature",
+        lambda tee: good(tee, endorsements={"pck_crl": crl(ROOT_NAME, ROOT), "pck_crl_issuer_chain": pem(ROOT_MADE)}),
+    ),
+    (
+        "tcb_info_chain_root",
+        lambda tee: good(tee, endorsements={"tcb_info_issuer_chain": pem(SIGNER_MADE, OTHER_ROOT)}),
+    ),
+    (
+        "tcb_info_chain",
+        lambda tee: good(
+            tee,
+            endorsements={
+                "tcb_info_issuer_chain": pem(
+                    dataclasses.replace(SIGNER_CERTIFICATE, issuer_key=STRANGER).make(), ROOT_MADE
+                )
+            },
+        ),
+    ),
+    (
+        "tcb_info_chain_validity",
+        lambda tee: good(
+            tee,
+            endorsements={
+                "tcb_info_issuer_chain": pem(dataclasses.replace(SIGNER_CERTIFICATE, end=NOW - DAY).make(), ROOT_MADE)
+            },
+        ),
+    ),
+    ("tcb_info_signer", lambda tee: good(tee, endorsements={"tcb_info_issuer_chain": pem(CA_MADE, ROOT_MADE)})),
+    ("tcb_info_signature", lambda tee: good(tee, endorsements={"tcb_info_signature": bytes(64)})),
+    (
+        "tcb_info_signature",
+        lambda tee: good(tee, endorsements={"tcb_info_signature": sign(STRANGER, json.dumps(tcb_info(tee)).encode())}),
+    ),
+    ("tcb_info_kind", lambda tee: good(tee, tcb_info={"version": 2})),
+    ("tcb_info_kind", lambda tee: good(tee, tcb_info={"id": "OTHER"})),
+    ("tcb_info_platform", lambda tee: good(tee, tcb_info={"fmspc": "00" * 6})),
+    ("tcb_info_platform", lambda tee: good(tee, tcb_info={"pceId": "0001"})),
+    (
+        "qe_identity_chain_root",
+        lambda tee: good(tee, endorsements={"qe_identity_issuer_chain": pem(SIGNER_MADE, OTHER_ROOT)}),
+    ),
+    (
+        "qe_identity_chain",
+        lambda tee: good(
+            tee,
+            endorsements={
+                "qe_identity_issuer_chain": pem(
+                    dataclasses.replace(SIGNER_CERTIFICATE, issuer_key=STRANGER).make(), ROOT_MADE
+                )
+            },
+        ),
+    ),
+    (
+        "qe_identity_chain_validity",
+        lambda tee: good(
+            tee,
+            endorsements={
+                "qe_identity_issuer_chain": pem(
+                    dataclasses.replace(SIGNER_CERTIFICATE, end=NOW - DAY).make(), ROOT_MADE
+                )
+            },
+        ),
+    ),
+    ("qe_identity_signer", lambda tee: good(tee, endorsements={"qe_identity_issuer_chain": pem(ROOT_MADE)})),
+    ("qe_identity_signature", lambda tee: good(tee, endorsements={"qe_identity_signature": bytes(64)})),
+    ("qe_identity_kind", lambda tee: good(tee, qe_identity={"id": "QVE"})),
+    ("qe_identity_kind", lambda tee: good(tee, qe_identity={"version": 3})),
+    ("qe_identity", lambda tee: good(tee, qe={"mr_signer": bytes(32)})),
+    ("qe_identity", lambda tee: good(tee, qe={"isv_prod_id": b"\x09\0"})),
+    ("qe_identity", lambda tee: good(tee, qe={"misc_select": b"\1\0\0\0"})),
+    ("qe_identity", lambda tee: good(tee, qe={"attributes": bytes([0x35]) + bytes(15)})),
+    (
+        "qe_identity",
+        lambda tee: good(tee, qe={"attributes": bytes([0x17]) + bytes(15)}, qe_identity={"attributesMask": "00" * 16}),
+    ),
+    ("ca_revoked", lambda tee: good(tee, endorsements={"root_ca_crl": crl(ROOT_NAME, ROOT, [1])})),
+    ("ca_revoked", lambda tee: good(tee, endorsements={"root_ca_crl": crl(ROOT_NAME, ROOT, [9, 2])})),
+    ("ca_revoked", lambda tee: good(tee, endorsements={"root_ca_crl": crl(ROOT_NAME, ROOT, [3])})),
+    (
+        "ca_revoked",
+        lambda tee: good(
+            tee,
+            endorsements={
+                "root_ca_crl": crl(ROOT_NAME, ROOT, [22]),
+                "pck_crl_issuer_chain": pem(RENEWED_CA, ROOT_MADE),
+            },
+        ),
+    ),
+    ("pck_revoked", lambda tee: good(tee, endorsements={"pck_crl": crl(CA_NAME, PLATFORM_CA, [9, 4])})),
+]
+
+
+@TEES_OF_INTEL
+@pytest.mark.parametrize(("code", "bad"), UNAUTHENTIC)
+def test_what_is_not_intels_word_is_unauthentic(tee: str, code: str, bad: Callable[[str], FakeEvidence]) -> None:
+    refusal(bad(tee).item(), code, UnauthenticEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_a_ca_renewed_with_the_same_key_may_sign_the_list(tee: str) -> None:
+    claims, _ = verify(good(tee, endorsements={"pck_crl_issuer_chain": pem(RENEWED_CA, ROOT_MADE)}).item())
+    assert claims.revocation is not None
+
+
+@TEES_OF_INTEL
+def test_another_ca_of_the_same_name_may_not(tee: str) -> None:
+    other = dataclasses.replace(CA_CERTIFICATE, subject_key=STRANGER).make()
+    changes = {"pck_crl": crl(CA_NAME, STRANGER), "pck_crl_issuer_chain": pem(other, ROOT_MADE)}
+    refusal(good(tee, endorsements=changes).item(), "pck_crl_signature", UnauthenticEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_a_revoked_key_stays_revoked_when_its_list_is_old(tee: str) -> None:
+    old = crl(CA_NAME, PLATFORM_CA, [4], begin=NOW - 60 * DAY, end=NOW - 30 * DAY)
+    refusal(good(tee, endorsements={"pck_crl": old}).item(), "pck_revoked", UnauthenticEvidenceError)
+
+
+NOT_SIGNED = sign(SIGNER, b"nothing")
+MALFORMED: list[tuple[str, dict[str, bytes | None]]] = [
+    ("endorsements", {"surplus": b""}),
+    ("endorsements", {"pck_crl": None}),
+    ("endorsements", {"pck_crl_issuer_chain": None}),
+    ("endorsements", {"tcb_info": None}),
+    ("endorsements", {"qe_identity": None, "qe_identity_signature": None, "qe_identity_issuer_chain": None}),
+    ("certificate_format", {"tcb_info_issuer_chain": b""}),
+    ("certificate_format", {"tcb_info_issuer_chain": b"nothing of that kind"}),
+    ("certificate_format", {"tcb_info_issuer_chain": pem(SIGNER_MADE, ROOT_MADE) + b"more"}),
+    ("certificate_format", {"tcb_info_issuer_chain": b"before" + pem(SIGNER_MADE, ROOT_MADE)}),
+    ("certificate_format", {"tcb_info_issuer_chain": pem(*[ROOT_MADE] * 9)}),
+    ("certificate_format", {"tcb_info_issuer_chain": pem(SIGNER_MADE).replace(b"MII", b"M!!", 1)}),
+    (
+        "certificate_format",
+        {"tcb_info_issuer_chain": b"-----BEGIN CERTIFICATE-----\nAAAAA\n-----END CERTIFICATE-----\n"},
+    ),
+    (
+        "certificate_format",
+        {"tcb_info_issuer_chain": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
+    ),
+    ("one_pck_chain", {"pck_chain": pem(pck_certificate(), RENEWED_CA, ROOT_MADE)}),
+    ("crl_format", {"root_ca_crl": b""}),
+    ("crl_format", {"pck_crl": crl(CA_NAME, PLATFORM_CA) + b"\0"}),
+    ("collateral_format", {"tcb_info": b"[]"}),
+    ("collateral_format", {"qe_identity": b"{}"}),
+    ("collateral_format", {"tcb_info_signature": NOT_SIGNED[1:]}),
+    ("collateral_format", {"qe_identity_signature": NOT_SIGNED + b"\0"}),
+]
+
+
+@TEES_OF_INTEL
+@pytest.mark.parametrize(("code", "changes"), MALFORMED)
+def test_endorsements_that_are_not_what_they_are_called_are_malformed(
+    tee: str, code: str, changes: dict[str, bytes | None]
+) -> None:
+    refusal(good(tee, endorsements=changes).item(), code, MalformedEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_an_endorsement_is_named_once(tee: str) -> None:
+    item = good(tee).item()
+    twice = dataclasses.replace(item, endorsements=(*item.endorsements, item.endorsements[0]))
+    refusal(twice, "endorsements", MalformedEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_a_pck_certificate_without_its_extension_is_malformed(tee: str) -> None:
+    refusal(good(tee, pck=pck_certificate(b"")).item(), "pck_extension", MalformedEvidenceError)
+    plain = dataclasses.replace(
+        CA_CERTIFICATE, subject="Intel SGX PCK Certificate", issuer=CA_NAME, issuer_key=PLATFORM_CA
+    )
+    refusal(good(tee, pck=plain.make()).item(), "pck_extension", MalformedEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_the_pck_chain_may_stand_beside_the_quote(tee: str) -> None:
+    pck = pck_certificate()
+    chain = pem(pck, CA_MADE, ROOT_MADE)
+    for kind in (1, 2, 3):
+        bare = good(tee, certification=(kind, bytes(404)), endorsements={"pck_chain": chain})
+        assert verify(bare.item())[0].pck.ppid == b"P" * 16
+    refusal(good(tee, certification=(3, bytes(404))).item(), "one_pck_chain", MalformedEvidenceError)
+    both = good(tee, pck=pck, endorsements={"pck_chain": chain})
+    assert verify(both.item())[0].pck.ppid == b"P" * 16
+
+
+@TEES_OF_INTEL
+def test_without_collateral_and_lists_only_the_quote_is_vouched_for(tee: str) -> None:
+    nothing = dict.fromkeys(dict(good(tee).item().endorsements))
+    claims, findings = verify(good(tee, endorsements=nothing).item())
+    assert (claims.state, claims.collateral, claims.evaluation_number, claims.revocation) == (None, None, None, None)
+    assert [finding.code for finding in findings][-1] == f"{tee}.quote_signature"
+    assert ("TCB status", "unknown without collateral") in claims.facts()
+
+
+@TEES_OF_INTEL
+def test_each_list_can_be_missing_alone(tee: str) -> None:
+    for names in (("root_ca_crl",), ("pck_crl", "pck_crl_issuer_chain")):
+        claims, _ = verify(good(tee, endorsements=dict.fromkeys(names)).item())
+        assert claims.revocation is None
+        assert claims.state is not None
+
+
+@TEES_OF_INTEL
+def test_a_platform_of_the_processor_ca_says_nothing_of_its_configuration(tee: str) -> None:
+    ca = dataclasses.replace(CA_CERTIFICATE, subject="Intel SGX PCK Processor CA").make()
+    pck = pck_certificate(sgx_extension(sgx_members(flags=None)), issuer="Intel SGX PCK Processor CA")
+    changes = {"pck_crl": crl("Intel SGX PCK Processor CA", PLATFORM_CA), "pck_crl_issuer_chain": pem(ca, ROOT_MADE)}
+    claims, _ = verify(good(tee, pck=pck, chain=(ca, ROOT_MADE), endorsements=changes).item())
+    assert (claims.pck.dynamic_platform, claims.pck.platform_instance_id) == (None, None)
+    assert ("smt enabled", "not said") in claims.facts()
+
+
+BASE = {tee: good(tee).item() for tee in ("sgx", "tdx")}
+
+
+@TEES_OF_INTEL
+@settings(max_examples=60)
+@given(data=st.data())
+def test_arbitrary_changes_are_rejected_and_nothing_worse(tee: str, data: st.DataObject) -> None:
+    item = BASE[tee]
+    parts = [("", item.evidence), *item.endorsements]
+    which = data.draw(st.integers(0, len(parts) - 1))
+    name, part = parts[which]
+    begin = data.draw(st.integers(0, len(part) - 1))
+    end = data.draw(st.integers(begin, min(len(part), begin + 8)))
+    changed = part[:begin] + data.draw(st.binary(max_size=8)) + part[end:]
+    changed_parts = dict(item.endorsements) | ({name: changed} if name else {})
+    evil = EvidenceItem(tee=tee, evidence=item.evidence if name else changed, endorsements=tuple(changed_parts.items()))
+    try:
+        verify(evil)
+    except RejectedEvidenceError:
+        return
+    assert changed.translate(None, b" \t\r\n\0") == part.translate(None, b" \t\r\n\0")
+
+
+@TEES_OF_INTEL
+@given(
+    evidence=st.binary(max_size=600),
+    endorsement=st.binary(max_size=100),
+    name=st.sampled_from(sorted(dict(BASE["sgx"].endorsements))),
+)
+def test_arbitrary_bytes_are_rejected_and_nothing_worse(
+    tee: str, evidence: bytes, endorsement: bytes, name: str
+) -> None:
+    for item in (
+        dataclasses.replace(BASE[tee], evidence=evidence),
+        dataclasses.replace(
+            BASE[tee], endorsements=tuple((dict(BASE[tee].endorsements) | {name: endorsement}).items())
+        ),
+    ):
+        with pytest.raises(RejectedEvidenceError):
+            verify(item)
