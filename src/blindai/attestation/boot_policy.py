@@ -19,7 +19,7 @@ from blindai.attestation.tpm_keys import DIGEST_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from blindai.attestation.boot_events import BootClaims, CommandLine
+    from blindai.attestation.boot_events import BootClaims
     from blindai.attestation.evidence import Finding
     from blindai.attestation.policy_file import Section
 
