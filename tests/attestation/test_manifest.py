@@ -171,7 +171,7 @@ def test_a_signature_file_is_exact(signatures: bytes, problem: str) -> None:
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}=." \n1atevmodls').map(str.encode))
 def test_only_an_invalid_manifest_comes_out_of_any_bytes(data: bytes) -> None:
     for parse in (parse_manifest, parse_signatures):
-        with pytest.raises(InvalidManifestError, match="^m"):
+        with pytest.raises(InvalidManifestError, match=r"^m"):
             parse(data, source="m")  # type: ignore[operator]  # both take the same
 
 

@@ -124,7 +124,7 @@ tee.simulation.measurement.skip = "still tests"
         ("measurement = [", "measured = [", 17, "`tee.simulation.measured` is not known here"),
         ("ab" * 32, "AB" * 32, 17, "64 lower-case hexadecimal digits"),
         ("ab" * 32, "ab", 17, "64 lower-case hexadecimal digits"),
-        ("[tee.simulation]", "[tee.sev_snp]", 16, "`tee.sev_snp` is no TEE that this release can verify"),
+        ("[tee.simulation]", "[tee.other]", 16, "`tee.other` is no TEE that this release can verify"),
         ("[tee.simulation]", "[tee.simulation", 16, "not TOML"),
         ('minimum = "cached"', 'minimum = "cached"\nminimum = "fresh"', 9, "not TOML"),
     ],

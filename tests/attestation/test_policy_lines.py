@@ -1,4 +1,4 @@
-"""The line that a complaint names is the one that the table or field stands on, in every form that TOML has for them."""
+"""The line that a complaint names is the one that the table or field stands on, in every form that TOML has."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ other = { inline = 1, more = [
   1] }
 [[any_of]]
 name = 'it'''
-    + """'s'
+    """'s'
 [ any_of . tee . first ]
 field = 2
 [[any_of.tee.first.rows]]

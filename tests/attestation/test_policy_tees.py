@@ -29,6 +29,7 @@ SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 KEY = base64url_encode(SIGNER.public_key().public_bytes_raw())
 VALUE = "ab" * 32
 MODEL = "sha256:" + "cd" * 32
+GOOD_ONE = f'[[any_of]]\n[any_of.tee.simulation]\nmeasurement = ["{VALUE}"]\n'
 GENERAL = """version = 1
 insecure_simulation = true
 operator.skip = "a test"
@@ -164,8 +165,7 @@ def _device(section: Section) -> SimulationPolicy:
         ("[[any_of]]\n[any_of.tee.none]\n", 8, "`any_of.tee.none` is no TEE that this release can verify"),
         ("[[any_of]]\n[any_of.level]\n", 8, "`any_of.level` is not known here; known are tee"),
         (
-            f'[[any_of]]\n[any_of.tee.simulation]\nmeasurement = ["{VALUE}"]\n[[any_of]]\n[any_of.tee.simulation]\n'
-            'measurement = ["00"]\n',
+            GOOD_ONE + GOOD_ONE.replace(VALUE, "00"),
             12,
             "`any_of.tee.simulation.measurement` must be a list of SHA-256 digests",
         ),

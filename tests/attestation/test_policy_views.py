@@ -32,6 +32,8 @@ class MadeUp(TeePolicy):
     names: frozenset[str] | Skip = frozenset({"x", "y"})
     debug: bool | Skip = False
     minimum: int | Skip = 5
+    level: int | Skip = 0
+    flags: Any = field(default_factory=lambda: {"smt": True})
     revocation_grace_s: int | Skip = 60
     inner: Inner | Skip = Inner()
     table: Any = field(default_factory=lambda: {4: (b"\xcc",)})
@@ -68,6 +70,8 @@ def test_every_rule_is_shown() -> None:
         ("enforced", "tee.made_up.names", "x, y"),
         ("skipped", "tee.made_up.debug", "why not"),
         ("enforced", "tee.made_up.minimum", "5"),
+        ("enforced", "tee.made_up.level", "0"),
+        ("enforced", "tee.made_up.smt", "true"),
         ("enforced", "tee.made_up.revocation_grace_s", "60"),
         ("enforced", "tee.made_up.inner.svn", "3"),
         ("enforced", "tee.made_up.table", "4 = cc"),
@@ -109,6 +113,9 @@ ANY = "anything (why not)"
         ({"debug": True}, {"debug": "true"}, {"debug": "false"}),
         ({"minimum": 4}, {"minimum": "4 and up"}, {}),
         ({"minimum": 6}, {}, {"minimum": "5 and up"}),
+        ({"level": 1}, {"level": "1"}, {"level": "0"}),
+        ({"flags": {"smt": SKIP}}, {"smt": ANY}, {}),
+        ({"flags": SKIP}, {"flags": ANY}, {}),
         ({"revocation_grace_s": 61}, {"revocation_grace_s": "61 and less"}, {}),
         ({"revocation_grace_s": 0}, {}, {"revocation_grace_s": "60 and less"}),
         ({"inner": Inner(svn=2)}, {"inner.svn": "2 and up"}, {}),

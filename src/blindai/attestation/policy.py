@@ -15,7 +15,7 @@ from blindai.attestation.checks import leave_out
 from blindai.attestation.evidence import Level
 from blindai.attestation.manifest import SIGNATURE_SUFFIX, Manifest, verify_manifest
 from blindai.attestation.policy_file import Skip, TeePolicy, open_policy
-from blindai.attestation.policy_legacy import is_legacy, parse_legacy
+from blindai.attestation.policy_legacy import REASON, is_legacy, parse_legacy
 from blindai.attestation.policy_release import Release, judge_release, read_release
 from blindai.attestation.policy_runtime import RuntimeRequirement, parse_runtime
 from blindai.attestation.policy_tees import GENERAL, PRESETS, PresetTable, TeeTables, no_presets
@@ -161,15 +161,14 @@ def _parse_version_1(root: Section, tables: TeeTables) -> Policy:
 
 
 def _parse_legacy(root: Section) -> Policy:
-    reason = "a policy of the seed generation says nothing of it"
     return Policy(
         source=root.source,
         insecure_simulation=False,
         minimum_level=Level.FRESH,
-        operator=Skip(reason=reason),
-        runtime=Skip(reason=reason),
+        operator=Skip(reason=REASON),
+        runtime=Skip(reason=REASON),
         any_of=((parse_legacy(root),),),
-        release=Skip(reason=reason),
+        release=Skip(reason=REASON),
     )
 
 

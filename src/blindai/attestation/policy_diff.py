@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from blindai.attestation.policy import Policy
     from blindai.attestation.policy_file import TeePolicy
 
-_WHOLE = Skip(reason="the whole table is")  # a table's fields are not there one by one if it is skipped as a whole
-_LONGEST = ("_grace_s", "_age_s")  # endings of fields of which more accepts more
+# Numbers of which more accepts more, and of which less does, by their names' ends and beginnings.
+_AT_MOST = ("_grace_s", "_age_s")
+_AT_LEAST = ("minimum", "svn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ def _wider_simulation(policy: Policy, other: Policy) -> Iterator[Wider]:
 
 def _wider_fields(mine: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> Iterator[Wider]:
     for place, value in mine.items():
-        more = _more(place, value, theirs.get(place, _WHOLE))
+        more = _more(place, value, theirs[place]) if place in theirs else _more_than_nothing(value)
         if more:
             yield Wider(place=prefix + place, accepts=more)
 
@@ -98,11 +99,23 @@ def _more(place: str, mine: Any, theirs: Any) -> str:
     if _are(Level, mine, theirs) or _are(Release, mine, theirs):
         return f"{text_of(mine)} and up" if mine < theirs else ""
     if type(mine) is int and type(theirs) is int:
-        at_most = place.endswith(_LONGEST)
-        return f"{mine} and {'less' if at_most else 'up'}" if (mine > theirs) is at_most else ""
+        return _more_number(place.rpartition(".")[2], mine, theirs)
     if _are_lists(mine, theirs):
         return _more_values(mine, theirs)
     return text_of(mine)
+
+
+def _more_than_nothing(mine: Any) -> str:
+    """A table that is skipped as a whole stands where the other one's fields stand one by one."""
+    return text_of(mine) if isinstance(mine, Skip) else ""
+
+
+def _more_number(name: str, mine: int, theirs: int) -> str:
+    if name.endswith(_AT_MOST):
+        return f"{mine} and less" if mine > theirs else ""
+    if name.startswith(_AT_LEAST[0]) or name.endswith(_AT_LEAST[1]):
+        return f"{mine} and up" if mine < theirs else ""
+    return str(mine)
 
 
 def _are(kind: type, *values: Any) -> bool:

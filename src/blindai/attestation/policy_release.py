@@ -64,12 +64,12 @@ def read_release(section: Section) -> Release | Skip:
 
 def judge_release(minimum: Release | Skip, found: str) -> Finding:
     """Whether the attested software is of that release or a later one."""
-    code, why = "release.minimum", "An old release has the mistakes that later ones mend."
+    why = "An old release has the mistakes that later ones mend."
     if isinstance(minimum, Skip):
-        return leave_out(code=code, reason=minimum.reason, found=found, why=why)
+        return leave_out(code="release.minimum", reason=minimum.reason, found=found, why=why)
     return judge(
         holds=_is_at_least(found, minimum),
-        code=code,
+        code="release.minimum",
         expected=f"{minimum.text} or later",
         found=found,
         why=why,

@@ -87,11 +87,15 @@ def tee_fields(tee: TeePolicy) -> dict[str, Any]:
 
 
 def _fields(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass and of those inside it; a mapping `flags` has fields of the table, one by one."""
     for field in dataclasses.fields(value):
-        if field.name in _NO_RULES:
-            continue
         member = getattr(value, field.name)
         inside = f"{place}.{field.name}"
+        if field.name in _NO_RULES:
+            continue
+        if field.name == "flags" and isinstance(member, Mapping):
+            yield from ((f"{place}.{name}", one) for name, one in member.items())
+            continue
         if dataclasses.is_dataclass(member) and not isinstance(member, Skip):
             yield from _fields(member, inside)
         else:
