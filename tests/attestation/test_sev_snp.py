@@ -310,7 +310,8 @@ def test_what_amd_does_not_write_is_malformed(what: str, change: Mapping[str, An
 
 def test_a_revocation_list_that_is_none_is_malformed() -> None:
     crl = dict(good_item().endorsements)["crl"]
-    for bad in (b"", crl[:-1], crl + b"\0", without_next_update(crl)):
+    unreadable_issuer = crl.replace(b"ARK-Genoa", b"ARK-Geno\xff")
+    for bad in (b"", crl[:-1], crl + b"\0", without_next_update(crl), unreadable_issuer):
         refusal = refusal_of(with_endorsements(crl=bad))
         assert isinstance(refusal, MalformedEvidenceError)
         assert refusal.finding_code == "sev_snp.crl_format"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
@@ -217,11 +217,8 @@ def read_crl(der: bytes) -> x509.CertificateRevocationList:
         with _serial_number_may_be_0():
             crl = x509.load_der_x509_crl(der)
             extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
-        if (
-            crl.public_bytes(Encoding.DER) == der
-            and crl.next_update_utc
-            and not any(one.critical for one in extensions)
-        ):
+        needed = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # each is parsed only when asked for
+        if crl.public_bytes(Encoding.DER) == der and all(needed) and not any(one.critical for one in extensions):
             return crl
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
         pass
@@ -265,8 +262,5 @@ def judge_revocation(crl: x509.CertificateRevocationList, chain: Sequence[x509.C
 
 
 def _is_signed_by(crl: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
-    try:
-        # The root is pinned, and its key is RSA.
-        return crl.issuer == root.subject and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
+    # The root is pinned, and its key is RSA; whatever is wrong with the signature is False.
+    return crl.issuer == root.subject and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHIP_ID_BYTES = 64
 _SHORT_CHIP_ID_BYTES = 8  # Turin's, which a report fills up with zeros
 _ABI = re.compile(r"(\d{1,3})\.(\d{1,3})\Z")
-_FLAGS = tuple(flag.name for flag in GUEST_POLICY_FLAGS + PLATFORM_FLAGS)
+_FLAGS = tuple(flag.name for flag in PLATFORM_FLAGS + GUEST_POLICY_FLAGS)
 _FIELDS = (
     "minimum_report_version",
     "chips",
