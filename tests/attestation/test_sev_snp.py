@@ -211,7 +211,10 @@ def test_a_certificate_that_is_none_is_malformed() -> None:
     vek = dict(good_item().endorsements)["vek"]
     unreadable_name = vek.replace(b"\x0c\x08SEV-VCEK", b"\x0c\x08SEV-VCE\xff")
     unreadable_time = vek.replace(b"250601000000Z", b"259901000000Z")
-    for bad in (b"", vek[:-1], vek + b"\0", unreadable_name, unreadable_time):
+    unknown_version = vek.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12", 1)
+    wrong_kind_of_name = vek.replace(b"\x0c\x08SEV-VCEK", b"\x03\x08\0EV-VCEK")
+    bad_ones = (unreadable_name, unreadable_time, unknown_version, wrong_kind_of_name)
+    for bad in (b"", vek[:-1], vek + b"\0", *bad_ones):
         assert bad != vek
         refusal = refusal_of(with_endorsements(vek=bad))
         assert isinstance(refusal, MalformedEvidenceError)

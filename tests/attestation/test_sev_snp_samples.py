@@ -246,7 +246,10 @@ def test_a_folder_may_hold_its_own_chain() -> None:
 def test_files_that_are_no_certificates_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "report.bin").write_bytes(b"report")
     (tmp_path / "vcek.der").write_bytes(b"none")
-    (tmp_path / "other.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\n")
+    for label in (b"CERTIFICATE", b"X509 CRL"):
+        (tmp_path / f"{label[:4].decode()}.pem").write_bytes(
+            b"-----BEGIN %b-----\nA\n-----END %b-----\n" % (label, label)
+        )
     (tmp_path / "notes.txt").write_bytes(b"")
     (item,) = read_folder(tmp_path)
     assert (item.evidence, item.endorsements) == (b"report", (("vek", b"none"),))

@@ -18,7 +18,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 
 from blindai.attestation.checks import judge
 from blindai.attestation.sev_snp_report import TEE
@@ -87,20 +86,21 @@ def read_amd_certificate(der: bytes, what: str) -> x509.Certificate:
     Raises:
         MalformedEvidenceError: anything else.
     """
-    with _serial_number_may_be_0():
-        certificate = read_certificate(der, tee=TEE, what=what)
-        try:  # each is parsed only when asked for, and must parse
+    try:
+        with _without_warnings():
+            certificate = read_certificate(der, tee=TEE, what=what)
+            # Each is parsed only when asked for, and must parse.
             certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018
-        except ValueError:
-            raise _malformed(f"a {what} with a name or time that cannot be read", code="certificate_format") from None
+    except (ValueError, TypeError, x509.InvalidVersion):
+        raise _malformed(f"a {what} whose version, name or time cannot be read", code="certificate_format") from None
     return certificate
 
 
 @contextmanager
-def _serial_number_may_be_0() -> Iterator[None]:
-    """Without cryptography's warning about AMD's zeros, which would be an error where warnings are."""
+def _without_warnings() -> Iterator[None]:
+    """Where warnings are errors, cryptography's about the serial number 0 and about odd names would be exceptions."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        warnings.simplefilter("ignore")
         yield
 
 
@@ -214,13 +214,13 @@ def read_crl(der: bytes) -> x509.CertificateRevocationList:
         MalformedEvidenceError: anything else.
     """
     try:
-        with _serial_number_may_be_0():
+        with _without_warnings():
             crl = x509.load_der_x509_crl(der)
             extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
-        needed = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # each is parsed only when asked for
+            needed = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # each is parsed only when asked for
         if crl.public_bytes(Encoding.DER) == der and all(needed) and not any(one.critical for one in extensions):
             return crl
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
         pass
     raise MalformedEvidenceError(
         f"expected a revocation list in DER with its next update and no critical extension, found {len(der)} bytes",
@@ -248,14 +248,14 @@ def judge_revocation(crl: x509.CertificateRevocationList, chain: Sequence[x509.C
         found="one signed by it" if is_signed else "one of another issuer or signature",
         why="A list that anybody may write can hide what AMD has revoked.",
     )
-    with _serial_number_may_be_0():
-        serials = [certificate.serial_number for certificate in chain]
-    revoked = [hex(serial) for serial in serials if crl.get_revoked_certificate_by_serial_number(serial) is not None]
+    with _without_warnings():
+        named = {entry.serial_number for entry in crl}
+        revoked = [hex(one.serial_number) for one in chain if one.serial_number in named]
     yield judge(
         holds=not revoked,
         code="sev_snp.revoked",
         expected="a list that names no certificate of the chain",
-        found=f"serial {', '.join(revoked)} in it" if revoked else f"none of {len(serials)} named",
+        found=f"serial {', '.join(revoked)} in it" if revoked else f"none of {len(chain)} named",
         why="AMD revokes a key that it no longer answers for.",
         hint="ask the operator for the chain that AMD serves today; a machine whose own key is revoked is lost",
     )
@@ -263,4 +263,5 @@ def judge_revocation(crl: x509.CertificateRevocationList, chain: Sequence[x509.C
 
 def _is_signed_by(crl: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
     # The root is pinned, and its key is RSA; whatever is wrong with the signature is False.
-    return crl.issuer == root.subject and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
+    with _without_warnings():
+        return crl.issuer == root.subject and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]

@@ -6,22 +6,24 @@ found by their names inside, in the same folder or in the collateral's, in PEM o
 
 from __future__ import annotations
 
-import warnings
+import base64
+import re
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 
 from blindai.attestation.evidence import EvidenceItem
+from blindai.attestation.sev_snp_certificates import read_amd_certificate, read_crl
 from blindai.attestation.tee.sev_snp import CRL, INTERMEDIATE, ROOT, TEE, VEK
+from blindai.errors import RejectedEvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from cryptography import x509
+
 _SUFFIXES = {".pem", ".der", ".crt", ".cer", ".crl"}
-_PEM = b"-----BEGIN"
 _VEK_FILES = ("vcek.der", "vlek.der")
 
 
@@ -60,17 +62,21 @@ def _candidates(folder: Path) -> Iterable[Path]:
 
 def _certificates(data: bytes) -> list[x509.Certificate]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # a VCEK's serial number is 0
-            if _PEM in data:
-                return x509.load_pem_x509_certificates(data)
-            return [x509.load_der_x509_certificate(data)]
-    except ValueError:
+        return [read_amd_certificate(der, "certificate") for der in _ders(data, b"CERTIFICATE")]
+    except (RejectedEvidenceError, ValueError):
         return []
 
 
 def _crls(data: bytes) -> list[x509.CertificateRevocationList]:
     try:
-        return [x509.load_pem_x509_crl(data) if _PEM in data else x509.load_der_x509_crl(data)]
-    except ValueError:
+        return [read_crl(der) for der in _ders(data, b"X509 CRL")]
+    except (RejectedEvidenceError, ValueError):
         return []
+
+
+def _ders(data: bytes, label: bytes) -> list[bytes]:
+    """The DER in each PEM block of that label, or the whole file if it has no PEM."""
+    if b"-----BEGIN " not in data:
+        return [data]
+    blocks = re.findall(b"-----BEGIN %b-----([^-]*)-----END %b-----" % (label, label), data)
+    return [base64.b64decode(block) for block in blocks]
