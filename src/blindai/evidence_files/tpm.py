@@ -2,9 +2,9 @@
 
 Files are recognised by the beginnings and ends of their names, as users of tpm2-tools and test collections write them:
 `quote*.msg` with `quote*.sig` or `quote*.tpmt_signature`, `ak*.tpmt_public`, `pcrs*.bin` or `pcrs*.json`,
-`eventlog.bin`, `ak_cert*.der` and `ekcert*.der`. What tells two quotes apart in the names, such as `_rsa` or `_sha256`, must be equal;
-a file without it belongs to every quote. Certificates of issuers are found by their names inside, here or in the
-collateral's folder, and so are revocation lists.
+`eventlog.bin`, `ak_cert*.der` and `ekcert*.der`. What tells two quotes apart in the names, such as `_rsa` or
+`_sha256`, must be equal; a file without it belongs to every quote. Issuers' certificates and revocation lists are
+found by the names inside them, here or in the collateral's folder.
 """
 
 from __future__ import annotations
