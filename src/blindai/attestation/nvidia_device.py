@@ -12,10 +12,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.checks import judge
 from blindai.attestation.nvidia_report import SIGNATURE_BYTES, TEE
-from blindai.attestation.x509_chain import common_name, judge_chain
+from blindai.attestation.x509_chain import common_name, judge_chain, read_pem_chain
+from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +36,20 @@ _SWITCH = "ls10"
 _FWID_OIDS = {"hopper": "2.23.133.5.4.1", "ls10": "2.23.133.5.4.1", "blackwell": "2.23.133.5.4.1.1"}
 _FWID_HEADER = bytes.fromhex("303d06096086480165030402020430")  # SEQUENCE { sha384, OCTET STRING of 48 bytes }
 _FWID_BYTES = 48
+
+
+def read_device_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """Certificates in the one PEM that writes them, with or without a line's end at the end of all.
+
+    Raises:
+        MalformedEvidenceError: anything else.
+    """
+    chain = read_pem_chain(pem, tee=TEE, what="the device's certificates")
+    written = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+    if pem not in {written, written.removesuffix(b"\n")}:
+        words = "expected the device's certificates in PEM and nothing else, found another text"
+        raise MalformedEvidenceError(words, finding_code=f"{TEE}.certificate_format", tee=TEE)
+    return chain
 
 
 def judge_device(

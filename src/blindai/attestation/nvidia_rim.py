@@ -153,14 +153,20 @@ def _certificates(signature: Any) -> tuple[x509.Certificate, ...]:
     shape = [(_local(one.getparent().tag), _local(one.tag), dict(one.attrib)) for one in elements]
     certificates = elements[len(_SIGNED_INFO) :]
     expected = [*_SIGNED_INFO, *[("X509Data", "X509Certificate", {})] * len(certificates)]
-    if signature.attrib or shape != expected or not all(one.tag.startswith(_DS) for one in elements):
+    words = [*(one.tail for one in elements), *(one.text for one in signature.iter() if len(one))]
+    is_ours = all(one.tag.startswith(_DS) for one in elements)
+    if signature.attrib or shape != expected or any(words) or not is_ours:
         raise _malformed("an enveloped signature over the document (ECDSA, SHA-384, C14N 1.1)", "another form")
     if not 2 <= len(certificates) <= MAX_CERTIFICATES:  # noqa: PLR2004  # a signer and a root
         raise _malformed(f"2 to {MAX_CERTIFICATES} certificates", f"{len(certificates)}")
     for one in elements[: len(_SIGNED_INFO)]:
         if one.tag in {f"{_DS}DigestValue", f"{_DS}SignatureValue"}:
             _base64(one)
-    return tuple(read_certificate(_base64(one), tee=TEE, what="certificate of a RIM") for one in certificates)
+    ders = [_base64(one) for one in certificates]
+    try:
+        return tuple(read_certificate(der, tee=TEE, what="certificate of a RIM") for der in ders)
+    except MalformedEvidenceError:
+        raise _malformed("certificates in the signature", "bytes that are none") from None
 
 
 def _base64(element: Any) -> bytes:
@@ -216,9 +222,8 @@ def _golden(payload: Any) -> dict[int, tuple[bytes, ...]]:
         if index in seen or index > _MAX_INDEX:
             raise _malformed(f"each index up to {_MAX_INDEX} once", f"{index}")
         seen.add(index)
-        digests = _digests(resource)
         if _is_active(resource):
-            golden[index] = digests
+            golden[index] = _digests(resource)
     if not golden:
         raise _malformed("an active measurement", "none")
     return golden

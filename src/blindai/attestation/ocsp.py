@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 
 from blindai.attestation.checks import judge
-from blindai.attestation.x509_chain import common_name, is_issued_by, is_valid_at, require_readable
+from blindai.attestation.x509_chain import common_name, holds_whole_bytes, is_issued_by, is_valid_at, require_readable
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def read_answer(der: bytes, *, tee: str) -> ocsp.OCSPResponse:
         critical = is_one and _read_all(response)
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
         raise _malformed(tee, f"{len(der)} bytes that are none") from None
-    if not is_one or critical or len(der) > MAX_ANSWER_BYTES or response.public_bytes(Encoding.DER) != der:
+    is_whole = is_one and response.public_bytes(Encoding.DER) == der and holds_whole_bytes(response.signature, der)
+    if not is_whole or critical or len(der) > MAX_ANSWER_BYTES:
         raise _malformed(tee, "an error, several answers, a critical extension, or another encoding")
     return response
 

@@ -36,12 +36,17 @@ def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        if certificate.public_bytes(Encoding.DER) != der:
+        if certificate.public_bytes(Encoding.DER) != der or not holds_whole_bytes(certificate.signature, der):
             raise _malformed(tee, f"a {what} in DER, found another encoding of one")
         require_readable(certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
         raise _malformed(tee, f"a {what} in DER, found {len(der)} bytes that are none") from None
     return certificate
+
+
+def holds_whole_bytes(signature: bytes, der: bytes) -> bool:
+    """Whether no bit of the signature's last byte is called unused, as one that is zero could be."""
+    return b"\0" + signature in der
 
 
 def require_readable(certificate: x509.Certificate) -> None:
@@ -64,7 +69,7 @@ def read_pem_chain(pem: bytes, *, tee: str, what: str) -> tuple[x509.Certificate
         raise _malformed(tee, f"1 to {MAX_CERTIFICATES} certificates as {what}, found {pem.count(_PEM_END)}")
     try:
         certificates = tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise _malformed(tee, f"{what} in PEM, found bytes that are none") from None
     return tuple(
         read_certificate(certificate.public_bytes(Encoding.DER), tee=tee, what=what) for certificate in certificates

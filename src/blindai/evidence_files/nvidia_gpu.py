@@ -1,7 +1,7 @@
 """Reads NVIDIA's evidence as its SDK serialises it, and as reports and chains in files of their own.
 
-A folder holds `original.json` (NVIDIA's attestation-sdk: a list of objects with `evidence` and `certificate` in base64),
-or pairs of files `X_report.bin` and `X_chain.pem` (X is a device; `attestation_report.bin` goes with
+A folder holds `original.json` (NVIDIA's attestation-sdk: objects with `evidence` and `certificate` in base64), or
+pairs of files `X_report.bin` and `X_chain.pem` (X is a device; `attestation_report.bin` goes with
 `device_chain.pem`); beside them `rim/driver_*.xml` and `rim/vbios_*.xml` for the GPUs, and `ocsp/*.der`.
 Leaves out: the judgement (attestation/tee/nvidia_gpu.py).
 """

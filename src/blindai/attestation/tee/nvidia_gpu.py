@@ -2,7 +2,8 @@
 
 docs/spec/tee/nvidia_gpu.md has the encodings, the policy's fields, and every finding.
 Leaves out: the report's bytes (nvidia_report.py), its signer (nvidia_device.py), RIMs (nvidia_rim.py), OCSP (ocsp.py),
-and how claims are judged (nvidia_judgement.py). A device is bound to a machine by `appraise`, through its nonce and the CPU's report data.
+how claims are judged (nvidia_judgement.py), and how a device is bound to a machine, by its nonce and the CPU's report
+data (appraise.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from blindai.attestation.expectations import (
     read_names,
     read_track,
 )
-from blindai.attestation.nvidia_device import ARCHITECTURES, architecture_of, chip_of, judge_device, serial_of
+from blindai.attestation.nvidia_device import (
+    ARCHITECTURES,
+    architecture_of,
+    chip_of,
+    judge_device,
+    read_device_chain,
+    serial_of,
+)
 from blindai.attestation.nvidia_judgement import (
     judge_count,
     judge_driver,
@@ -45,11 +53,13 @@ from blindai.attestation.nvidia_rim import (
 from blindai.attestation.ocsp import Answer, Question, answer_of, answers, judge_answers, read_answer
 from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.roots import NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT, PinnedRoot
-from blindai.attestation.x509_chain import common_name, judge_chain, read_pem_chain
+from blindai.attestation.x509_chain import common_name, judge_chain
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from cryptography.x509.ocsp import OCSPResponse
 
     from blindai.attestation.checks import Checks
     from blindai.attestation.evidence import EvidenceItem, Finding
@@ -160,14 +170,17 @@ def verify(
         report = parse(item.evidence)
     endorsements = _endorsements(item, report, checks)
     with checks.parsing(code=f"{TEE}.certificate_format", expected="the device's certificates in PEM", why=_WHY_EXACT):
-        chain = read_pem_chain(endorsements[DEVICE_CHAIN], tee=TEE, what="the device's certificates")
+        chain = read_device_chain(endorsements[DEVICE_CHAIN])
     for finding in judge_device(report, chain, device_root, now):
         checks.require(finding, UnauthenticEvidenceError, tee=TEE)
     tools = find_tools()
     opened = _open_rims(endorsements, tools, root=rim_root, now=now, checks=checks) if tools else {}
     chains = [chain[1:], *(sealed.chain for sealed, _ in opened.values())]
     questions = [Question(certificate=one, issuer=issuer) for each in chains for one, issuer in pairwise(each)]
-    answered, unanswered = _revocation(endorsements, list(dict.fromkeys(questions)), now, checks)
+    shown = {name: data for name, data in endorsements.items() if _OCSP_NAME.match(name)}
+    answered, unanswered = _revocation(shown, list(dict.fromkeys(questions)), is_whole=tools is not None, checks=checks)
+    for finding in judge_answers(answered, tee=TEE, now=now):
+        checks.require(finding, UnauthenticEvidenceError, tee=TEE)
     return NvidiaGpuClaims(
         bound=report.nonce,
         device=report.device,
@@ -178,8 +191,8 @@ def verify(
         leaf_serial=serial_of(chain[0], _LEAF_SERIAL_BYTES),
         rims=tuple((name, opened[name][1] if name in opened else None) for name in _rim_names(report.device)),
         can_read_rims=tools is not None,
-        answers=answered,
-        unanswered=unanswered,
+        answers=tuple(answer_of(response, question) for response, question in answered),
+        unanswered=tuple(common_name(question.certificate) for question in unanswered),
         verified_at=now,
     )
 
@@ -234,26 +247,25 @@ def _judge_rim_signature(name: str, *, is_signed: bool) -> Finding:
 
 
 def _revocation(
-    endorsements: dict[str, bytes], questions: Sequence[Question], now: float, checks: Checks
-) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """The answers to these questions, and the names of certificates that none is about."""
+    shown: dict[str, bytes], questions: list[Question], *, is_whole: bool, checks: Checks
+) -> tuple[list[tuple[OCSPResponse, Question]], list[Question]]:
+    """Answers with what each is about, and what none is about.
+
+    Unless the questions are whole, since RIMs cannot be read here, answers about unknown certificates are passed over.
+    """
     answered = []
     unanswered = list(questions)
     with checks.parsing(code=f"{TEE}.ocsp_format", expected="OCSP answers, one per certificate", why=_WHY_EXACT):
-        for name in sorted(name for name in endorsements if _OCSP_NAME.match(name)):
-            response = read_answer(endorsements[name], tee=TEE)
+        for name, data in shown.items():
+            response = read_answer(data, tee=TEE)
             question = next((one for one in unanswered if answers(response, one)), None)
-            if question is None:
+            if question is not None:
+                unanswered.remove(question)
+                answered.append((response, question))
+            elif is_whole:
                 words = f"expected {name} to be about a certificate that no other answer is about, found another"
                 raise MalformedEvidenceError(words, finding_code=f"{TEE}.ocsp_format", tee=TEE)
-            unanswered.remove(question)
-            answered.append((response, question))
-    for finding in judge_answers(answered, tee=TEE, now=now):
-        checks.require(finding, UnauthenticEvidenceError, tee=TEE)
-    return (
-        tuple(answer_of(response, question) for response, question in answered),
-        tuple(common_name(question.certificate) for question in unanswered),
-    )
+    return answered, unanswered
 
 
 def check(claims: NvidiaGpuClaims, policy: NvidiaGpuPolicy) -> Iterator[Finding]:
