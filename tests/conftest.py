@@ -13,6 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 # Test ids that may be skipped in CI, each with its reason beside it.
 ALLOWED_SKIPS: frozenset[str] = frozenset()
@@ -23,6 +24,23 @@ settings.load_profile("blindai")
 
 
 TOLD = "told"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` writes the files of tests/golden instead of comparing with them."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.txt anew")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare text with a committed file, or write it there."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.write_text(text, "utf-8")
+        assert path.read_text("utf-8") == text, f"{path.name}: see the diff of `pytest tests/golden --update-golden`"
+
+    return compare
 
 
 @pytest.fixture

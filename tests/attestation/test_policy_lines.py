@@ -102,7 +102,9 @@ FILES = st.lists(
 
 def written(parts: list[tuple[str, str, str]]) -> tuple[str, dict[tuple[str | int, ...], int]]:
     """A file, and the line on which each key that was written stands; empty if the parts do not fit together."""
-    text, lines, table = "", {}, ()
+    text = ""
+    lines: dict[tuple[str | int, ...], int] = {}
+    table: tuple[str | int, ...] = ()
     arrays: dict[str, int] = {}
     for kind, name, value in parts:
         here = text.count("\n") + 1

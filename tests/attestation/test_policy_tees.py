@@ -150,7 +150,8 @@ def test_what_stands_beside_alternatives_is_part_of_each(monkeypatch: pytest.Mon
 
 
 def _device(section: Section) -> SimulationPolicy:
-    return replace(TEES["simulation"].parse_policy(section), tee="device")
+    policy: SimulationPolicy = TEES["simulation"].parse_policy(section)
+    return replace(policy, tee="device")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ class MadeUp(TeePolicy):
     debug: bool | Skip = False
     minimum: int | Skip = 5
     level: int | Skip = 0
+    max_restarts: int | Skip = 2
+    numbers: tuple[int, ...] = (1,)
     flags: Any = field(default_factory=lambda: {"smt": True})
     revocation_grace_s: int | Skip = 60
     inner: Inner | Skip = Inner()
@@ -71,6 +73,8 @@ def test_every_rule_is_shown() -> None:
         ("skipped", "tee.made_up.debug", "why not"),
         ("enforced", "tee.made_up.minimum", "5"),
         ("enforced", "tee.made_up.level", "0"),
+        ("enforced", "tee.made_up.max_restarts", "2"),
+        ("enforced", "tee.made_up.numbers", "1"),
         ("enforced", "tee.made_up.smt", "true"),
         ("enforced", "tee.made_up.revocation_grace_s", "60"),
         ("enforced", "tee.made_up.inner.svn", "3"),
@@ -113,6 +117,8 @@ ANY = "anything (why not)"
         ({"debug": True}, {"debug": "true"}, {"debug": "false"}),
         ({"minimum": 4}, {"minimum": "4 and up"}, {}),
         ({"minimum": 6}, {}, {"minimum": "5 and up"}),
+        ({"numbers": (1, 2)}, {"numbers": "1, 2"}, {"numbers": "1"}),
+        ({"max_restarts": 3}, {"max_restarts": "3 and less"}, {}),
         ({"level": 1}, {"level": "1"}, {"level": "0"}),
         ({"flags": {"smt": SKIP}}, {"smt": ANY}, {}),
         ({"flags": SKIP}, {"flags": ANY}, {}),

@@ -142,3 +142,76 @@ def test_a_bundle_that_is_none_means_endorsements_cannot_be_had(sample: Path, tm
     (tmp_path / "no.endorsements.json").write_text("{}")
     ended = blindai("verify-evidence", sample, SIMULATED, "--endorsements", tmp_path / "no.endorsements.json")
     assert (ended.code, "is not a bundle" in ended.err) == (3, True)
+
+
+def machine_folder(folder: Path, **changes: Any) -> Path:
+    """A fake AMD's machine as files; its root is not pinned, so it can get no further than that."""
+    from fakes.amd import FakeMachine
+
+    item = FakeMachine(**changes).item()
+    folder.mkdir(parents=True)
+    (folder / "report.bin").write_bytes(item.evidence)
+    for name, data in item.endorsements:
+        (folder / f"{'vcek' if name == 'vek' else name}.der").write_bytes(data)
+    return folder
+
+
+def test_a_folder_of_samples_makes_a_table(tmp_path: Path) -> None:
+    machine_folder(tmp_path / "all" / "one")
+    machine_folder(tmp_path / "all" / "more" / "two", product="Milan")
+    (tmp_path / "all" / "notes").mkdir()
+    ended = blindai("verify-evidence", tmp_path / "all")
+    assert ended.code == 6
+    assert [line.split()[:3] for line in ended.out.splitlines()[1:3]] == [
+        ["more/two", "sev_snp", "6"],
+        ["one", "sev_snp", "6"],
+    ]
+    assert "sev_snp.chain_root" in ended.out
+    assert "2 samples, 0 trusted under this policy" in ended.out
+    found = members(blindai("verify-evidence", tmp_path / "all", "--json").out)
+    assert [sample["exit_code"] for sample in found["samples"]] == [6, 6]
+
+
+def test_one_folder_is_shown_whole(tmp_path: Path) -> None:
+    ended = blindai("verify-evidence", machine_folder(tmp_path / "one"))
+    assert ended.code == 6
+    assert "✗ sev_snp.chain_root: expected AMD ARK-Milan or AMD ARK-Genoa" in ended.out
+    assert "\nto do: sev_snp.chain_root" in ended.out
+
+
+def test_a_folder_without_evidence_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    ended = blindai("verify-evidence", tmp_path)
+    assert (ended.code, "a folder with none of the files" in ended.err) == (6, True)
+
+
+def test_endorsements_that_cannot_be_had_are_exit_status_3(tmp_path: Path) -> None:
+    report = machine_folder(tmp_path / "one") / "report.bin"
+    ended = blindai("verify-evidence", report, "--fetch", "--kds", "http://127.0.0.1:9")
+    assert (ended.code, "http://127.0.0.1:9/vcek/v1/Genoa/" in ended.err) == (3, True)
+
+
+def test_what_was_fetched_becomes_a_bundle_that_answers_alone(tmp_path: Path) -> None:
+    from endorsements.test_complete_amd import serve
+    from fakes.amd import FakeMachine
+    from fakes.vendor_services import vendor_services
+
+    (tmp_path / "report.bin").write_bytes(FakeMachine().report())
+    with vendor_services() as far:
+        serve(far, FakeMachine())
+        options = (
+            "--fetch",
+            "--kds",
+            far.url,
+            "--cache",
+            tmp_path / "cache",
+            "--save-endorsements",
+            tmp_path / "b.json",
+        )
+        fetched = blindai("verify-evidence", tmp_path / "report.bin", *options)
+        assert len(far.asked) == 3
+        blindai("verify-evidence", tmp_path / "report.bin", *options)
+        assert len(far.asked) == 3  # the cache had them
+    alone = blindai("verify-evidence", tmp_path / "report.bin", "--endorsements", tmp_path / "b.json")
+    assert fetched.out == alone.out
+    assert "✓ sev_snp.endorsements: crl, intermediate, root, vek" in alone.out

@@ -1,4 +1,4 @@
-"""Evidence without endorsements is completed from a KDS and then verifies: over real HTTP, with a fake AMD behind it."""
+"""Evidence without endorsements is completed from a KDS, then verifies: over real HTTP, a fake AMD behind it."""
 
 from __future__ import annotations
 

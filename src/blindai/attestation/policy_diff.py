@@ -8,6 +8,7 @@ alternatives together do not make; none is ever left out.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from blindai.attestation.policy import Policy
     from blindai.attestation.policy_file import TeePolicy
 
-# Numbers of which more accepts more, and of which less does, by their names' ends and beginnings.
-_AT_MOST = ("_grace_s", "_age_s")
-_AT_LEAST = ("minimum", "svn")
+# Numbers of which more accepts more, and of which less does, as their names say.
+_AT_MOST = re.compile(r"max_\w+|\w+_(grace|age)_s")
+_AT_LEAST = re.compile(r"minimum\w*|\w*svn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +112,9 @@ def _more_than_nothing(mine: Any) -> str:
 
 
 def _more_number(name: str, mine: int, theirs: int) -> str:
-    if name.endswith(_AT_MOST):
+    if _AT_MOST.fullmatch(name):
         return f"{mine} and less" if mine > theirs else ""
-    if name.startswith(_AT_LEAST[0]) or name.endswith(_AT_LEAST[1]):
+    if _AT_LEAST.fullmatch(name):
         return f"{mine} and up" if mine < theirs else ""
     return str(mine)
 
@@ -123,9 +124,9 @@ def _are(kind: type, *values: Any) -> bool:
 
 
 def _are_lists(*values: Any) -> bool:
-    """Whether these list what is accepted, one plain value each."""
+    """Whether these list what is accepted, one text or digest each; numbers may be positions that must all be there."""
     lists = all(isinstance(value, tuple | frozenset) for value in values)
-    return lists and all(isinstance(one, bytes | str | int) for value in values for one in value)
+    return lists and all(isinstance(one, bytes | str) for value in values for one in value)
 
 
 def _more_values(mine: Any, theirs: Any) -> str:

@@ -124,7 +124,7 @@ def _judge(
 ) -> Judgement:
     name = path.name if path == root else str(path.relative_to(root))
     try:
-        found = read_sample(path, collateral=collateral)
+        found = read_sample(path, now=source.now, collateral=collateral)
         sample = Sample(name=name, items=source.complete(found.items), document=found.document)
     except BlindAIError as error:
         return Judgement(name=name, tees=(), error=error)
@@ -136,14 +136,13 @@ def _report_one(judgement: Judgement, *, at: str | None, as_json: bool) -> None:
     if as_json:
         print_json(_members(judgement, at))
     else:
-        _show(judgement, at)
-        if judgement.error is not None:
-            print_error(judgement.error)
+        show(judgement, at)
     _warn_of_unbound([judgement])
     _end([judgement])
 
 
-def _show(judgement: Judgement, at: str | None) -> None:
+def show(judgement: Judgement, at: str | None) -> None:
+    """Every check, every claim, what to do, and the verdict; an error that no finding tells goes to stderr."""
     print_findings(judgement.findings)
     for claim in judgement.claims:
         say("")
@@ -156,6 +155,8 @@ def _show(judgement: Judgement, at: str | None) -> None:
         say(f"  about   {judgement.bound_to}")
     if at:
         say(f"  judged  at {at}, a time that is assumed and not proven")
+    if judgement.error is not None and not any(one.outcome is Outcome.FAILED for one in judgement.findings):
+        print_error(judgement.error)
 
 
 def _show_what_to_do(judgement: Judgement) -> None:

@@ -170,7 +170,7 @@ def _findings_of(path: Path, policy: str | None, *, insecure_simulation: bool, a
 
     accepted = chosen_policy(policy, insecure_simulation=insecure_simulation)
     now = time.time() if at is None else moment(at)
-    yield from map(_as_found, judge_sample(read_sample(path), accepted, about=About(), now=now).findings)
+    yield from map(_as_found, judge_sample(read_sample(path, now=now), accepted, about=About(), now=now).findings)
 
 
 def _as_found(finding: Finding) -> Found:

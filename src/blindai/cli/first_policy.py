@@ -17,6 +17,7 @@ from blindai.attestation.policy_tees import fields_of
 from blindai.attestation.tee import simulation
 from blindai.errors import InvalidPolicyError
 from blindai.policies import preset_table
+from blindai.policies.schema import field_kinds
 from blindai.wire import base64url_encode
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ _RUNTIME = {
     "authentication": "who may ask at all",
     "sealing": "what keeps stored models",
     "upload_allowed": "whether models may be uploaded",
+}
+# Where claims call something else than the policy does.
+_CLAIMS = {
+    "boot_applications": "applications",
+    "kernel": "kernels",
+    "initrd": "initrds",
+    "command_line": "command_lines",
+    "boot_files": "files",
+    "platforms": "device_serial",
 }
 _SIMULATED = {
     False: "evidence that anybody can make is not accepted",
@@ -84,13 +94,9 @@ def _lines(seen: Seen, preset: str) -> Iterator[str]:
         yield f'preset = "{preset}"  # says what does not stand in this file: `blindai policy check` shows all of it'
     yield f"insecure_simulation = {_toml(seen.simulated)}  # {_SIMULATED[seen.simulated]}"
     yield from _general(seen)
-    for claim in _one_of_each(seen.claims):
-        yield from _tee(claim, preset, simulated=seen.simulated)
-
-
-def _one_of_each(claims: tuple[Claims, ...]) -> Iterator[Claims]:
-    """Several devices of a kind share a table: the first one's values; whether they fit all is checked afterwards."""
-    yield from {claim.tee: claim for claim in reversed(claims)}.values()
+    for tee in dict.fromkeys(claim.tee for claim in seen.claims):
+        shown = tuple(claim for claim in seen.claims if claim.tee == tee)
+        yield from _tee(tee, shown, preset, simulated=seen.simulated)
 
 
 def _general(seen: Seen) -> Iterator[str]:
@@ -123,25 +129,32 @@ def _operator(keyset: Keyset | None) -> str:
     return f'public_keys = ["{key}"]  # who has admitted this instance: compare it with what they publish'
 
 
-def _tee(claims: Claims, preset: str, *, simulated: bool) -> Iterator[str]:
-    table = {} if simulated else preset_table(preset, claims.tee)
+def _tee(tee: str, shown: tuple[Claims, ...], preset: str, *, simulated: bool) -> Iterator[str]:
+    """One table for all evidence of a TEE; several devices of a kind share it."""
+    table = {} if simulated else preset_table(preset, tee)
     if table is None:
         raise InvalidPolicyError(
-            f"the preset {preset} cannot meet {claims.tee}, which was shown", hint="choose another with --preset"
+            f"the preset {preset} cannot meet {tee}, which was shown", hint="choose another with --preset"
         )
-    yield f"\n[tee.{claims.tee}]  # it must show evidence, and it must say:"
-    for field in fields_of(claims.tee):
-        if field not in table:
-            yield f"{field} = {_toml(_reference_value(claims, field))}  # as the evidence said"
+    wanted = [field for field in fields_of(tee) if field not in table]
+    values = {field: _reference_value(tee, shown, field) for field in wanted}
+    if wanted and all(value is None for value in values.values()):
+        raise InvalidPolicyError(f"evidence of {tee} was shown that says none of {', '.join(wanted)}")
+    yield f"\n[tee.{tee}]  # it must show evidence, and what stands here must be so"
+    for field, value in values.items():
+        said = '{ skip = "the evidence said nothing of it" }' if value is None else _toml(value)
+        yield f"{field} = {said}  # {'put a value here once you know one' if value is None else 'as the evidence said'}"
 
 
-def _reference_value(claims: Claims, field: str) -> Any:
-    found = _find(claims, field)
-    if found is None:
-        raise InvalidPolicyError(
-            f"`tee.{claims.tee}.{field}` cannot be told from the evidence", hint="write this policy by hand"
-        )
-    return [found] if isinstance(found, bytes) else found
+def _reference_value(tee: str, shown: tuple[Claims, ...], field: str) -> Any:
+    """What all evidence of a TEE says of one field, in the form of its table; None if it says nothing."""
+    found = [value for claims in shown if (value := _find(claims, _CLAIMS.get(field, field))) is not None]
+    if field_kinds(tee).get(field, "").startswith("int"):
+        return min(found, default=None)
+    if found and isinstance(found[0], Mapping):
+        return {str(key): [value] for key, value in found[0].items()}
+    listed = [one for value in found for one in (value if isinstance(value, tuple) else (value,))]
+    return list(dict.fromkeys(getattr(one, "text", one) for one in listed)) or None
 
 
 def _find(value: Any, name: str) -> Any:

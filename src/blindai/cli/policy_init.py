@@ -11,30 +11,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blindai.attestation.binding import Mode
+from blindai.attestation.evidence import parse_document
 from blindai.attestation.policy_tees import PRESETS, STRICT
-from blindai.channel.keyset import DEFAULT_SERVICE
+from blindai.attestation.tee import TEES
+from blindai.channel.attested import accept_attestation
+from blindai.channel.keyset import DEFAULT_SERVICE, parse_keyset
 from blindai.cli.first_policy import Seen, first_policy
-from blindai.cli.options import Level, ServiceOption
+from blindai.cli.options import Level, ServiceOption, SimulationOption, moment
 from blindai.cli.screen import note, print_findings, say, warn_of_simulation
 from blindai.cli.whole_file import write_whole
-from blindai.errors import InvalidReceiptError, PolicyViolationError
+from blindai.errors import PolicyViolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from blindai.attestation.evidence import AttestationDocument, Claims, Finding
+    from blindai.attestation.evidence import Claims, EvidenceItem, Finding
     from blindai.attestation.policy import Policy
     from blindai.channel.keyset import Keyset
+
+    Judge = Callable[[Policy], tuple[Finding, ...]]
 
 _FILES = (".json", ".bin", ".toml")
 
 
 def init(
-    source: Annotated[str, typer.Argument(metavar="URL|FILE", help="a server, an attestation document or a proof")],
+    source: Annotated[str, typer.Argument(metavar="URL|FILE", help="a server, or evidence in a file or folder")],
     output: Annotated[Path, typer.Option("--output", "-o", help="where to write it")] = Path("policy.toml"),
     preset: Annotated[str, typer.Option("--preset", help=f"what sets the checks: {', '.join(PRESETS)}")] = STRICT,
     service: ServiceOption = DEFAULT_SERVICE,
     level: Annotated[Level, typer.Option("--level", help="the evidence to ask a server for")] = Level.FRESH,
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="judge a file at this ISO time")] = None,
+    insecure_simulation: SimulationOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="write it without asking")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
 ) -> None:
@@ -45,7 +53,13 @@ def init(
         raise typer.BadParameter(f"a preset is one of {', '.join(PRESETS)}, not {preset!r}", param_hint="--preset")
     if output.exists() and not force:
         raise typer.BadParameter(f"{output} is there already; --force replaces it", param_hint="--output")
-    seen, judge = _look(source, service=service, level=level)
+    seen, judge = _look(source, service=service, level=level, at=at)
+    if seen.simulated and not insecure_simulation:
+        raise PolicyViolationError(
+            "simulated evidence was shown, which protects nothing",
+            finding_code="simulation.not_accepted",
+            hint="to write a policy that accepts it all the same, say --insecure-simulation",
+        )
     text = first_policy(seen, preset)
     policy = read_policy(text, source=str(output), folder=output.parent)
     findings = _judged(judge, policy)
@@ -60,18 +74,15 @@ def init(
     note(f"wrote {output}; compare its reference values with those of whoever builds the software")
 
 
-def _look(source: str, *, service: str, level: Level) -> tuple[Seen, Callable[[Policy], tuple[Finding, ...]]]:
+def _look(source: str, *, service: str, level: Level, at: str | None) -> tuple[Seen, Judge]:
     """What is shown, and how a policy would judge it."""
     path = Path(source)
     if path.exists() or path.suffix in _FILES:
-        return _look_into(path, service=service)
+        return _look_into(path, now=time.time() if at is None else moment(at))
     return _look_at(source, service=service, level=level)
 
 
-def _look_at(url: str, *, service: str, level: Level) -> tuple[Seen, Callable[[Policy], tuple[Finding, ...]]]:
-    from blindai.attestation.binding import Mode
-    from blindai.attestation.evidence import parse_document
-    from blindai.channel.attested import accept_attestation
+def _look_at(url: str, *, service: str, level: Level) -> tuple[Seen, Judge]:
     from blindai.client.unjudged import fetch_unjudged
 
     answer = fetch_unjudged(url, level=level.value)
@@ -89,52 +100,42 @@ def _look_at(url: str, *, service: str, level: Level) -> tuple[Seen, Callable[[P
             elapsed_s=answer.elapsed_s,
         ).result.findings
 
-    return _seen(parse_document(answer.body), source=url, now=now, level=level.value), judge
+    document = parse_document(answer.body)
+    claims, keyset = _claims(document.evidence, now), parse_keyset(document.keyset)
+    return Seen(source=url, now=now, claims=claims, keyset=keyset, level=level.value), judge
 
 
-def _look_into(path: Path, *, service: str) -> tuple[Seen, Callable[[Policy], tuple[Finding, ...]]]:
-    from blindai.channel.attested import accept_published
+def _look_into(path: Path, *, now: float) -> tuple[Seen, Judge]:
+    """Evidence in a file or a folder; without a keyset it is bound to nothing, and the findings say so."""
+    from blindai.cli.evidence_judgement import About, judge_sample
+    from blindai.evidence_files import read_sample
 
-    document, now = _read_document(path.read_bytes()), time.time()
+    sample = read_sample(path, now=now)
 
     def judge(policy: Policy) -> tuple[Finding, ...]:
-        return accept_published(document, policy, service=service, now=now).result.findings
+        judgement = judge_sample(sample, policy, about=About(), now=now)
+        if judgement.error is not None and not isinstance(judgement.error, PolicyViolationError):
+            raise judgement.error
+        return judgement.findings
 
-    return _seen(document, source=path.name, now=now, level=document.mode.name.lower()), judge
-
-
-def _read_document(data: bytes) -> AttestationDocument:
-    """A bare attestation document, or the one inside a proof."""
-    from blindai.attestation.evidence import parse_document
-    from blindai.client.proof import parse_proof
-
-    try:
-        return parse_proof(data).document
-    except InvalidReceiptError:
-        return parse_document(data)
+    keyset = None if sample.document is None else parse_keyset(sample.document.keyset)
+    level = Mode.FRESH.name if sample.document is None else sample.document.mode.name
+    seen = Seen(source=path.name, now=now, claims=_claims(sample.items, now), keyset=keyset, level=level.lower())
+    return seen, judge
 
 
-def _seen(document: AttestationDocument, *, source: str, now: float, level: str) -> Seen:
-    """What the document says, once it is found to be authentic."""
-    from blindai.channel.keyset import parse_keyset
-
-    return Seen(
-        source=source, now=now, claims=_claims(document, now), keyset=parse_keyset(document.keyset), level=level
-    )
-
-
-def _claims(document: AttestationDocument, now: float) -> tuple[Claims, ...]:
+def _claims(items: Sequence[EvidenceItem], now: float) -> tuple[Claims, ...]:
+    """What authentic evidence says."""
     from blindai.attestation.checks import Checks
-    from blindai.attestation.tee import TEES
 
-    for item in document.evidence:
+    for item in items:
         if item.tee not in TEES:
             raise PolicyViolationError(
                 f"evidence of {item.tee} was shown, and this release can verify {', '.join(TEES)}",
                 finding_code="policy.tees",
             )
     checks = Checks()
-    return tuple(TEES[item.tee].verify(item, now, checks) for item in document.evidence)
+    return tuple(TEES[item.tee].verify(item, now, checks) for item in items)
 
 
 def _judged(judge: Callable[[Policy], tuple[Finding, ...]], policy: Policy) -> tuple[Finding, ...]:
@@ -159,7 +160,7 @@ def _show(seen: Seen, findings: tuple[Finding, ...]) -> None:
 def _show_keyset(keyset: Keyset) -> None:
     say(f"  service: {keyset.service}")
     say(f"  software: {keyset.software.name} {keyset.software.version}")
-    for name, value in keyset.runtime.members().items():
+    for name, value in sorted(keyset.runtime.members().items()):
         say(f"  runtime {name}: {value}")
 
 

@@ -7,7 +7,9 @@ name that somebody gave it. Leaves out: the judgement (attestation/), and fetchi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from blindai.attestation.evidence import (
@@ -19,7 +21,7 @@ from blindai.attestation.evidence import (
 )
 from blindai.attestation.tee import simulation
 from blindai.errors import MalformedEvidenceError
-from blindai.evidence_files import nvidia_gpu, sev_snp
+from blindai.evidence_files import nvidia_gpu, sev_snp, sgx, tdx
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _SGX_QUOTE, _QUOTE_VERSIONS, _ECDSA_P256 = 3, range(3, 6), 2
 _TEE_TYPES = {0x00: "sgx", 0x81: "tdx"}
 # RFC 8949 and 9052: an array of four whose first member is a map of one in a byte string, tagged 18 or not.
 _COSE_SIGN1 = (b"\x84\x44\xa1\x01\x38\x22", b"\xd2\x84\x44\xa1\x01\x38\x22")
+_ISSUE_DATE = re.compile(rb'\\?"issueDate\\?"\s*:\s*\\?"([0-9TZ:-]{20})')
 # What needs more than one file, and how it begins.
 _PARTS = {
     b"HCLA": "an Azure HCL report, which is judged together with the vTPM's quote",
@@ -51,9 +54,19 @@ class Reader(Protocol):
         """The items of evidence in the folder, with their endorsements."""
 
 
+_QUOTE_READERS: dict[str | None, Reader] = {"sgx": sgx.read_folder, "tdx": tdx.read_folder}
+
+
+def _read_quote(folder: Path, *, collateral: Path | None = None) -> tuple[EvidenceItem, ...]:
+    """SGX and TDX share a name; the quote says which it is."""
+    tee = _quote_tee((folder / sgx.QUOTE).read_bytes())
+    return _QUOTE_READERS.get(tee, tdx.read_folder)(folder, collateral=collateral)
+
+
 # A file that every folder of a TEE has, as a pattern, and who reads such folders.
 READERS: tuple[tuple[str, Reader], ...] = (
     ("report.bin", sev_snp.read_folder),
+    (sgx.QUOTE, _read_quote),
     ("*_report.bin", nvidia_gpu.read_folder),
 )
 
@@ -72,11 +85,12 @@ class Sample:
     document: AttestationDocument | None = None
 
 
-def read_sample(path: Path, *, collateral: Path | None = None) -> Sample:
+def read_sample(path: Path, *, now: float, collateral: Path | None = None) -> Sample:
     """What a file, or a folder of one sample, holds.
 
     Args:
         path: raw evidence, our JSON (an attestation document or a proof), or a folder with a TEE's files.
+        now: Unix seconds; of several files of Intel's collateral in a folder, the newest of that time is taken.
         collateral: a folder of the vendor's certificates, or Intel's collateral as a file, for folders without them.
 
     Raises:
@@ -87,7 +101,7 @@ def read_sample(path: Path, *, collateral: Path | None = None) -> Sample:
         reader = _reader_of(path)
         if reader is None:
             raise _unknown(path.name, "a folder with none of the files that evidence of a TEE is published in")
-        return Sample(name=path.name, items=reader(path, collateral=collateral))
+        return Sample(name=path.name, items=reader(path, collateral=collateral or _newest_collateral(path, now)))
     with path.open("rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
@@ -110,6 +124,25 @@ def sample_folders(path: Path) -> Iterator[Path]:
 
 def _reader_of(folder: Path) -> Reader | None:
     return next((reader for mark, reader in READERS if any(folder.glob(mark))), None)
+
+
+def _newest_collateral(folder: Path, now: float) -> Path | None:
+    """Of several, the one issued last before `now`; one alone is found by the reader itself."""
+    files = sorted(folder.glob("collateral*.json"))
+    if len(files) <= 1:
+        return None
+    issued = {path: _issued(path) for path in files}
+    return max(files, key=lambda path: (issued[path] <= now, issued[path] if issued[path] <= now else -issued[path]))
+
+
+def _issued(path: Path) -> float:
+    """When its TCB info was issued, if that can be told; what it is worth is judged later."""
+    with path.open("rb") as file:
+        found = _ISSUE_DATE.search(file.read(MAX_FILE_BYTES))
+    try:
+        return datetime.fromisoformat(found[1].decode()).timestamp() if found else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _document(data: bytes) -> AttestationDocument:
