@@ -36,6 +36,17 @@ SIMULATION_ROOT = PinnedRoot(
     source="raw Ed25519 public key of the seed in src/blindai/attester/simulation.py, 2026-11-24",
 )
 
+# Who certifies the keys that sign Nitro attestation documents; valid 2019 to 2049.
+AWS_NITRO_ROOTS = (
+    PinnedRoot(
+        name="aws.nitro-enclaves, root G1",
+        sha256=bytes.fromhex("641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"),
+        source="AWS Nitro Enclaves User Guide, 'Verifying the root of trust', which prints this fingerprint; "
+        "computed again 2026-11-25 from AWS_NitroEnclaves_Root-G1 as kept by github.com/evervault/"
+        "attestation-doc-validation, commit 084ba280",
+    ),
+)
+
 # AMD root keys (ARK), one per product line. Fingerprints computed 2026-11-25 from the certificates that AMD's key
 # distribution service serves at https://kdsintf.amd.com/vcek/v1/{Milan,Genoa,Turin}/cert_chain, as published in
 # github.com/google/go-sev-guest, commit af1c107a (2025-11-19), verify/trust/; Turin's in github.com/openpcc/openpcc,
