@@ -15,7 +15,9 @@ import pytest
 from golden import refusals
 
 from blindai.attestation.tee import TEES
+from blindai.attestation.x509_chain import utc_text
 from blindai.cli import evidence_verb
+from blindai.cli.screen import print_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,9 @@ CASES: dict[str, Callable[[], Refused]] = {
         refusals.old_microcode,
         refusals.milan_without_a_chip_list,
         refusals.wrong_measurement,
+        refusals.debug_enclave,
+        refusals.expired_collateral,
+        refusals.gpu_certificate_on_hold,
     )
 }
 
@@ -46,5 +51,12 @@ def test_refused_evidence_reads_as_it_did(
         monkeypatch.setitem(TEES, tee, dataclasses.replace(TEES[tee], verify=verify))
     judgement = case.judge()
     assert judgement.error is not None
-    evidence_verb.show(judgement, "2026-06-01T00:00:00Z")
+    evidence_verb.show(judgement, utc_text(case.now))
     golden(FOLDER / f"{name}.txt", capsys.readouterr().out)
+
+
+def test_an_unknown_operator_reads_as_it_did(
+    capsys: pytest.CaptureFixture[str], golden: Callable[[Path, str], None]
+) -> None:
+    print_error(refusals.unknown_operator())
+    golden(FOLDER / "unknown_operator.txt", capsys.readouterr().err)

@@ -45,7 +45,7 @@ def intel_endorsements(item: EvidenceItem, source: Source, now: float) -> Mappin
     """
     api, _, _ = _QUOTES[item.tee]
     leaf = _pck(item)
-    fmspc = read_pck(leaf, tee=item.tee).fmspc.hex()
+    fmspc = read_pck(leaf, tee=item.tee).fmspc.hex().upper()
     authority = "platform" if "Platform" in leaf.issuer.rfc4514_string() else "processor"
     tcb_info = source.get(_collateral(f"{api}/tcb?fmspc={fmspc}", _TCB_INFO_ISSUERS), now=now)
     identity = source.get(_collateral(f"{api}/qe/identity", _IDENTITY_ISSUERS), now=now)

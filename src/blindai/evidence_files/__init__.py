@@ -21,7 +21,7 @@ from blindai.attestation.evidence import (
 )
 from blindai.attestation.tee import simulation
 from blindai.errors import MalformedEvidenceError
-from blindai.evidence_files import nvidia_gpu, sev_snp, sgx, tdx
+from blindai.evidence_files import nitro, nvidia_gpu, sev_snp, sgx, tdx, tpm
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ READERS: tuple[tuple[str, Reader], ...] = (
     ("report.bin", sev_snp.read_folder),
     (sgx.QUOTE, _read_quote),
     ("*_report.bin", nvidia_gpu.read_folder),
+    ("attestation_document.cose", nitro.read_folder),
+    ("quote*.msg", tpm.read_folder),
 )
 
 
