@@ -75,7 +75,8 @@ def _http(data: bytes) -> None:
 
 def _requests() -> Iterator[bytes]:
     yield b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody"
-    yield b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n"
+    chunked = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+    yield chunked + b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
     yield b"GET http://a/v2?x HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
 
 
@@ -189,7 +190,9 @@ def _rpcs() -> Iterator[bytes]:
     for name in sorted(SUPPORTED):
         kind: Any = _RPCS[name].request
         known = {field.name for field in kind.DESCRIPTOR.fields}
-        yield join_parts(name.encode(), kind(**{key: "m" for key in ("name", "model_name") if key in known}).SerializeToString())
+        yield join_parts(
+            name.encode(), kind(**{key: "m" for key in ("name", "model_name") if key in known}).SerializeToString()
+        )
     infer: Any = _RPCS["ModelInfer"].request
     typed = {"name": "x", "datatype": "INT8", "shape": [2], "contents": {"int_contents": [1, 2]}}
     raw = {"name": "x", "datatype": "FP32", "shape": [1]}
@@ -265,7 +268,9 @@ TARGETS = (
     Target(name="http_connection", run=_http, seeds=_requests),
     Target(name="http_target", run=_target, seeds=lambda: (b"http://a:1/x?y", b"/v2/models/%C3%A9", b"*")),
     Target(
-        name="content_encoding", run=_inflated, seeds=lambda: (join_parts(b"gzip", gzip.compress(b"abc" * 99, mtime=0)),)
+        name="content_encoding",
+        run=_inflated,
+        seeds=lambda: (join_parts(b"gzip", gzip.compress(b"abc" * 99, mtime=0)),),
     ),
     Target(
         name="proxy_request",
@@ -286,6 +291,8 @@ TARGETS = (
         seeds=lambda: (access_toml(_keys(), quotas="max_models = 2").encode(),),
     ),
     Target(
-        name="settings", run=_settings, seeds=lambda: (b'simulation = true\nport = 50051\nservice = "x"\nmax_models = 3\n',)
+        name="settings",
+        run=_settings,
+        seeds=lambda: (b'simulation = true\nport = 50051\nservice = "x"\nmax_models = 3\n',),
     ),
 )

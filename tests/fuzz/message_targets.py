@@ -195,9 +195,7 @@ TARGETS = (
     Target(name="frames", run=_frames, seeds=_sealed_frames),
     Target(name="request_frames", run=_request_frames, seeds=_good_requests),
     Target(name="answer_frames", run=_answer_frames, seeds=_good_answers),
-    Target(
-        name="request_head", run=parse_request_head, seeds=lambda: vector_inputs("sealed", "request_head", "head")
-    ),
+    Target(name="request_head", run=parse_request_head, seeds=lambda: vector_inputs("sealed", "request_head", "head")),
     Target(
         name="response_head", run=parse_response_head, seeds=lambda: vector_inputs("sealed", "response_head", "head")
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuzz.target import REFUSALS, Target
 from server.model_parts import add_model, counting_model, external_model, table_model
@@ -73,14 +73,14 @@ def _loads() -> Iterator[bytes]:
     yield b""
 
 
-_KINDS = (Load, Run, Loaded, Result, Failed)
+_KINDS: tuple[Any, ...] = (Load, Run, Loaded, Result, Failed)
 _OUTPUTS = (TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1,)),)
 
 
 def _worker_message(data: bytes) -> None:
     """What stands in shared memory, where a model's process may have written it."""
     kind = _KINDS[data[0] % len(_KINDS)] if data else Load
-    message = decode_header(data[1:], kind)
+    message: object = decode_header(data[1:], kind)
     if isinstance(message, Result):
         check_outputs(message.outputs, _OUTPUTS, 1 << 20)
     elif isinstance(message, Loaded):

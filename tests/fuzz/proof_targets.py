@@ -1,4 +1,4 @@
-"""Fuzz targets of what a client keeps or meets: receipts, proofs, bundles, addresses, answers before they are proven."""
+"""Fuzz targets of what a client keeps or meets: receipts, proofs, bundles, and answers before they are proven."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def _proofs() -> Iterator[bytes]:
 
 def _openings() -> Iterator[bytes]:
     tensor = decode_tensor(bytes(8), name="y", datatype=Datatype.FP32, shape=(2, 1))
-    buffers, length = encode_infer_response(
-        InferResponse(model_name="m", model_version="1", id="", outputs=(tensor,))
-    )
+    buffers, length = encode_infer_response(InferResponse(model_name="m", model_version="1", id="", outputs=(tensor,)))
     for nonce, batch in ((None, None), (bytes(32), BatchProof(index=0, count=2, path=(bytes(32),)))):
         yield Opening(
             salt=bytes(32),
@@ -147,9 +145,7 @@ TARGETS = (
     Target(name="upload_header", run=parse_upload_header, seeds=_upload_headers),
     Target(name="upload_result", run=UploadResult.decode, seeds=_upload_results),
     Target(name="unproven_answer", run=_unproven_answer, seeds=_unproven_answers),
-    Target(
-        name="pinned_certificate", run=_pinned_certificate, seeds=lambda: (ROOT_MADE.public_bytes(Encoding.DER),)
-    ),
+    Target(name="pinned_certificate", run=_pinned_certificate, seeds=lambda: (ROOT_MADE.public_bytes(Encoding.DER),)),
     Target(
         name="server_url",
         run=lambda data: parse_server_url(data.decode("utf-8", "replace")),
