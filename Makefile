@@ -30,7 +30,7 @@ LOCK := pyproject.toml constraints.txt
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-image audit lint bench protocol clean
+.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-tpm tpm-tools test-image audit lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -39,10 +39,10 @@ demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, pro
 	@$(BIN)/blindai demo
 
 test: lint  ## everything but seed, clients, openvino and the ONNX suite; style and types first
-	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
+	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino and not swtpm' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
 
 test-offline: $(DEV)  ## the unit tests, in a network namespace that has no network
-	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients and not openvino' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
+	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients and not openvino and not swtpm' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
 
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
@@ -51,10 +51,17 @@ test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfile, run it and use it 
 	$(call install,buildah podman runc iptables containernetworking-plugins)
 	$(BIN)/pytest --durations=6 tests/image/check_image.py
 
+tpm-tools:  # Debian's software TPM
+	$(call install,swtpm)
+
+test-tpm: $(DEV) tpm-tools  ## what needs a TPM, on a software one (root on Debian; installs swtpm)
+	$(BIN)/pytest -m swtpm tests/tpm
+
 test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,800 models with a process each (minutes)
 	$(BIN)/pytest tests/onnx_suite
 
-audit: $(DEV)  ## ten minutes of mixed load on one server; AUDIT=--report=FILE writes the counts down
+audit: $(DEV)  ## 200 kills of a store, ten minutes of mixed load on one server; AUDIT=--report=FILE writes the counts down
+	BLINDAI_STORE_KILLS=100 $(BIN)/pytest -s tests/server/test_store_kills.py
 	cd tests && ../$(BIN)/python -m soak $(AUDIT)
 
 test-clients: $(DEV) $(CLIENTS) $(MLSERVER)  ## Triton's, KServe's and MLServer's clients, perf_analyzer and curl, unmodified

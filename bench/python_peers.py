@@ -13,14 +13,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from measure import Target
+from peers.ready import wait_until_ready
 from serving import ended, free_port, pinned
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from models import BenchModel
 
 SCRIPTS = Path(__file__).with_name("peers")
-_INSTALL_S, _START_S = 300, 60
+_INSTALL_S = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +158,7 @@ def running(peer: Peer, model: BenchModel, *, cores: str, cache: Path) -> Iterat
                 [*pinned(cores), *command], stdout=log, stderr=log, env=_environment(programs, model), cwd=folder
             )
             stack.enter_context(ended(process))
-            _wait(process, f"http://127.0.0.1:{port}{peer.ready}")
+            wait_until_ready(process, f"http://127.0.0.1:{port}{peer.ready}")
         except (OSError, subprocess.SubprocessError, TimeoutError) as error:
             yield f"{peer.name} is left out: {error}"
             return
@@ -188,13 +187,3 @@ def _environment(programs: Path, model: BenchModel) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     own = {"BENCH_MODEL": str(model.path), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1"}
     return {**kept, **own, "PATH": f"{programs}:{os.environ['PATH']}"}
-
-
-def _wait(process: subprocess.Popen[bytes], url: str) -> None:
-    until_s = time.monotonic() + _START_S
-    while time.monotonic() < until_s and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310  # our own
-            if answer.status == 200:
-                return
-        time.sleep(0.2)
-    raise TimeoutError("it did not start" if process.poll() is None else f"it ended with {process.returncode}")

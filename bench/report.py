@@ -128,9 +128,16 @@ def write_page(result: dict[str, Any]) -> None:
 
 
 def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs of some parts each, on one machine, as one: when and where is the first one's."""
-    lists = ("bars", "notes", "samples")
-    return {**results[0], **{name: [one for result in results for one in result[name]] for name in lists}}
+    """Several runs of some parts each, on one machine, as one: when and where is the first one's.
+
+    Of work that was measured again, the last run's samples count, whole.
+    """
+    last = {sample["work"]: index for index, result in enumerate(results) for sample in result["samples"]}
+    samples = [
+        sample for index, result in enumerate(results) for sample in result["samples"] if last[sample["work"]] == index
+    ]
+    lists = {name: [one for result in results for one in result[name]] for name in ("bars", "notes")}
+    return {**results[0], **lists, "samples": samples}
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ async def main() -> None:
     await bare_doorbells()
     await bare_loop(32)
     with tempfile.TemporaryDirectory() as folder:
-        store = ModelStore(Path(folder) / "store", bytes(32))
+        store = ModelStore(Path(folder) / "store")
         for tasks in (1, 8, 32):
             for batching in ("off", "on"):
                 await measure(store, chosen.isolation, batching, tasks)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from second_hpke import expand, extract
-from second_implementation import LP, MIB, H, L
+from second_implementation import LP, MIB, H, L, padme
 from second_json import Refused, compact, require
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ DEFAULTS: dict[str, Any] = {
     "max_worker_bytes": 16 << 30,
     "execution_providers": ["cpu"],
     "telemetry_endpoint": None,
+    "model_store": None,
+    "store_tpm": None,
 }
 
 
@@ -61,6 +64,7 @@ def _configuration(i: Inputs) -> Outputs:
     require(settings.keys() == DEFAULTS.keys() and settings["simulation"], "invalid_settings")
     require(all(type(value) is types[name] for name, value in i.items()), "invalid_settings")
     require((settings["authentication"] == "required") == (settings["access"] is not None), "invalid_settings")
+    require(settings["store_tpm"] is None or settings["model_store"] is not None, "invalid_settings")
     numbers = [value for name, value in settings.items() if types[name] is int and "port" not in name]
     require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
     require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")
@@ -124,7 +128,7 @@ def _measure(i: Inputs) -> Outputs:
 # --- stored files: docs/spec/bundle.md (on the server's disk)
 def _chunk(i: Inputs, index: int, *, last: bool) -> tuple[AESGCM, bytes, bytes]:
     """The file's cipher, and the chunk's nonce and additional data."""
-    file_key = expand(extract(i["file_id"], i["store_key"]), L("stored-file"), 32)
+    file_key = expand(extract(i["file_id"], i["model_key"]), L("stored-file"), 32)
     nonce = index.to_bytes(8, "big") + bytes([0, 0, 0, last])
     return AESGCM(file_key), nonce, L("stored-chunk") + i["file_id"] + nonce
 
@@ -149,15 +153,47 @@ def _open(i: Inputs, sealed: list[bytes]) -> list[bytes]:
 
 
 def _store_file(i: Inputs) -> Outputs:
-    content = bytes(i["size"])
-    stored = b"".join(_seal(i, [content[at : at + MIB] for at in range(0, len(content), MIB)] or [b""]))
+    content = bytes(padme(i["size"]))
+    stored = b"".join(_seal(i, [content[at : at + MIB] for at in range(0, len(content), MIB)]))
     return {"bytes": len(stored), "sha256": hashlib.sha256(stored).digest(), "end": stored[-32:]}
 
 
 def _read_stored_file(i: Inputs) -> Outputs:
     """Of one chunk."""
-    require(i["size"] <= MIB and len(i["stored"]) == i["size"] + 16, "unseal")
-    return {"content": _open(i, [i["stored"]])[0]}
+    padded = padme(i["size"])
+    require(padded <= MIB and len(i["stored"]) == padded + 16, "unseal")
+    content = _open(i, [i["stored"]])[0]
+    require(content[i["size"] :] == bytes(padded - i["size"]), "unseal")
+    return {"content": content[: i["size"]]}
+
+
+# --- the index of models that outlive the server: docs/spec/store.md
+def _index_cipher(i: Inputs, index_id: bytes) -> AESGCM:
+    return AESGCM(expand(extract(index_id, i["root_key"]), L("stored-index"), 32))
+
+
+def _seal_index(i: Inputs) -> Outputs:
+    shares = [
+        {"owner": owner, "name": name, "run": run, "visible": visible} for owner, name, run, visible in i["shares"]
+    ]
+    content = compact({"models": [], "shares": shares})
+    plaintext = len(content).to_bytes(4, "big") + content
+    plaintext += bytes(padme(len(plaintext)) - len(plaintext))
+    header = b"BLDAIDX1" + i["index_id"] + i["generation"].to_bytes(8, "big")
+    sealed = _index_cipher(i, i["index_id"]).encrypt(bytes(12), plaintext, L("stored-index") + header)
+    return {"sealed": header + sealed}
+
+
+def _open_index(i: Inputs) -> Outputs:
+    header, sealed = i["sealed"][:48], i["sealed"][48:]
+    require(header.startswith(b"BLDAIDX1"), "unseal")
+    try:
+        plaintext = _index_cipher(i, header[8:40]).decrypt(bytes(12), sealed, L("stored-index") + header)
+    except (InvalidTag, ValueError):
+        raise Refused("unseal") from None
+    content = json.loads(plaintext[4 : 4 + int.from_bytes(plaintext[:4], "big")])
+    shares = [[one["owner"], one["name"], one["run"], one["visible"]] for one in content["shares"]]
+    return {"generation": int.from_bytes(header[40:], "big"), "shares": shares}
 
 
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
@@ -171,4 +207,6 @@ SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "open_chunks": lambda i: {"chunks": _open(i, i["sealed"])},
     "store_file": _store_file,
     "read_stored_file": _read_stored_file,
+    "seal_index": _seal_index,
+    "open_index": _open_index,
 }

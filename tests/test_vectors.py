@@ -83,6 +83,7 @@ LABELS = frozenset(
         "simulation-measurement",
         "stored-file",
         "stored-chunk",
+        "stored-index",
     ]
 )
 NOT_YET = frozenset({"tpm-activation"})

@@ -34,6 +34,7 @@ def configuration_cases() -> Iterator[Case]:
         ("long-epoch", "an epoch of a day and a second", {"epoch_s": 86401}),
         ("store-too-small", "a store that cannot hold one model", {"max_store_bytes": 2**34 - 1}),
         ("access-unused", "an access file that nobody looks at", {"access": "access.toml"}),
+        ("tpm-without-store", "a TPM for a store that is not there", {"store_tpm": "/dev/tpmrm0"}),
         ("access-missing", "authentication without an access file", {"authentication": "required"}),
     ):
         yield Case(slug=slug, title=title, inputs={**good, **change}, **common)
@@ -150,7 +151,7 @@ def store_cases() -> Iterator[Case]:
         "spec": "docs/spec/bundle.md (on the server's disk)",
         "covers": ("stored-chunk", "stored-file"),
     }
-    keys = {"store_key": fixed("store key", 32), "file_id": fixed("file id", 32)}
+    keys = {"model_key": fixed("model key", 32), "file_id": fixed("file id", 32)}
     chunks = [b"the first chunk", b"the last"]
     two = {**keys, "chunks": chunks}
     yield Case(slug="seal", title="two chunks", operation="seal_chunks", inputs=two, **common)
@@ -158,11 +159,14 @@ def store_cases() -> Iterator[Case]:
     yield Case(slug="open", title="and opened", operation="open_chunks", inputs={**keys, "sealed": sealed}, **common)
     for slug, title, size in (
         ("file-empty", "an empty file has one empty chunk", 0),
+        ("file-padded", "of 17,000 bytes, zeros follow up to 17,408", 17_000),
         ("file-full-chunk", "exactly 1 MiB is one chunk", 2**20),
         ("file-two-chunks", "a byte more is two", 2**20 + 1),
+        ("file-zeros-span", "the zeros reach from the second chunk into the third", 2**21 - 1),
     ):
         yield Case(slug=slug, title=title, operation="store_file", inputs={**keys, "size": size}, **common)
-    one = SERVER_OPERATIONS["seal_chunks"]({**keys, "chunks": chunks[:1]})["sealed"][0]
+    padded = [chunks[0] + bytes(1024 - len(chunks[0]))]
+    one = SERVER_OPERATIONS["seal_chunks"]({**keys, "chunks": padded})["sealed"][0]
     good = {**keys, "size": len(chunks[0]), "stored": one}
     yield Case(slug="read", title="a stored file is read", operation="read_stored_file", inputs=good, **common)
     common |= {"covers": (), "failure": "unseal"}
@@ -174,14 +178,46 @@ def store_cases() -> Iterator[Case]:
         ("changed", "one byte of a chunk", {"sealed": [_flip(sealed[0], 3), sealed[1]]}),
         ("changed-tag", "one byte of a tag", {"sealed": [sealed[0], _flip(sealed[1], len(sealed[1]) - 1)]}),
         ("other-file", "the id of another file", {"sealed": sealed, "file_id": ROOT}),
-        ("other-store", "the key of another store", {"sealed": sealed, "store_key": ROOT}),
+        ("other-model", "the key of another model", {"sealed": sealed, "model_key": ROOT}),
     ):
         yield Case(slug=slug, title=title, operation="open_chunks", inputs={**keys, **change}, **common)
+    not_zero = SERVER_OPERATIONS["seal_chunks"]({**keys, "chunks": [padded[0][:-1] + b"\1"]})["sealed"][0]
+    unpadded = SERVER_OPERATIONS["seal_chunks"]({**keys, "chunks": chunks[:1]})["sealed"][0]
+    begun = SERVER_OPERATIONS["seal_chunks"]({**keys, "chunks": [*padded, b""]})["sealed"][0]
     for slug, title, stored in (
+        ("file-padding", "its padding is not zero", not_zero),
+        ("file-unpadded", "nothing follows the content", unpadded),
         ("file-cut", "the last byte is missing", one[:-1]),
         ("file-gone", "no byte is left", b""),
         ("file-longer", "a byte follows", one + b"\0"),
-        ("file-not-last", "its only chunk says that more follow", sealed[0]),
+        ("file-not-last", "its only chunk says that more follow", begun),
     ):
         inputs = {**good, "stored": stored}
         yield Case(slug=slug, title=title, operation="read_stored_file", inputs=inputs, **common)
+
+
+def index_cases() -> Iterator[Case]:
+    """Indexes without a model: whole, changed, and under another key."""
+    common: dict[str, Any] = {"topic": "store", "spec": "docs/spec/store.md (the index)", "covers": ("stored-index",)}
+    keys = {"root_key": fixed("root key", 32), "index_id": fixed("index id", 32)}
+    shares = [["public", "m", ["*"], []], ["b", "é", ["a", "c"], ["a"]]]
+    made = {**keys, "generation": 2**40, "shares": shares}
+    nothing = {**keys, "generation": 0, "shares": []}
+    yield Case(slug="index", title="two decisions", operation="seal_index", inputs=made, **common)
+    yield Case(slug="index-empty", title="nothing at all", operation="seal_index", inputs=nothing, **common)
+    sealed = SERVER_OPERATIONS["seal_index"](made)["sealed"]
+    good = {"root_key": keys["root_key"], "sealed": sealed}
+    yield Case(slug="index-open", title="and opened", operation="open_index", inputs=good, **common)
+    common |= {"covers": (), "failure": "unseal", "operation": "open_index"}
+    for slug, title, change in (
+        ("index-magic", "one byte of the magic", {"sealed": _flip(sealed, 0)}),
+        ("index-id", "one byte of the id", {"sealed": _flip(sealed, 8)}),
+        ("index-generation", "one byte of the generation", {"sealed": _flip(sealed, 47)}),
+        ("index-content", "one byte of the content", {"sealed": _flip(sealed, 48)}),
+        ("index-tag", "one byte of the tag", {"sealed": _flip(sealed, len(sealed) - 1)}),
+        ("index-cut", "the last byte is missing", {"sealed": sealed[:-1]}),
+        ("index-longer", "a byte follows", {"sealed": sealed + b"\0"}),
+        ("index-header", "only the header", {"sealed": sealed[:48]}),
+        ("index-other-key", "another root key", {"root_key": ROOT}),
+    ):
+        yield Case(slug=slug, title=title, inputs={**good, **change}, **common)

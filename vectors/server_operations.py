@@ -17,6 +17,8 @@ from blindai.server.ensemble import EnsembleManifest
 from blindai.server.model_config import EnsembleStep
 from blindai.server.sealed_file import SealedFileWriter, _Cipher, read_sealed_file
 from blindai.server.settings import load_settings
+from blindai.server.sharing import Share
+from blindai.server.store_index import StoreIndex, open_index, seal_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,13 +79,13 @@ def _measure(inputs: Inputs) -> Outputs:
 
 
 def _seal_chunks(inputs: Inputs) -> Outputs:
-    cipher, last = _Cipher(inputs["store_key"], inputs["file_id"]), len(inputs["chunks"]) - 1
+    cipher, last = _Cipher(inputs["model_key"], inputs["file_id"]), len(inputs["chunks"]) - 1
     chunks = enumerate(inputs["chunks"])
     return {"sealed": [cipher.seal(bytearray(chunk), index, last=index == last) for index, chunk in chunks]}
 
 
 def _open_chunks(inputs: Inputs) -> Outputs:
-    cipher, last = _Cipher(inputs["store_key"], inputs["file_id"]), len(inputs["sealed"]) - 1
+    cipher, last = _Cipher(inputs["model_key"], inputs["file_id"]), len(inputs["sealed"]) - 1
     sealed = enumerate(inputs["sealed"])
     return {"chunks": [cipher.open(chunk, index, last=index == last) for index, chunk in sealed]}
 
@@ -92,7 +94,7 @@ def _store_file(inputs: Inputs) -> Outputs:
     """A file of zeros as it lies on disk; it is long, so only its size, digest and end are shown."""
     with tempfile.TemporaryFile() as file:
         writer = SealedFileWriter(
-            key=inputs["store_key"],
+            key=inputs["model_key"],
             file_id=inputs["file_id"],
             descriptor=os.dup(file.fileno()),
             path="m.onnx",
@@ -111,8 +113,23 @@ def _read_stored_file(inputs: Inputs) -> Outputs:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "stored")
         path.write_bytes(inputs["stored"])
-        chunks = read_sealed_file(path, inputs["store_key"], inputs["file_id"], inputs["size"])
+        chunks = read_sealed_file(path, inputs["model_key"], inputs["file_id"], inputs["size"])
         return {"content": b"".join(chunks)}
+
+
+def _seal_index(inputs: Inputs) -> Outputs:
+    shares = tuple(
+        (owner, name, Share(run=frozenset(run), visible=frozenset(visible)))
+        for owner, name, run, visible in inputs["shares"]
+    )
+    index = StoreIndex(generation=inputs["generation"], records=(), shares=shares)
+    return {"sealed": seal_index(index, root_key=inputs["root_key"], index_id=inputs["index_id"])}
+
+
+def _open_index(inputs: Inputs) -> Outputs:
+    index = open_index(inputs["sealed"], root_key=inputs["root_key"])
+    shares = [[owner, name, sorted(one.run), sorted(one.visible)] for owner, name, one in index.shares]
+    return {"generation": index.generation, "shares": shares}
 
 
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
@@ -126,4 +143,6 @@ SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "open_chunks": _open_chunks,
     "store_file": _store_file,
     "read_stored_file": _read_stored_file,
+    "seal_index": _seal_index,
+    "open_index": _open_index,
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from keyset_cases import keyset_cases
 from receipt_cases import receipt_cases
 from sealed_cases import sealed_cases
-from server_cases import configuration_cases, ensemble_cases, simulation_cases, store_cases
+from server_cases import configuration_cases, ensemble_cases, index_cases, simulation_cases, store_cases
 from session_cases import session_cases
 from vector_format import KSID, ROOT, Case, compact, fixed
 from vector_operations import OPERATIONS
@@ -38,6 +38,7 @@ def all_cases(wrapped: Mapping[str, bytes]) -> list[Case]:
         *configuration_cases(),
         *simulation_cases(),
         *store_cases(),
+        *index_cases(),
     ]
 
 

@@ -12,18 +12,17 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
-import urllib.request
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from peers.ready import wait_until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 WHEEL = "nvidia-pytriton==0.7.0"
 BACKEND_PACKAGES = ("numpy==1.26.4", "onnxruntime==1.23.2")
-_START_S = 60.0
 
 
 def set_up(folder: Path) -> Path:
@@ -84,20 +83,10 @@ def running(
     ]
     with subprocess.Popen([*prefix, *command], env=environment) as process:
         try:
-            _wait_until_ready(process, f"http://127.0.0.1:{http_port}/v2/health/ready")
+            wait_until_ready(process, f"http://127.0.0.1:{http_port}/v2/health/ready")
             yield process
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
             process.kill()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    until = time.monotonic() + _START_S
-    while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310  # our own
-            if answer.status == 200:
-                return
-        time.sleep(0.1)
-    raise SystemExit("Triton did not start")

@@ -12,7 +12,8 @@ from attacks.world import ADDED, MODEL, Effects, Time, World
 from onnx import TensorProto, helper
 
 from blindai.attester.simulation import SimulationAttester, measure_software
-from blindai.server.model_store import ModelStore, Upload
+from blindai.server.model_store import ModelStore
+from blindai.server.model_upload import Upload
 from blindai.server.serve import create_app
 from blindai.server.settings import Settings
 from blindai.server.worker_pool import WorkerPool

@@ -42,7 +42,7 @@ FAILURES = (InternalError, ModelNotReadyError, DeadlineExceededError)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
-    opened = ModelStore(tmp_path / "store", bytes(32))
+    opened = ModelStore(tmp_path / "store")
     yield opened
     opened.close()
 

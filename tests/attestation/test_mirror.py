@@ -14,7 +14,7 @@ def tee_modules(folder: Path) -> list[str]:
 
 
 def test_what_can_be_attested_can_be_verified() -> None:
-    assert set(tee_modules(PACKAGE / "attester")) <= set(tee_modules(PACKAGE / "attestation" / "tee"))
+    assert set(tee_modules(PACKAGE / "attester")) - {"sealing"} <= set(tee_modules(PACKAGE / "attestation" / "tee"))
 
 
 def test_every_verifier_is_in_the_table() -> None:

@@ -12,9 +12,9 @@ from fakes.amd import CHIP, NOW, TCB, FakeMachine, pinned, tcb_bytes
 
 from blindai.attestation.checks import Checks, only_track
 from blindai.attestation.evidence import Finding, Outcome
-from blindai.attestation.policy_file import open_policy
+from blindai.attestation.policy_file import Skip, open_policy
 from blindai.attestation.sev_snp_policy import CODES
-from blindai.attestation.sev_snp_tcb import COMPONENTS, CPU_MODELS
+from blindai.attestation.sev_snp_tcb import COMPONENTS, CPU_MODELS, MINIMA, Tcb
 from blindai.attestation.tee.sev_snp import SevSnpPolicy, check, parse_policy, verify
 from blindai.errors import InvalidPolicyError
 from blindai.policies import preset_table
@@ -276,6 +276,16 @@ def test_the_page_lists_every_code_once() -> None:
     verify(item, NOW.timestamp(), checks, roots=pinned(item))
     steps = {**{finding.code: "verify" for finding in checks.findings}, **dict.fromkeys(CODES, "check")}
     assert documented_codes() == steps
+
+
+def test_the_page_shows_a_table_that_is_one() -> None:
+    text = DOCS.read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
+    section = open_policy(text, source="the page").section("tee").section("sev_snp")
+    policy = parse_policy(section.with_defaults(preset_table("strict", "sev_snp") or {}))
+    assert not isinstance(policy.minimum_tcb, Skip)
+    assert policy.minimum_tcb["milan"].tcb == Tcb(snp=24, microcode=219)
+    assert str(policy.minimum_tcb["milan"].firmware) == "1.55.29"
+    assert policy.minimum_tcb["genoa"] == MINIMA["genoa"]
 
 
 def test_the_page_lists_every_minimum() -> None:

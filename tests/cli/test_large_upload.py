@@ -118,7 +118,7 @@ def test_neither_process_grows_with_the_model(tmp_path: Path, tell: Callable[[st
         f"the client grew by {told['growth'] / 1e6:.1f} MB, the server by {server_growth / 1e6:.1f} MB"
     )
     assert size > 1_899_000_000
-    assert size < stored < size * 1.001  # encrypted, and all of it
+    assert size < stored < size * 1.065  # encrypted and padded, and all of it
     assert told["growth"] < MAX_GROWTH_BYTES
     assert server_growth < MAX_GROWTH_BYTES
 

@@ -157,7 +157,7 @@ def test_an_engine_is_named_by_what_computed() -> None:
 def test_a_models_configuration_shows_what_computes(
     tmp_path: Path, providers: tuple[str, ...], kind: str, accelerators: object
 ) -> None:
-    store = ModelStore(tmp_path / "store", bytes(32))
+    store = ModelStore(tmp_path / "store")
     face = ModelFace(inputs=(), outputs=(), precision="fp32", providers=providers)
     written = write_config(stored(store, add_model()), face)
     store.close()

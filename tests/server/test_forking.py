@@ -33,7 +33,7 @@ LIBRARY = re.compile(r"^([0-9a-f]+)-\S+ r-xp .*onnxruntime_pybind11_state", re.M
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
-    opened = ModelStore(tmp_path / "store", bytes(32))
+    opened = ModelStore(tmp_path / "store")
     yield opened
     opened.close()
 

@@ -129,7 +129,7 @@ async def test_text_is_packed_for_the_model_beside_the_event_loop() -> None:
 
 async def test_a_model_that_answers_with_too_many_elements_is_refused(tmp_path: Path) -> None:
     """Millions of objects would be the server's memory."""
-    store = ModelStore(tmp_path / "store", bytes(32))
+    store = ModelStore(tmp_path / "store")
     pool = WorkerPool(store, directory=tmp_path)
     model = repeating_model()
     header = UploadHeader(version=None, files=(("m.onnx", len(model)),), default_shape=None, load=False)

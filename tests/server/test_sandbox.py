@@ -200,7 +200,7 @@ async def test_every_thread_of_a_models_process_is_closed(tmp_path: Path) -> Non
     graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "g", infos[:1], infos[1:])
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     data = model.SerializeToString()
-    store = ModelStore(tmp_path / "store", bytes(32))
+    store = ModelStore(tmp_path / "store")
     pool = WorkerPool(store, directory=tmp_path)
     header = UploadHeader(version=None, files=(("m.onnx", len(data)),), default_shape=None, load=False)
     upload = store.begin_upload("m", header)

@@ -52,7 +52,7 @@ A_WHILE = 20_000  # steps of the counting model: some tens of milliseconds
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
-    opened = ModelStore(tmp_path / "store", bytes(32))
+    opened = ModelStore(tmp_path / "store")
     yield opened
     opened.close()
 

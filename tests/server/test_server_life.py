@@ -178,7 +178,7 @@ def store_model(store: ModelStore) -> Any:
 
 async def test_a_start_that_failed_is_forgotten(tmp_path: Path) -> None:
     """Another try starts anew, and finds what was missing."""
-    store = ModelStore(tmp_path / "store", bytes(32))
+    store = ModelStore(tmp_path / "store")
     pool = WorkerPool(store, directory=tmp_path)
     model = stored(store, add_model())
     store.delete("m")
@@ -237,7 +237,7 @@ def test_a_server_forbids_dumps_and_leaves_nothing_when_it_is_stopped(tmp_path: 
 
 
 async def test_a_models_process_forbids_dumps(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path / "store", bytes(32))
+    store = ModelStore(tmp_path / "store")
     pool = WorkerPool(store, directory=tmp_path)
     header = UploadHeader(version=None, files=(("m.onnx", len(IDENTITY)),), default_shape=None, load=False)
     upload = store.begin_upload("m", header)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
-    made = ModelStore(tmp_path / "store", key=bytes(32))
+    made = ModelStore(tmp_path / "store")
     yield made
     made.close()
 

@@ -163,7 +163,7 @@ async def test_a_full_store_takes_the_same_model_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
-    opened = ModelStore(tmp_path, bytes(32), limits=StoreLimits(max_bytes=100, max_uploads=2))
+    opened = ModelStore(tmp_path, limits=StoreLimits(max_bytes=100, max_uploads=2))
     yield opened
     opened.close()
 

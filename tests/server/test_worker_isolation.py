@@ -296,7 +296,7 @@ async def test_a_request_that_cannot_be_sent_fails_alone() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
-    opened = ModelStore(tmp_path / "store", bytes(32))
+    opened = ModelStore(tmp_path / "store")
     yield opened
     opened.close()
 

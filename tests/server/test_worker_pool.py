@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ModelStore]:
-    opened = ModelStore(tmp_path / "store", bytes(32))
+    opened = ModelStore(tmp_path / "store")
     yield opened
     opened.close()
 

@@ -1,4 +1,4 @@
-"""What a TCB version says, and the least that is good today on each CPU model (docs/spec/tee/sev_snp.md §4).
+"""What a TCB version says, and the least that is good today on each CPU model (docs/spec/tee/sev_snp.md §5).
 
 A security patch level (SPL) is a number of one byte per component; higher is newer, and each CPU model counts its own
 microcode: 0x1b is current on Siena, where Genoa needs 0x56. A minimum for a whole product would be wrong.

@@ -26,6 +26,9 @@ def serve(
     model_repository: Annotated[
         str | None, typer.Option(metavar="DIR", help="Triton model repository, read once at start")
     ] = None,
+    model_store: Annotated[
+        str | None, typer.Option(metavar="DIR", help="keep uploaded models there, sealed [default: they end with it]")
+    ] = None,
     access: Annotated[str | None, typer.Option(metavar="FILE", help="TOML file of tenants, keys and quotas")] = None,
     require_sealed: Annotated[
         bool | None, typer.Option("--require-sealed", help="close the pinned-TLS and gRPC doors")
@@ -53,6 +56,7 @@ def serve(
         "grpc_port": grpc_port,
         "metrics_port": metrics_port,
         "model_repository": model_repository,
+        "model_store": model_store,
         "access": access,
         "authentication": None if access is None else "required",
         "require_sealed": require_sealed,

@@ -1,4 +1,4 @@
-"""Reads an SEV-SNP report with AMD's certificates from a folder (docs/spec/tee/sev_snp.md §6).
+"""Reads an SEV-SNP report with AMD's certificates from a folder (docs/spec/tee/sev_snp.md §7).
 
 In the folder: `report.bin`, with `vcek.der` or `vlek.der` beside it. The rest of the chain and the revocation list are
 found by their names inside, in the same folder or in the collateral's, in PEM or DER, whatever the files are called.

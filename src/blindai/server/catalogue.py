@@ -74,10 +74,11 @@ class StoreLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A model and the random names of its files, in the manifest's order."""
+    """A model, the random names of its files in the manifest's order, and the key that they are sealed under."""
 
     model: StoredModel
     file_ids: tuple[bytes, ...]
+    key: bytes = field(default=b"", repr=False)
 
     @property
     def size(self) -> int:
@@ -199,7 +200,7 @@ class Catalogue:
         self._sequence += 1
         version = known.model.version if known else wished or self._next_version(tenant, name)
         model = replace(candidate.model, version=version, sequence=self._sequence)
-        self._put(Record(model=model, file_ids=(known or candidate).file_ids))
+        self._put(replace(known or candidate, model=model))
         self.end(place)
         return model, candidate.file_ids if known else ()
 
@@ -227,11 +228,22 @@ class Catalogue:
             self._changed(model.tenant, model.name)
         return removed
 
-    def clear(self) -> None:
-        """Forget every model, and every upload under way."""
+    def records(self) -> tuple[Record, ...]:
+        """Every registered model."""
+        return tuple(self._records.values())
+
+    def restore(self, records: tuple[Record, ...]) -> None:
+        """Have exactly these models registered, as `records` once answered; uploads under way go on."""
         self._records.clear()
         self._listed.clear()
         self._latest.clear()
+        for record in records:
+            self._put(record)
+        self._sequence = max((self._sequence, *(record.model.sequence for record in records)))
+
+    def clear(self) -> None:
+        """Forget every model, and every upload under way."""
+        self.restore(())
         self._places.clear()
 
     def _put(self, record: Record) -> None:

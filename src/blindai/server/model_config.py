@@ -7,10 +7,8 @@ Leaves out: reading it from a Triton repository (`triton_repository`), and doing
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from blindai.oip.tensors import Tensor, TensorSpec
+from blindai.oip.tensors import Tensor, TensorSpec  # noqa: TC001  # msgspec reads the fields' types (store_index.py)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Keeps uploaded models: sealed on disk, named in memory (docs/spec/bundle.md).
 
-Every file of a bundle becomes one sealed file (`sealed_file`) with a random name.
-Names, versions and digests live in memory only (`catalogue`): a store ends with its process.
-Leaves out: who may do what (`tenant_models`, which handlers use instead), and a store that outlives the enclave.
+Every file of a bundle becomes one sealed file (`sealed_file`) with a random name, under a key of its model's own.
+Keys, names, versions and digests live in memory (`catalogue`), and so the models end with the process, unless it is
+given a folder to keep them in (`kept_store`).
+Leaves out: who may do what (`tenant_models`, which handlers use instead).
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from blindai.bundle import MODEL_NAME, BundleFile, ModelManifest, SessionOptions, UploadHeader, digest_text
-from blindai.errors import InvalidInputError, ModelDigestMismatchError, ModelStoreError
+from blindai.bundle import MODEL_NAME, BundleFile, SessionOptions, UploadHeader
+from blindai.errors import InvalidInputError, UnsealError
 from blindai.server.access import OPEN_TENANT
 from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, StoreLimits, not_found
 from blindai.server.model_config import ServingConfig
+from blindai.server.model_upload import Upload
 from blindai.server.quotas import NO_QUOTA
-from blindai.server.sealed_file import KEY_BYTES, SealedFileWriter, disk_error, read_sealed_file
+from blindai.server.sealed_file import KEY_BYTES, disk_error, read_sealed_file
+from blindai.server.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from blindai.server.catalogue import Place
+    from blindai.server.kept_store import KeptStore
     from blindai.server.quotas import Quota
+    from blindai.server.sharing import Decisions
 
-__all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel", "Upload"]
+__all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel"]
 
 _FILE_ID_BYTES = 32
 _DIRECTORY_MODE = 0o700
@@ -41,30 +46,35 @@ class ModelStore:
     """The models of this process; safe to call from several threads.
 
     Args:
-        directory: made with mode 0700 if it is not there.
-        key: 32 bytes that never leave the enclave.
-        random: source of the files' names.
+        directory: made with mode 0700 if it is not there; of no use where models are kept.
+        random: source of the files' names and keys.
+        kept: where models outlive the process; what is there already is here from the start.
         limits: how much it takes in; none by default.
         quota_of: how much of it one tenant may use; all by default.
+
+    Attributes:
+        sharing: the owners' decisions, kept as long as the models.
     """
 
     def __init__(
         self,
         directory: Path,
-        key: bytes,
         random: Callable[[int], bytes] = os.urandom,
         *,
+        kept: KeptStore | None = None,
         limits: StoreLimits = _NO_LIMITS,
         quota_of: Callable[[str], Quota] = lambda _tenant: NO_QUOTA,
     ) -> None:
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"a store's key has {KEY_BYTES} bytes, this one {len(key)}")
-        self._directory = directory
-        self._key = key
+        self._directory = directory = kept.files if kept else directory
         self._random = random
         self._lock = threading.Lock()
         self._catalogue = Catalogue(limits, quota_of)
         self._files: set[bytes] = set()
+        self._kept = kept
+        self._shares: Decisions = kept.index.shares if kept else ()
+        self.sharing = Sharing(self._shares, keep=self._keep_shares)
+        if kept:
+            self._catalogue.restore(kept.index.records)
         try:
             directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
             directory.chmod(_DIRECTORY_MODE)
@@ -109,7 +119,7 @@ class ModelStore:
             ModelDigestMismatchError: its version is another model.
             TooLargeError: there are as many models as there may be.
         """
-        with self._lock:
+        with self._lock, self._change():
             return self._catalogue.add(Record(model=model, file_ids=()))
 
     def models(self, *, tenant: str = OPEN_TENANT) -> tuple[StoredModel, ...]:
@@ -143,8 +153,9 @@ class ModelStore:
 
         Raises:
             ModelNotFoundError: no such model or version.
+            ModelStoreError: that cannot be kept, and nothing was forgotten.
         """
-        with self._lock:
+        with self._lock, self._change():
             models = self._catalogue.matching(reference, version, tenant)
             records = self._catalogue.remove(models)
         for record in records:
@@ -162,7 +173,7 @@ class ModelStore:
         Raises:
             ModelNotFoundError: it is gone.
         """
-        with self._lock:
+        with self._lock, self._change():
             return self._catalogue.reconfigure(model, config)
 
     def holds(self, digest: str) -> bool:
@@ -180,19 +191,42 @@ class ModelStore:
             UnsealError: what lies on disk is not what was stored.
         """
         for index, file in enumerate(model.manifest.files):
-            yield file, self._chunks(model.digest, index, file.size)
+            yield file, self._chunks(model, index, file.size)
 
     def close(self) -> None:
-        """Remove every file that this store has written."""
+        """Forget every model, and remove every file but what is kept."""
         with self._lock:
+            kept = (
+                {file_id for record in _to_keep(self._catalogue) for file_id in record.file_ids} if self._kept else ()
+            )
+            file_ids = tuple(self._files.difference(kept))
             self._catalogue.clear()
-            file_ids = tuple(self._files)
         self._remove_files(file_ids)
+        if self._kept:
+            self._kept.close()
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """Around what changes the catalogue, with the lock held: all of it is kept before anybody sees it, or none."""
+        before = self._catalogue.records()
+        try:
+            yield
+            if self._kept and _to_keep(self._catalogue) != tuple(filter(_is_kept, before)):
+                self._kept.save(_to_keep(self._catalogue), self._shares)
+        except BaseException:
+            self._catalogue.restore(before)
+            raise
+
+    def _keep_shares(self, shares: Decisions) -> None:
+        with self._lock:
+            if self._kept:
+                self._kept.save(_to_keep(self._catalogue), shares)
+            self._shares = shares
 
     def _path(self, file_id: bytes) -> Path:
         return self._directory / file_id.hex()
 
-    def _create_file(self) -> tuple[bytes, int]:
+    def create_file(self) -> tuple[bytes, int]:
         """A new empty file: its random name, and a descriptor to write it."""
         file_id = self._random(_FILE_ID_BYTES)
         try:
@@ -212,161 +246,47 @@ class ModelStore:
         with self._lock:
             self._files.difference_update(file_ids)
 
-    def _chunks(self, digest: str, index: int, size: int) -> Iterator[bytes]:
+    def _chunks(self, model: StoredModel, index: int, size: int) -> Iterator[bytes]:
         with self._lock:
-            record = self._catalogue.holder(digest)
+            record = self._catalogue.holder(model.digest)
         if record is None:
             raise not_found()
         file_id = record.file_ids[index]
         try:
-            yield from read_sealed_file(self._path(file_id), self._key, file_id, size)
+            yield from read_sealed_file(self._path(file_id), record.key, file_id, size)
         except FileNotFoundError:
             raise not_found() from None
+        except UnsealError as error:
+            raise UnsealError(f"{model.name!r} version {model.version!r}: {error}", hint="Upload it again.") from None
 
-    def _register(self, place: Place) -> StoredModel:
+    def new_key(self) -> bytes:
+        """A model's."""
+        return self._random(KEY_BYTES)
+
+    def complete(self, place: Place, record: Record) -> None:
+        """The upload in this place is whole: it can be loaded, and nobody else sees it yet."""
         with self._lock:
+            place.candidate = record
+
+    def register(self, place: Place, replaced: tuple[StoredModel, ...]) -> StoredModel:
+        """Make the upload in this place visible, and `replaced` gone, in one moment; see `Upload.register`."""
+        with self._lock, self._change():
+            gone = [file_id for record in self._catalogue.remove(replaced) for file_id in record.file_ids]
             model, unneeded = self._catalogue.register(place)
-        self._remove_files(unneeded)
+        self._remove_files((*gone, *unneeded))
         return model
 
-    def _end_upload(self, place: Place, file_ids: tuple[bytes, ...]) -> None:
+    def end_upload(self, place: Place, file_ids: tuple[bytes, ...]) -> None:
+        """Give the place back, and remove what was written for it."""
         with self._lock:
             self._catalogue.end(place)
         self._remove_files(file_ids)
 
 
-class Upload:
-    """A model on its way in: `write` … `complete`, `register`. Holds at most one chunk. Made by `begin_upload`."""
+def _is_kept(record: Record) -> bool:
+    """What came with the server comes with it again."""
+    return bool(record.file_ids) and not record.model.came_with_server
 
-    def __init__(
-        self,
-        store: ModelStore,
-        name: str,
-        header: UploadHeader,
-        place: Place,
-        *,
-        config: ServingConfig,
-        session: SessionOptions,
-        comes_with_server: bool,
-    ) -> None:
-        self._store = store
-        self._config = config
-        self._session = session
-        self._comes_with_server = comes_with_server
-        self._name = name
-        self._header = header
-        self._place = place
-        self._waiting = list(reversed(header.files))
-        self._written: list[tuple[BundleFile, bytes]] = []
-        self._current: SealedFileWriter | None = None
-        self._done = False
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the files, cut anywhere.
-
-        Raises:
-            ModelDigestMismatchError: more bytes than were announced.
-            ModelStoreError: the disk is full or broken; the upload is over.
-        """
-        self._check_open()
-        rest = memoryview(data).cast("B")
-        try:
-            while len(rest) and self._next_file():
-                rest = self._write_some(rest)
-        except BaseException:
-            self.abort()
-            raise
-        if len(rest):
-            self.abort()
-            raise ModelDigestMismatchError("the upload has more bytes than were announced")
-
-    def complete(self) -> StoredModel:
-        """The model as it will be registered: it can be loaded, and nobody else sees it yet.
-
-        Raises:
-            ModelDigestMismatchError: fewer bytes than were announced.
-        """
-        self._check_open()
-        try:
-            while self._next_file():
-                self._close_current()
-        except BaseException:
-            self.abort()
-            raise
-        files = sorted(self._written, key=lambda written: written[0].path)
-        manifest = ModelManifest(files=tuple(file for file, _ in files), session=self._session)
-        model = StoredModel(
-            name=self._name,
-            version=self._header.version or "",
-            manifest=manifest,
-            digest=digest_text(manifest.digest),
-            default_shape=self._header.default_shape,
-            config=self._config,
-            tenant=self._place.tenant,
-            came_with_server=self._comes_with_server,
-        )
-        record = Record(model=model, file_ids=tuple(file_id for _, file_id in files))
-        with self._store._lock:  # noqa: SLF001  # one room of two classes, here and below
-            self._place.candidate = record
-        return model
-
-    def register(self) -> StoredModel:
-        """Make a complete model visible, all at once; the same model again is the same version, and now the last.
-
-        Raises:
-            ModelDigestMismatchError: the wished version is another model.
-            TooLargeError: others have filled the store in the meantime.
-        """
-        self._check_open()
-        try:
-            model = self._store._register(self._place)  # noqa: SLF001  # one room
-        except BaseException:
-            self.abort()
-            raise
-        self._done = True
-        return model
-
-    def abort(self) -> None:
-        """Remove what was written; does nothing after `register`."""
-        if self._done:
-            return
-        self._done = True
-        file_ids = [file_id for _, file_id in self._written]
-        if self._current is not None:
-            self._current.close()
-            file_ids.append(self._current.file_id)
-        self._store._end_upload(self._place, tuple(file_ids))  # noqa: SLF001  # one room
-
-    def _check_open(self) -> None:
-        if self._done:
-            raise ModelStoreError("the upload is over", hint="Start a new one.")
-
-    def _next_file(self) -> bool:
-        """Whether a file is still open or waiting; opens the next one."""
-        if self._current is None and self._waiting:
-            path, size = self._waiting.pop()
-            file_id, descriptor = self._store._create_file()  # noqa: SLF001  # one room
-            self._current = SealedFileWriter(
-                key=self._store._key,  # noqa: SLF001  # one room
-                file_id=file_id,
-                descriptor=descriptor,
-                path=path,
-                size=size,
-            )
-        return self._current is not None
-
-    def _write_some(self, data: memoryview) -> memoryview:
-        if self._current is None:
-            return data
-        rest = self._current.write(data)
-        if not self._current.remaining:
-            self._close_current()
-        return rest
-
-    def _close_current(self) -> None:
-        if self._current is not None:
-            if self._current.remaining:
-                raise ModelDigestMismatchError("the upload has fewer bytes than were announced")
-            file = self._current.finish()
-            self._written.append((file, self._current.file_id))
-            self._current = None
+def _to_keep(catalogue: Catalogue) -> tuple[Record, ...]:
+    return tuple(filter(_is_kept, catalogue.records()))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from blindai.bundle import UploadHeader
     from blindai.oip.tensors import TensorSpec
     from blindai.server.dispatch import Service
-    from blindai.server.model_store import StoredModel, Upload
+    from blindai.server.model_store import StoredModel
+    from blindai.server.model_upload import Upload
     from blindai.server.routes import Target
     from blindai.server.settings import Settings
     from blindai.wire import Json
@@ -148,9 +149,7 @@ async def registered(
         check_declaration(candidate.config, face)
         _check_default_shape(candidate.default_shape, face.inputs)
         replaced = _other_model(service, candidate) if replaces else ()
-        if replaced:  # no await between this and the register below
-            service.store.delete(candidate.name, candidate.version, tenant=candidate.tenant)
-        model = incoming.register()
+        model = incoming.register(replaced)
     except BaseException:
         incoming.abort()
         await _stop_unused(service, candidate)

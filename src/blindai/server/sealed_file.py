@@ -1,9 +1,9 @@
 """How one file of a model lies on disk: AES-256-GCM chunks of 1 MiB under the file's own key.
 
-The key is HKDF-SHA256 of the store's key with the file's random id as salt.
+The key is HKDF-SHA256 of the model's key with the file's random id as salt.
 Nonce and additional data carry the chunk's index and whether it is the last, so a chunk that was changed, moved,
 dropped, cut off or taken from another file does not open.
-Only the size of the content shows.
+Zeros follow the content up to a padded size (docs/spec/sealed.md §4), and only that size shows.
 Leaves out: which files there are, and who may read them (`model_store`).
 """
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from blindai.bundle import BundleFile
+from blindai.channel.frames import padded_size
 from blindai.errors import ModelStoreError, UnsealError
 from blindai.wire import label
 
@@ -35,7 +36,7 @@ class SealedFileWriter:
     """Seals one file chunk by chunk and hashes its clear bytes; holds at most one chunk.
 
     Args:
-        key: the store's key.
+        key: the model's key.
         file_id: random, never used before.
         descriptor: the empty file; closed by `finish` or `close`.
         path: the file's name in its bundle.
@@ -64,8 +65,14 @@ class SealedFileWriter:
         return data[len(taken) :]
 
     def finish(self) -> BundleFile:
-        """Seal the last chunk; all `size` bytes must have come."""
+        """Pad and seal what is left, and have it on the disk; all `size` bytes must have come."""
+        zeros = padded_size(self._size) - self._size
+        while len(self._buffer) + zeros > CHUNK_BYTES:
+            zeros -= self._pad(CHUNK_BYTES - len(self._buffer))
+            self._seal(last=False)
+        self._pad(zeros)
         self._seal(last=True)
+        self._sync()
         self.close()
         return BundleFile(path=self._path, size=self._size, sha256=self._hash.digest())
 
@@ -74,6 +81,16 @@ class SealedFileWriter:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+    def _pad(self, zeros: int) -> int:
+        self._buffer += bytes(zeros)
+        return zeros
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as problem:
+            raise disk_error(problem) from problem
 
     def _seal(self, *, last: bool) -> None:
         sealed = memoryview(self._cipher.seal(self._buffer, self._index, last=last))
@@ -94,11 +111,19 @@ def read_sealed_file(path: Path, key: bytes, file_id: bytes, size: int) -> Itera
         UnsealError: it is not what was written.
     """
     cipher = _Cipher(key, file_id)
-    count = _chunk_count(size)
+    padded = padded_size(size)
+    count = _chunk_count(padded)
     with path.open("rb") as file:
         for index in range(count):
-            sealed = file.read(min(CHUNK_BYTES, size - index * CHUNK_BYTES) + TAG_BYTES)
-            yield cipher.open(sealed, index, last=index == count - 1)
+            offset = index * CHUNK_BYTES
+            length = min(CHUNK_BYTES, padded - offset)
+            chunk = cipher.open(file.read(length + TAG_BYTES), index, last=index == count - 1)
+            if len(chunk) != length:
+                raise UnsealError("a stored file is shorter than it was written")
+            if any(chunk[max(0, size - offset) :]):
+                raise UnsealError("a stored file's padding is not zero")
+            if size > offset or index == 0:
+                yield chunk[: size - offset]
         if file.read(1):
             raise UnsealError("a stored file is longer than it was written")
 
@@ -129,9 +154,8 @@ def _nonce(index: int, *, last: bool) -> bytes:
     return index.to_bytes(8, "big") + int(last).to_bytes(4, "big")
 
 
-def _chunk_count(size: int) -> int:
-    """An empty file has one empty chunk, so that its absence shows."""
-    return max(1, -(-size // CHUNK_BYTES))
+def _chunk_count(padded: int) -> int:
+    return -(-padded // CHUNK_BYTES)
 
 
 def disk_error(problem: OSError) -> ModelStoreError:

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import gc
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -24,7 +23,10 @@ from typing import TYPE_CHECKING, NoReturn
 import uvloop
 
 import blindai
+from blindai.attester.sealing import InsecureKeyFile
 from blindai.attester.simulation import SimulationAttester, measure_software
+from blindai.attester.tpm2.device import TpmFile
+from blindai.attester.tpm2.sealer import TpmSealer
 from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
@@ -39,6 +41,7 @@ from blindai.server.grpc_door import GrpcDoor
 from blindai.server.http_limits import HttpLimits
 from blindai.server.http_server import HttpServer
 from blindai.server.infer import MAX_JSON_TENSOR_BYTES
+from blindai.server.kept_store import KeptStore
 from blindai.server.log import LOG, configure_logging
 from blindai.server.metrics import Metrics
 from blindai.server.metrics_listener import METRICS_PATH, metrics_server
@@ -51,7 +54,6 @@ from blindai.server.runner_start import PoolOptions
 from blindai.server.sandbox import require_mechanisms
 from blindai.server.sealed_door import SealedDoor
 from blindai.server.settings import in_effect
-from blindai.server.sharing import Sharing
 from blindai.server.start_table import start_table
 from blindai.server.telemetry import sent_to
 from blindai.server.tls_door import TlsDoor
@@ -81,6 +83,7 @@ def create_app(
     directory: Path,
     clock: Clock = SYSTEM_CLOCK,
     tls: TlsIdentity | None = None,
+    kept: KeptStore | None = None,
 ) -> App:
     """Wire the whole server: the one place where its parts meet.
 
@@ -90,10 +93,11 @@ def create_app(
         directory: for everything that the server writes.
         clock: for keys and sessions.
         tls: the key that the epoch keysets name; without one, nobody can use the pinned-TLS door.
+        kept: where models outlive the server; without it they end with it.
     """
     engines = engines_of(settings.execution_providers)
     settings, access = _open_access(settings, clock)
-    store = ModelStore(directory, key=secrets.token_bytes(32), limits=_store_limits(settings), quota_of=access.quota)
+    store = ModelStore(directory, kept=kept, limits=_store_limits(settings), quota_of=access.quota)
     start = _start_models(settings, store)
     identity = Identity(
         service=settings.service,
@@ -111,7 +115,7 @@ def create_app(
         pool=_worker_pool(store, settings, directory, metrics),
         bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
         access=access,
-        sharing=Sharing(),
+        sharing=store.sharing,
         runs=RunSlots(access.quota),
         metrics=metrics,
     )
@@ -124,6 +128,15 @@ def create_app(
     )
     _tell_gauges(app, metrics)
     return app
+
+
+def _kept_store(settings: Settings) -> KeptStore | None:
+    if settings.model_store is None:
+        return None
+    folder = Path(settings.model_store)
+    if settings.store_tpm is None:
+        return KeptStore(folder, InsecureKeyFile(folder))
+    return KeptStore(folder, TpmSealer(folder, TpmFile(settings.store_tpm)))
 
 
 def _start_models(settings: Settings, store: ModelStore) -> StartModels:
@@ -200,8 +213,9 @@ def serve(settings: Settings) -> None:
     forbid_dumps()
     attester = SimulationAttester(random=os.urandom, measurement=measure_software())
     tls = make_tls_identity(settings.host)
+    kept = _kept_store(settings)
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
-        app = create_app(settings, attester=attester, directory=directory, tls=tls)
+        app = create_app(settings, attester=attester, directory=directory, tls=tls, kept=kept)
         calm_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, settings, tls))

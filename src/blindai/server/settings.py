@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from blindai.attester.sealing import InsecureKeyFile
+from blindai.attester.tpm2.sealer import TpmSealer
 from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
 from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
 from blindai.errors import InvalidSettingsError
@@ -28,6 +30,7 @@ DEFAULT_METRICS_PORT = 50053
 ISOLATIONS = ("tenant", "model", "thread")
 AUTHENTICATIONS = ("open", "required")
 MAX_PORT = 65535
+EPHEMERAL = "ephemeral"
 DISABLE_TELEMETRY = "BLINDAI_DISABLE_TELEMETRY"
 _POSITIVE = (
     "epoch_s",
@@ -70,6 +73,8 @@ class Settings:
         grpc_port: of the gRPC door; 0 takes a free one, and so does the default when `port` is 0.
         metrics_port: of the content-free metrics listener, likewise.
         model_repository: a Triton model repository, read once at start.
+        model_store: folder in which uploaded models outlive the server, sealed (kept_store.py); else they end with it.
+        store_tpm: device of the TPM 2.0 that seals the model store's key, such as `/dev/tpmrm0`.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -105,6 +110,8 @@ class Settings:
     grpc_port: int = DEFAULT_GRPC_PORT
     metrics_port: int = DEFAULT_METRICS_PORT
     model_repository: str | None = None
+    model_store: str | None = None
+    store_tpm: str | None = None
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -159,6 +166,10 @@ class Settings:
             raise InvalidSettingsError(f"isolation is one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
         check_choice(self.execution_providers, isolation=self.isolation)
         self._check_access()
+        if self.store_tpm is not None and self.model_store is None:
+            raise InvalidSettingsError(
+                "a TPM is named, and no folder whose key it would seal", hint="set `model_store`"
+            )
         try:
             printable(self.service)
         except ValueError as error:
@@ -174,6 +185,12 @@ class Settings:
             raise InvalidSettingsError(
                 "there is an access file, and authentication is open", hint='set `authentication = "required"`'
             )
+
+    def _sealing(self) -> str:
+        """What keeps uploaded models."""
+        if self.model_store is None:
+            return EPHEMERAL
+        return InsecureKeyFile.kind if self.store_tpm is None else TpmSealer.kind
 
     def digest(self, repository: bytes = b"") -> bytes:
         """SHA-256 of every setting, the defaults included, and of what the model repository holds, if there is one."""
@@ -194,7 +211,7 @@ class Settings:
             batching=self.batching,
             execution_providers=self.execution_providers,
             authentication=self.authentication,
-            sealing="ephemeral",
+            sealing=self._sealing(),
             upload_allowed=self.upload_allowed,
             require_sealed=self.require_sealed,
             models=models,

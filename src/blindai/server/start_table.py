@@ -45,6 +45,13 @@ def _doors(settings: Settings) -> dict[str, str]:
     }
 
 
+def _kept(settings: Settings) -> str:
+    if settings.model_store is None:
+        return "end with the server"
+    by = f"sealed by the TPM {settings.store_tpm}" if settings.store_tpm else "under a key IN THE SAME FOLDER"
+    return f"kept in {settings.model_store!r}, {by}"
+
+
 def _at(settings: Settings, port: int) -> str:
     return f"{settings.host} port {port}" if port else f"{settings.host}, a free port"
 
@@ -61,6 +68,7 @@ def _limits(settings: Settings) -> dict[str, str]:
     )
     return {
         "models": f"at most {kept}; {'uploads allowed' if settings.upload_allowed else 'no uploads'}",
+        "uploaded models": _kept(settings),
         "model repository": repr(settings.model_repository) if settings.model_repository else "none",
         "processes": f"at most {settings.max_workers} of {_size(settings.max_worker_bytes)} each",
         "runs": f"at most {settings.run_timeout_s} s, after at most {settings.load_timeout_s} s of loading",

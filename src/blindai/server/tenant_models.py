@@ -21,7 +21,8 @@ from blindai.server.model_config import ServingConfig
 if TYPE_CHECKING:
     from blindai.bundle import UploadHeader
     from blindai.server.model_config import EnsembleStep
-    from blindai.server.model_store import ModelStore, StoredModel, Upload
+    from blindai.server.model_store import ModelStore, StoredModel
+    from blindai.server.model_upload import Upload
     from blindai.server.sharing import Sharing
 
 _AS_IT_IS = ServingConfig()

@@ -8,7 +8,6 @@ Leaves out: how the result looks (cli/bench.py), and the cost of doors and seali
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -131,7 +130,7 @@ def tune(
     files = discover_bundle(path, None)
     rows = judge_rows(onnx.load(path, load_external_data=False))
     with tempfile.TemporaryDirectory(prefix="blindai-bench-") as folder:
-        store = ModelStore(Path(folder) / "store", os.urandom(32))
+        store = ModelStore(Path(folder) / "store")
         try:
             model = _stored(store, files)
             search = _Search(

@@ -1,0 +1,199 @@
+"""The commands that keeping a key takes (TPM 2.0 Library part 3), and the structures in them (part 2).
+
+Every hash is SHA-256. Leaves out: when they are used, and why (sealer.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blindai.attester.tpm2.device import run
+from blindai.errors import UnsealError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Send = Callable[[bytes], bytes]
+
+RH_OWNER, RH_NULL, RS_PASSWORD = 0x40000001, 0x40000007, 0x40000009  # part 2 §7.4
+_ALG_SHA256, _ALG_NULL, _ALG_AES, _ALG_CFB, _ALG_ECC, _ALG_KEYEDHASH = 0x000B, 0x0010, 0x0006, 0x0043, 0x0023, 0x0008
+_CURVE_P256 = 0x0003
+_SESSION_POLICY = b"\x01"
+
+# TPMA_OBJECT, part 2 §8.3
+_FIXED_TPM, _FIXED_PARENT, _OWN_SECRET, _USER_WITH_AUTH, _ADMIN_WITH_POLICY, _NO_LOCKOUT, _RESTRICTED, _DECRYPT = (
+    1 << bit for bit in (1, 4, 5, 6, 7, 10, 16, 17)
+)
+_STORAGE_KEY = _FIXED_TPM | _FIXED_PARENT | _OWN_SECRET | _USER_WITH_AUTH | _NO_LOCKOUT | _RESTRICTED | _DECRYPT
+_SEALED_DATA = _FIXED_TPM | _FIXED_PARENT | _ADMIN_WITH_POLICY | _NO_LOCKOUT  # nobody's password opens it
+# TPMA_NV, part 2 §13.4: a counter that only its policy may count up, and everybody may read
+_COUNTER = 1 << 3 | 0x1 << 4 | 1 << 18 | 1 << 25
+COUNTER_BYTES = 8
+
+CC_POLICY_PCR = 0x17F
+
+
+def u16(value: int) -> bytes:
+    """A number of two bytes."""
+    return value.to_bytes(2, "big")
+
+
+def u32(value: int) -> bytes:
+    """A number of four bytes."""
+    return value.to_bytes(4, "big")
+
+
+def sized(data: bytes) -> bytes:
+    """A TPM2B: u16 length, then the bytes."""
+    return u16(len(data)) + data
+
+
+def take_sized(data: bytes, at: int = 0) -> tuple[bytes, int]:
+    """The TPM2B that begins there, and where the next thing begins.
+
+    Raises:
+        UnsealError: it is cut.
+    """
+    end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+    if end > len(data) or at + 2 > len(data):
+        raise UnsealError("the TPM's answer is cut")
+    return data[at + 2 : end], end
+
+
+def pcr_selection(pcrs: tuple[int, ...]) -> bytes:
+    """TPML_PCR_SELECTION of the SHA-256 bank."""
+    bitmap = sum(1 << pcr for pcr in pcrs).to_bytes(3, "little")
+    return u32(1) + u16(_ALG_SHA256) + bytes([len(bitmap)]) + bitmap
+
+
+def password() -> bytes:
+    """TPMS_AUTH_COMMAND with the empty password."""
+    return u32(RS_PASSWORD) + sized(b"") + b"\0" + sized(b"")
+
+
+def by_session(session: int) -> bytes:
+    """TPMS_AUTH_COMMAND by a policy session, which goes on."""
+    return u32(session) + sized(b"") + b"\x01" + sized(b"")
+
+
+def read_pcrs(send: Send, pcrs: tuple[int, ...]) -> tuple[bytes, ...]:
+    """The values of at most eight PCRs, in ascending order (TPM2_PCR_Read)."""
+    selection = pcr_selection(pcrs)
+    answer = run(send, 0x17E, "to read PCRs", parameters=selection).parameters
+    if answer[4 : 4 + len(selection)] != selection:
+        raise UnsealError(f"the TPM does not have PCRs {', '.join(map(str, pcrs))} in its SHA-256 bank")
+    values, at = [], 4 + len(selection) + 4
+    while at < len(answer):
+        value, at = take_sized(answer, at)
+        values.append(value)
+    return tuple(values)
+
+
+def pcr_policy(pcrs: tuple[int, ...], values: tuple[bytes, ...]) -> bytes:
+    """The policy digest of a session that met exactly these values (part 3 §23.7)."""
+    digest = hashlib.sha256(b"".join(values)).digest()
+    return hashlib.sha256(bytes(32) + u32(CC_POLICY_PCR) + pcr_selection(pcrs) + digest).digest()
+
+
+@contextlib.contextmanager
+def pcr_session(send: Send, pcrs: tuple[int, ...], random: Callable[[int], bytes]) -> Iterator[int]:
+    """A policy session that states the PCRs as they are (TPM2_StartAuthSession, TPM2_PolicyPCR)."""
+    parameters = sized(random(16)) + sized(b"") + _SESSION_POLICY + u16(_ALG_NULL) + u16(_ALG_SHA256)
+    answer = run(
+        send, 0x176, "to start a session", handles=(RH_NULL, RH_NULL), parameters=parameters, makes_handle=True
+    )
+    session = answer.handle or 0
+    try:
+        stated = sized(b"") + pcr_selection(pcrs)
+        run(send, CC_POLICY_PCR, "to state PCRs", handles=(session,), parameters=stated)
+        yield session
+    finally:
+        flush(send, session)
+
+
+@contextlib.contextmanager
+def storage_key(send: Send) -> Iterator[int]:
+    """The owner's storage key, the same each time (TPM2_CreatePrimary)."""
+    scheme = u16(_ALG_AES) + u16(128) + u16(_ALG_CFB) + u16(_ALG_NULL) + u16(_CURVE_P256) + u16(_ALG_NULL)
+    public = u16(_ALG_ECC) + u16(_ALG_SHA256) + u32(_STORAGE_KEY) + sized(b"") + scheme + sized(b"") + sized(b"")
+    parameters = sized(sized(b"") + sized(b"")) + sized(public) + sized(b"") + u32(0)
+    answer = run(
+        send,
+        0x131,
+        "to make its storage key",
+        handles=(RH_OWNER,),
+        authorisation=password(),
+        parameters=parameters,
+        makes_handle=True,
+    )
+    handle = answer.handle or 0
+    try:
+        yield handle
+    finally:
+        flush(send, handle)
+
+
+def flush(send: Send, handle: int) -> None:
+    """Forget a session or an object (TPM2_FlushContext)."""
+    run(send, 0x165, "to forget a handle", parameters=u32(handle))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedData:
+    """What the TPM gives out to be kept outside: nobody but this TPM can open it."""
+
+    private: bytes
+    public: bytes
+
+
+def seal(send: Send, parent: int, data: bytes, policy: bytes) -> SealedData:
+    """Data that only a session of this policy opens, at most 128 bytes (TPM2_Create)."""
+    public = u16(_ALG_KEYEDHASH) + u16(_ALG_SHA256) + u32(_SEALED_DATA) + sized(policy) + u16(_ALG_NULL) + sized(b"")
+    parameters = sized(sized(b"") + sized(data)) + sized(public) + sized(b"") + u32(0)
+    answer = run(send, 0x153, "to seal", handles=(parent,), authorisation=password(), parameters=parameters).parameters
+    private, at = take_sized(answer)
+    return SealedData(private=private, public=take_sized(answer, at)[0])
+
+
+def unseal(send: Send, parent: int, sealed: SealedData, session: int) -> bytes:
+    """The data again (TPM2_Load, TPM2_Unseal)."""
+    parameters = sized(sealed.private) + sized(sealed.public)
+    answer = run(
+        send,
+        0x157,
+        "to load what it sealed",
+        handles=(parent,),
+        authorisation=password(),
+        parameters=parameters,
+        makes_handle=True,
+    )
+    handle = answer.handle or 0
+    try:
+        opened = run(send, 0x15E, "to unseal", handles=(handle,), authorisation=by_session(session)).parameters
+    finally:
+        flush(send, handle)
+    return take_sized(opened)[0]
+
+
+def define_counter(send: Send, index: int, policy: bytes) -> None:
+    """A counter that only a session of this policy may count up (TPM2_NV_DefineSpace)."""
+    public = u32(index) + u16(_ALG_SHA256) + u32(_COUNTER) + sized(policy) + u16(COUNTER_BYTES)
+    parameters = sized(b"") + sized(public)
+    run(send, 0x12A, "a counter", handles=(RH_OWNER,), authorisation=password(), parameters=parameters)
+
+
+def count_up(send: Send, index: int, session: int) -> None:
+    """TPM2_NV_Increment: the first time beyond any counter that this TPM ever had."""
+    run(send, 0x134, "to count", handles=(index, index), authorisation=by_session(session))
+
+
+def read_counter(send: Send, index: int) -> int:
+    """TPM2_NV_Read."""
+    parameters = u16(COUNTER_BYTES) + u16(0)
+    answer = run(
+        send, 0x14E, "to read its counter", handles=(index, index), authorisation=password(), parameters=parameters
+    )
+    return int.from_bytes(take_sized(answer.parameters)[0], "big")

@@ -1,0 +1,130 @@
+"""Sends one command to a TPM and reads its answer (TPM 2.0 Library part 1 §18, part 3 §5).
+
+    command = u16 tag ‖ u32 size ‖ u32 code ‖ handles ‖ [u32 size ‖ authorisations] ‖ parameters
+    answer  = u16 tag ‖ u32 size ‖ u32 result ‖ [handle] ‖ [u32 size] ‖ parameters ‖ [authorisations]
+
+Leaves out: which commands there are (commands.py).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blindai.errors import UnsealError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NO_SESSIONS, SESSIONS = 0x8001, 0x8002
+MAX_ANSWER_BYTES = 4096
+_HEADER = struct.Struct(">HII")
+_FORMAT_ONE = 0x080
+_POLICY_FAIL = 0x01D
+
+
+class TpmRefusedError(UnsealError):
+    """The TPM answered with a result that is no success.
+
+    Attributes:
+        result: TPM_RC (part 2 §6.6).
+    """
+
+    def __init__(self, what: str, result: int) -> None:
+        super().__init__(f"the TPM refused {what}: result 0x{result:x}")
+        self.result = result
+
+    @property
+    def is_policy(self) -> bool:
+        """Whether the policy of an object was not met (TPM_RC_POLICY_FAIL)."""
+        return self.result & _FORMAT_ONE != 0 and self.result & 0x3F == _POLICY_FAIL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A successful answer.
+
+    Attributes:
+        handle: of what was made, or None.
+        parameters: the rest, without authorisations.
+    """
+
+    handle: int | None
+    parameters: bytes
+
+
+def run(
+    send: Callable[[bytes], bytes],
+    code: int,
+    what: str,
+    *,
+    handles: tuple[int, ...] = (),
+    authorisation: bytes = b"",
+    parameters: bytes = b"",
+    makes_handle: bool = False,
+) -> Answer:
+    """Run one command.
+
+    Args:
+        send: carries a whole command to the TPM and brings the whole answer.
+        code: TPM_CC.
+        what: the command in words, for errors.
+        handles: what it is about.
+        authorisation: a TPMS_AUTH_COMMAND for the first handle, or nothing.
+        parameters: as the command takes them.
+        makes_handle: whether the answer begins with a handle.
+
+    Raises:
+        TpmRefusedError: the TPM says no.
+        UnsealError: what came is no answer.
+    """
+    body = b"".join(handle.to_bytes(4, "big") for handle in handles)
+    if authorisation:
+        body += len(authorisation).to_bytes(4, "big") + authorisation
+    body += parameters
+    tag = SESSIONS if authorisation else NO_SESSIONS
+    answer = send(_HEADER.pack(tag, _HEADER.size + len(body), code) + body)
+    if len(answer) < _HEADER.size:
+        raise UnsealError(f"the TPM's answer to {what} is cut")
+    answered_tag, size, result = _HEADER.unpack_from(answer)
+    if size != len(answer):
+        raise UnsealError(f"the TPM's answer to {what} has another length than it says")
+    if result:
+        raise TpmRefusedError(what, result)
+    return _parse(answer[_HEADER.size :], makes_handle=makes_handle, has_sessions=answered_tag == SESSIONS)
+
+
+def _parse(body: bytes, *, makes_handle: bool, has_sessions: bool) -> Answer:
+    handle = int.from_bytes(body[:4], "big") if makes_handle else None
+    body = body[4:] if makes_handle else body
+    if has_sessions:
+        size = int.from_bytes(body[:4], "big")
+        body = body[4 : 4 + size]
+    return Answer(handle=handle, parameters=body)
+
+
+class TpmFile:
+    """The kernel's device with its own resource manager, `/dev/tpmrm0`: what is made ends with this object."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise UnsealError(
+                f"there is no TPM at {path}: {error.strerror}",
+                hint="/dev/tpmrm0 is where Linux shows a TPM 2.0; the server's user must be of its group, often `tss`",
+            ) from None
+
+    def __call__(self, command: bytes) -> bytes:
+        """Send a command; blocks until the TPM has answered."""
+        try:
+            os.write(self._descriptor, command)
+            return os.read(self._descriptor, MAX_ANSWER_BYTES)
+        except OSError as error:
+            raise UnsealError(f"the TPM does not answer: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Let the device go."""
+        os.close(self._descriptor)

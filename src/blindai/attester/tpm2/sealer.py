@@ -1,0 +1,124 @@
+"""Keeps a store's root key in a TPM: only what booted as now gets it, and old stores are noticed (docs/spec/store.md).
+
+The key is sealed under the PCRs that measure kernel, initrd, command line and Secure Boot; a counter in the TPM, which
+the same PCRs guard, tells an old index from the last one. The operator owns the TPM: it can remove key and counter, so
+that nothing opens any more, and can neither read the key nor count down.
+Leaves out: the bus between TPM and processor, on which the key travels in clear; a virtual TPM of a guest has none.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from blindai.attester.sealing import ROOT_KEY_BYTES, write_whole
+from blindai.attester.tpm2 import commands
+from blindai.attester.tpm2.device import TpmRefusedError
+from blindai.errors import UnsealError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+BOOT_PCRS = (4, 7, 11, 12)  # boot loader and kernel, Secure Boot, unified kernel image, what was given to it
+KEY_NAME = "root-key.tpm2"
+_MAGIC = b"BLDATPM1"
+_SECRET = struct.Struct(f">{ROOT_KEY_BYTES}sIQ")  # key, the counter's index, what it said when the key was drawn
+_COUNTERS = 0x01A00000  # of the range that owners use (TCG registry of reserved handles §2.2)
+_COUNTER_RANGE = 0x00100000
+
+
+class TpmSealer:
+    """A TPM as `attester.sealing.Sealer`.
+
+    Args:
+        folder: where the sealed key lies.
+        send: carries a command to the TPM, for example a `TpmFile`.
+        pcrs: what must be as it was when the key was drawn; at most eight.
+        random: source of the key.
+    """
+
+    kind = "tpm"
+
+    def __init__(
+        self,
+        folder: Path,
+        send: Callable[[bytes], bytes],
+        *,
+        pcrs: tuple[int, ...] = BOOT_PCRS,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._path = folder / KEY_NAME
+        self._send = send
+        self._pcrs = pcrs
+        self._random = random
+        self._counter, self._before = 0, 0
+
+    def root_key(self) -> bytes:
+        """The key, drawn at the first start.
+
+        Raises:
+            UnsealError: something else booted, it is another TPM, or the TPM does not answer.
+        """
+        if not self._path.exists():
+            self._draw()
+        key, self._counter, self._before = _SECRET.unpack(self._opened())
+        return bytes(key)
+
+    def generation(self) -> int:
+        """How often was counted since the key was drawn."""
+        return commands.read_counter(self._send, self._counter) - self._before
+
+    def advance(self, generation: int) -> None:
+        """Count up to `generation`; a TPM allows some 10 in a minute for years."""
+        with commands.pcr_session(self._send, self._pcrs, self._random) as session:
+            commands.count_up(self._send, self._counter, session)
+        if (found := self.generation()) != generation:
+            raise UnsealError(f"the TPM's counter says {found} instead of {generation}: somebody else counts")
+
+    def _opened(self) -> bytes:
+        sealed = _parse(self._path.read_bytes())
+        try:
+            with (
+                commands.storage_key(self._send) as parent,
+                commands.pcr_session(self._send, self._pcrs, self._random) as session,
+            ):
+                secret = commands.unseal(self._send, parent, sealed, session)
+        except TpmRefusedError as error:
+            raise UnsealError(f"{self._path.name} does not open: {self._reason(error)}", hint=_HINT) from None
+        if len(secret) != _SECRET.size:
+            raise UnsealError(f"{self._path.name} holds no key")
+        return secret
+
+    def _reason(self, error: TpmRefusedError) -> str:
+        if error.is_policy:
+            return f"PCRs {', '.join(map(str, self._pcrs))} are not what they were: something else has booted"
+        return f"it was changed, or sealed by another TPM ({error})"
+
+    def _draw(self) -> None:
+        """Key and counter, whole or not at all: a counter whose key was never kept is one that nobody reads."""
+        values = commands.read_pcrs(self._send, self._pcrs)
+        policy = commands.pcr_policy(self._pcrs, values)
+        counter = _COUNTERS + int.from_bytes(self._random(4), "big") % _COUNTER_RANGE
+        commands.define_counter(self._send, counter, policy)
+        with commands.pcr_session(self._send, self._pcrs, self._random) as session:
+            commands.count_up(self._send, counter, session)
+        before = commands.read_counter(self._send, counter)
+        secret = _SECRET.pack(self._random(ROOT_KEY_BYTES), counter, before)
+        with commands.storage_key(self._send) as parent:
+            sealed = commands.seal(self._send, parent, secret, policy)
+        write_whole(self._path, _MAGIC + commands.sized(sealed.private) + commands.sized(sealed.public))
+
+
+_HINT = "boot what sealed it, on the machine that sealed it; nothing was removed"
+
+
+def _parse(stored: bytes) -> commands.SealedData:
+    if not stored.startswith(_MAGIC):
+        raise UnsealError(f"{KEY_NAME} is none of this format")
+    private, at = commands.take_sized(stored, len(_MAGIC))
+    public, end = commands.take_sized(stored, at)
+    if end != len(stored):
+        raise UnsealError(f"{KEY_NAME} is longer than it was written")
+    return commands.SealedData(private=private, public=public)

@@ -1,0 +1,147 @@
+"""The folder in which models outlive the server: what is written when, so that a kill leaves all or nothing.
+
+A change counts from the moment in which the new index has its name; before that the old one holds, whatever else was
+written. Files that no index names are removed at the next start. A TEE's counter, where there is one, tells an old
+index that was put back from the last one.
+Leaves out: what an index holds (store_index.py), and the models' own files (sealed_file.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from blindai.attester.sealing import write_whole
+from blindai.errors import InvalidSettingsError, UnsealError
+from blindai.server.log import LOG
+from blindai.server.sealed_file import disk_error
+from blindai.server.store_index import ID_BYTES, MAX_INDEX_BYTES, StoreIndex, open_index, seal_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from blindai.attester.sealing import Sealer
+    from blindai.server.catalogue import Record
+    from blindai.server.sharing import Share
+
+INDEX_NAME = "index"
+LOCK_NAME = "lock"
+_NEW_SUFFIX = ".new"
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+
+
+class KeptStore:
+    """Opens the folder, and keeps it to one server.
+
+    Args:
+        folder: made with mode 0700 if it is not there.
+        sealer: the TEE's key and counter.
+        random: source of the index's ids.
+
+    Raises:
+        InvalidSettingsError: another server has it, or it cannot be made.
+        UnsealError: its index is not this TEE's, was changed, or is an old one.
+    """
+
+    def __init__(self, folder: Path, sealer: Sealer, random: Callable[[int], bytes] = os.urandom) -> None:
+        self.files = folder / "files"
+        self._folder = folder
+        self._sealer = sealer
+        self._random = random
+        self._lock = _locked(folder)
+        try:
+            self.files.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            self._root_key = sealer.root_key()
+            self.index = self._open()
+            self._remove_unnamed()
+        except BaseException:
+            self.close()
+            raise
+
+    def save(self, records: tuple[Record, ...], shares: tuple[tuple[str, str, Share], ...]) -> None:
+        """Make this what is kept; on return it is on the disk.
+
+        Raises:
+            ModelStoreError: the disk is full or broken; what was kept before still is.
+        """
+        index = StoreIndex(generation=self.index.generation + 1, records=records, shares=shares)
+        sealed = seal_index(index, root_key=self._root_key, index_id=self._random(ID_BYTES))
+        try:
+            self._replace(sealed)
+        except OSError as problem:
+            raise disk_error(problem) from problem
+        self._sealer.advance(index.generation)
+        self.index = index
+
+    def close(self) -> None:
+        """Let another server have the folder."""
+        if self._lock >= 0:
+            lock, self._lock = self._lock, -1
+            os.close(lock)
+
+    def _open(self) -> StoreIndex:
+        try:
+            with (self._folder / INDEX_NAME).open("rb") as file:
+                sealed = file.read(MAX_INDEX_BYTES + 1)
+        except FileNotFoundError:
+            index = StoreIndex(generation=0, records=(), shares=())
+        else:
+            index = open_index(sealed, root_key=self._root_key)
+        self._compare_with_counter(index)
+        return index
+
+    def _compare_with_counter(self, index: StoreIndex) -> None:
+        """An index one ahead was written, and its writer killed before it counted: that is the last one too."""
+        counted = self._sealer.generation()
+        if counted is None:
+            LOG.warning("this TEE has no counter: an old store put back in place of a newer one is not noticed")
+        elif index.generation == counted + 1:
+            self._sealer.advance(index.generation)
+        elif index.generation != counted:
+            raise UnsealError(
+                f"the store's index is of generation {index.generation}, and the TEE's counter says {counted}: "
+                "it was put back from an older copy, removed, or belongs to another TEE",
+                hint="restore the newest copy of the folder; nothing was removed",
+            )
+
+    def _remove_unnamed(self) -> None:
+        """What an upload or a deletion left behind when its server was killed."""
+        named = {file_id.hex() for record in self.index.records for file_id in record.file_ids}
+        for path in self.files.iterdir():
+            if path.name not in named:
+                path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / (INDEX_NAME + _NEW_SUFFIX)).unlink()
+
+    def _replace(self, sealed: bytes) -> None:
+        _sync_folder(self.files)  # the names of the files that the index is about to name
+        write_whole(self._folder / INDEX_NAME, sealed)
+        _sync_folder(self._folder)
+
+
+def _locked(folder: Path) -> int:
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        folder.chmod(_FOLDER_MODE)
+        lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+    except OSError as problem:
+        raise InvalidSettingsError(f"models cannot be kept in {folder}: {problem.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise InvalidSettingsError(
+            f"another server keeps its models in {folder}", hint="give each server a folder of its own"
+        ) from None
+    return lock
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

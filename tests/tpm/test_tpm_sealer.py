@@ -1,0 +1,153 @@
+"""A store's key in a real TPM (swtpm): who gets it, and what is noticed."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from server.test_model_store import content, upload
+from tpm.software_tpm import SoftwareTpm
+
+from blindai.attester.tpm2 import commands
+from blindai.attester.tpm2.device import TpmFile, TpmRefusedError
+from blindai.attester.tpm2.sealer import KEY_NAME, TpmSealer
+from blindai.errors import UnsealError
+from blindai.server.kept_store import INDEX_NAME, KeptStore
+from blindai.server.model_store import ModelStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.swtpm
+
+
+def open_store(folder: Path, tpm: Callable[[bytes], bytes]) -> ModelStore:
+    return ModelStore(folder, kept=KeptStore(folder, TpmSealer(folder, tpm)))
+
+
+def test_models_are_there_after_power_off_and_a_boot_of_the_same(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    tpm.extend(11, b"k" * 32)
+    folder = tmp_path / "kept"
+    store = open_store(folder, tpm)
+    upload(store, "canary-name", b"canary-weights")
+    store.close()
+    tpm.stop()
+    tpm.start()
+    tpm.extend(11, b"k" * 32)
+    again = open_store(folder, tpm)
+    assert content(again, again.resolve("canary-name")) == {"m.onnx": b"canary-weights"}
+    again.close()
+    assert b"canary" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_another_kernel_gets_no_key(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    store = open_store(folder, tpm)
+    upload(store, "a", b"weights")
+    store.close()
+    tpm.extend(11, b"another" + bytes(25))
+    with pytest.raises(UnsealError, match="PCRs 4, 7, 11, 12 are not what they were: something else has booted"):
+        open_store(folder, tpm)
+
+
+def test_another_kernel_cannot_count(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    sealer = TpmSealer(tmp_path, tpm)
+    sealer.root_key()
+    assert sealer.generation() == 0
+    sealer.advance(1)
+    assert sealer.generation() == 1
+    tpm.extend(4, bytes(32))
+    with pytest.raises(TpmRefusedError) as refusal:
+        sealer.advance(2)
+    assert refusal.value.is_policy
+    assert sealer.generation() == 1
+
+
+def test_a_pcr_that_is_not_named_may_change(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    key = TpmSealer(tmp_path, tpm).root_key()
+    tpm.extend(1, bytes(32))
+    assert TpmSealer(tmp_path, tpm).root_key() == key
+
+
+def test_another_tpm_gets_no_key(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    TpmSealer(tmp_path, tpm).root_key()
+    other = SoftwareTpm(tmp_path / "other")
+    try:
+        with pytest.raises(UnsealError, match="sealed by another TPM"):
+            TpmSealer(tmp_path, other).root_key()
+    finally:
+        other.stop()
+
+
+def test_a_copy_of_the_folder_put_back_is_noticed(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    folder, copy = tmp_path / "kept", tmp_path / "copy"
+    store = open_store(folder, tpm)
+    upload(store, "revoked", b"old")
+    store.close()
+    shutil.copytree(folder, copy)
+    again = open_store(folder, tpm)
+    again.delete("revoked")
+    again.close()
+    shutil.rmtree(folder)
+    copy.rename(folder)
+    with pytest.raises(UnsealError, match="generation 1, and the TEE's counter says 2"):
+        open_store(folder, tpm)
+
+
+def test_a_counter_that_was_removed_and_made_anew_does_not_hide_an_old_copy(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    """The owner can do that; a new counter begins beyond every one that this TPM ever had."""
+    folder = tmp_path / "kept"
+    store = open_store(folder, tpm)
+    upload(store, "a", b"one")
+    old = (folder / INDEX_NAME).read_bytes()
+    upload(store, "a", b"two")
+    store.close()
+    sealer = TpmSealer(folder, tpm)
+    sealer.root_key()
+    index = sealer._counter
+    undefine = commands.u32(commands.RH_OWNER) + commands.u32(index)
+    body = undefine + commands.u32(9) + commands.password()
+    assert tpm(commands.u16(0x8002) + commands.u32(10 + len(body)) + commands.u32(0x122) + body)[6:10] == bytes(4)
+    policy = commands.pcr_policy((4, 7, 11, 12), commands.read_pcrs(tpm, (4, 7, 11, 12)))
+    commands.define_counter(tpm, index, policy)
+    with commands.pcr_session(tpm, (4, 7, 11, 12), bytes) as session:
+        commands.count_up(tpm, index, session)
+    (folder / INDEX_NAME).write_bytes(old)
+    with pytest.raises(UnsealError, match="generation 1, and the TEE's counter says"):
+        open_store(folder, tpm)
+
+
+def test_every_changed_byte_of_the_sealed_key_is_refused(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    key = TpmSealer(tmp_path, tpm).root_key()
+    path = tmp_path / KEY_NAME
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(UnsealError):
+            TpmSealer(tmp_path, tpm).root_key()
+        refused += 1
+    for cut in (b"", whole[:8], whole[:-1], whole + b"\0"):
+        path.write_bytes(cut)
+        with pytest.raises(UnsealError):
+            TpmSealer(tmp_path, tpm).root_key()
+    path.write_bytes(whole)
+    assert TpmSealer(tmp_path, tpm).root_key() == key
+    print(f"sealed key: {refused} bytes, each changed and refused")
+
+
+def test_nothing_is_left_in_the_tpm(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    """Without a resource manager there is room for three objects: a leak shows at once."""
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        sealer = TpmSealer(folder, tpm)
+        sealer.root_key()
+        sealer.advance(1)
+
+
+def test_where_there_is_no_tpm_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UnsealError, match="there is no TPM at"):
+        TpmFile(str(tmp_path / "tpmrm0"))
