@@ -123,7 +123,7 @@ def test_it_is_quick(tell: Callable[[str], None]) -> None:
     item, now = one_genuine()
     times = []
     for _ in range(20):
-        begin = time.perf_counter()
+        begin = time.process_time()
         verify(item, now, Checks())
-        times.append(1000 * (time.perf_counter() - begin))
-    tell(f"verify: median {statistics.median(times):.1f} ms")
+        times.append(1000 * (time.process_time() - begin))
+    tell(f"verify: median {statistics.median(times):.1f} ms of processor time")

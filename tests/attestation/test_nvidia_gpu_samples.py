@@ -21,10 +21,11 @@ from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Outcome
 from blindai.attestation.nvidia_report import parse
 from blindai.attestation.nvidia_rim import load_xml_tools, read_content, read_rim, signed_content
+from blindai.attestation.ocsp import _verifies
 from blindai.attestation.policy_file import Skip, open_policy
 from blindai.attestation.roots import NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT
 from blindai.attestation.tee.nvidia_gpu import NvidiaGpuClaims, check, check_together, parse_policy, verify
-from blindai.attestation.x509_chain import judge_chain
+from blindai.attestation.x509_chain import is_issued_by, judge_chain
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
 from blindai.evidence_files.nvidia_gpu import read_folder
 from blindai.policies import preset_table
@@ -241,7 +242,7 @@ def test_every_rim_is_as_its_reference_says(tell: Callable[[str], None]) -> None
             sealed = read_rim((folder / name).read_bytes(), tools)
             chain = judge_chain(sealed.chain, [NVIDIA_RIM_ROOT], tee="nvidia_gpu", now=now, code="rim_chain")
             is_certified = all(finding.outcome is Outcome.PASSED for finding in chain)
-            signed = signed_content(sealed, tools, now=now)
+            signed = signed_content(sealed, tools)
             assert (is_certified and signed is not None) is (result["result"] == "valid"), name
             good, bad = good + (result["result"] == "valid"), bad + (result["result"] != "valid")
             if signed is not None:
@@ -268,15 +269,21 @@ def one_genuine() -> tuple[EvidenceItem, float]:
 
 
 def test_one_genuine_verifies_in_time(tell: Callable[[str], None]) -> None:
+    """The first of a process, when nothing of NVIDIA's has been seen before, and the median of those that follow."""
     item, now = one_genuine()
     for name, shown in (
         ("with RIMs and OCSP", item),
         ("with RIMs", without(item, "ocsp")),
         ("alone", without(item, "ocsp", "driver", "vbios")),
     ):
-        took = []
-        for _ in range(9):
-            begin = time.perf_counter()
-            list(check(verified(shown, now), strict()))
-            took.append(time.perf_counter() - begin)
-        tell(f"{name}: median {1000 * statistics.median(took):.1f} ms")
+        for cached in (is_issued_by, read_rim, signed_content, _verifies):
+            cached.cache_clear()
+        took = [timed(shown, now) for _ in range(12)]
+        tell(f"{name}: {took[0]:.1f} ms of processor time, then {statistics.median(took[1:]):.1f} ms")
+
+
+def timed(item: EvidenceItem, now: float) -> float:
+    """Milliseconds of processor time, which other processes do not stretch as they do a clock's."""
+    begin = time.process_time()
+    list(check(verified(item, now), strict()))
+    return 1000 * (time.process_time() - begin)

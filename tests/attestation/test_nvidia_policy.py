@@ -6,6 +6,7 @@ import functools
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,13 @@ def test_every_check_of_the_policy_can_be_tracked() -> None:
     made = {f"nvidia_gpu.{code}" for code in outcomes(claims_of(nvidia.hopper()), policy())}
     together = {finding.code for finding in check_together([claims_of(nvidia.hopper())], policy())}
     assert made | together == set(nvidia_gpu.TRACKABLE)
+
+
+def test_the_page_names_every_check_of_the_policy_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spec" / "tee" / "nvidia_gpu.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `nvidia_gpu.")]
+    assert {row[0].strip("| `") for row in rows if row[1] == "check"} == set(nvidia_gpu.TRACKABLE)
+    assert len({row[0] for row in rows}) == len(rows) == 35
 
 
 def test_the_architecture_is_one_of_those_accepted() -> None:

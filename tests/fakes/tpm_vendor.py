@@ -105,7 +105,7 @@ class FakeTpm:
     name_digest: str = "sha256"
     attributes: int = ATTRIBUTES
     symmetric: bytes = b"\x00\x10"
-    hierarchy: int = 0x4000000B
+    parent: bytes = bytes.fromhex("4000000b")
     bank: str = "sha256"
     selection: tuple[int, ...] = ALL_PCRS
     bound: bytes = BOUND
@@ -142,7 +142,7 @@ class FakeTpm:
         """TPMS_ATTEST."""
         signer = self.qualified_signer
         if signer is None:
-            signer = self.ak_name[:2] + hashlib.new(self.name_digest, u32(self.hierarchy) + self.ak_name).digest()
+            signer = self.ak_name[:2] + hashlib.new(self.name_digest, self.parent + self.ak_name).digest()
         selections = self.selections
         if selections is None:
             bits = sum(1 << index for index in self.selection).to_bytes(3, "little")
@@ -162,6 +162,7 @@ class FakeTpm:
             quote=quote,
             signature=tpm_signature(self.key, scheme, self.digest, quote),
             ak_public=self.ak_public,
+            ak_parent=self.parent,
             pcr_values=self.pcr_values,
             event_log=self.boot.log() if self.with_log else b"",
         )
@@ -169,7 +170,7 @@ class FakeTpm:
     def item(self, **parts: bytes) -> EvidenceItem:
         """Evidence, with these parts of it replaced."""
         evidence = self.evidence()
-        names = ("quote", "signature", "ak_public", "pcr_values", "event_log")
+        names = ("quote", "signature", "ak_public", "ak_parent", "pcr_values", "event_log")
         whole = TpmEvidence(**{name: parts.get(name, getattr(evidence, name)) for name in names})
         return EvidenceItem(tee="tpm", evidence=encode(whole), endorsements=tuple(self.endorsements.items()))
 
@@ -197,7 +198,7 @@ class FakeVendor:
 
     def certify(  # noqa: PLR0913  # everything about a certificate can be another
         self,
-        key: Private,
+        key: Private | rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
         subject: str = "key",
         *,
         issuer: str = "intermediate",
@@ -213,7 +214,7 @@ class FakeVendor:
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))
             .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
+            .public_key(key.public_key() if isinstance(key, Private) else key)
             .serial_number(sum(subject.encode()))
             .not_valid_before(NOW - YEAR)
             .not_valid_after(not_after)

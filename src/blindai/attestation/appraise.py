@@ -167,7 +167,7 @@ def _require_one_machine(
     by_role = {role: [claim for claim in claims if TEES[claim.tee].role is role] for role in Role}
     for finding in (
         _judge_count(by_role[Role.MACHINE], by_role[Role.CARRIER]),
-        *_judge_carried(by_role[Role.MACHINE], by_role[Role.CARRIER]),
+        *_judge_carried(evidence, by_role[Role.MACHINE], by_role[Role.CARRIER]),
         *_judge_devices(by_role[Role.DEVICE]),
     ):
         checks.require(finding, StaleEvidenceError)
@@ -185,7 +185,9 @@ def _judge_count(machines: Sequence[Claims], carriers: Sequence[Claims]) -> Find
     )
 
 
-def _judge_carried(machines: Sequence[Claims], carriers: Sequence[Claims]) -> Iterator[Finding]:
+def _judge_carried(
+    evidence: Sequence[EvidenceItem], machines: Sequence[Claims], carriers: Sequence[Claims]
+) -> Iterator[Finding]:
     """The CPU's report names the vTPM's key, and the vTPM's quote the binding."""
     for machine, carrier in zip(machines, carriers, strict=False):
         expected = carrier.carrier_report_data() or b""
@@ -195,6 +197,15 @@ def _judge_carried(machines: Sequence[Claims], carriers: Sequence[Claims]) -> It
             expected=expected.hex(),
             found=machine.bound.hex(),
             why="Otherwise a quote of one machine's vTPM could stand beside another machine's report.",
+        )
+        shown = [item.evidence for item in evidence if item.tee == machine.tee]
+        is_its_own = all(carrier.carries_for(machine.tee, report) for report in shown)
+        yield judge(
+            holds=is_its_own,
+            code="machine.carried_report",
+            expected=f"the report for which the evidence of {carrier.tee} was made",
+            found="that report" if is_its_own else f"another report of {machine.tee}",
+            why="What was measured beside one report says nothing about the machine of another.",
         )
 
 

@@ -82,11 +82,11 @@ class Checks:
 
     @contextmanager
     def parsing(self, *, code: str, expected: str, why: str) -> Iterator[None]:
-        """Keep how the parsing inside the block went; a refusal leaves it with every finding so far."""
+        """Keep how the parsing inside the block went; a refusal has its own code, and every finding so far."""
         try:
             yield
         except MalformedEvidenceError as error:
-            self.record([judge(holds=False, code=code, expected=expected, found=str(error), why=why)])
+            self.record([judge(holds=False, code=error.finding_code, expected=expected, found=str(error), why=why)])
             error.findings = self.findings
             raise
         self.record([judge(holds=True, code=code, expected=expected, found=expected, why=why)])

@@ -1,7 +1,7 @@
 """A firmware's event log: parsed exactly, and replayed to PCR values (TCG PC Client Platform Firmware Profile 1.06).
 
 The log is written by what it describes and is signed by nobody: an event counts once the log replays to quoted PCRs.
-Leaves out: whether it does (tee/tpm.py), and what events mean (boot_events.py).
+Leaves out: what events mean (boot_events.py).
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from blindai.attestation.checks import judge
 from blindai.attestation.exact_reader import ExactReader
 from blindai.attestation.tpm_keys import DIGEST_BYTES, digest_name, parsing_tpm
 from blindai.attestation.tpm_quote import PCRS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
+    from blindai.attestation.evidence import Finding
 
 MAX_LOG_BYTES = 512 << 10
 MAX_EVENTS = 4096
@@ -183,3 +186,19 @@ def replay(log: EventLog, bank: str) -> dict[int, bytes]:
             extended.add(event.pcr)
             values[event.pcr] = hashlib.new(bank, values.get(event.pcr, zeros) + event.digests[bank]).digest()
     return {index: values[index] for index in sorted(extended)}
+
+
+def judge_replay(log: EventLog | None, bank: str, pcrs: Mapping[int, bytes], *, tee: str) -> Iterator[Finding]:
+    """Every quoted PCR that the log says anything of has exactly the value that the log leads to."""
+    if log is None:
+        return
+    replayed = replay(log, bank) if bank in log.banks else {}
+    wrong = [str(index) for index, value in replayed.items() if index in pcrs and pcrs[index] != value]
+    yield judge(
+        holds=bank in log.banks and not wrong,
+        code=f"{tee}.event_log_replay",
+        expected=f"a log of the bank {bank} that leads to the quoted PCRs",
+        found=f"other values of PCRs {', '.join(wrong)}" if wrong else f"banks {', '.join(log.banks)}, replayed",
+        why="Nobody signs an event log: it is true where it leads to what the TPM quoted.",
+        hint="something was measured after the log was read: do not quote PCRs that the running system extends",
+    )

@@ -119,6 +119,10 @@ class Claims(ABC):
         """What the CPU's report must hold in place of the binding, if this item stands between the two."""
         return None
 
+    def carries_for(self, tee: str, evidence: bytes) -> bool:  # noqa: ARG002  # an answer of those that carry
+        """Whether this item, if it stands between a machine's report and the binding, was made for that very report."""
+        return False
+
     def device_identity(self) -> bytes | None:
         """What tells one device from another of its kind, if this is a device's."""
         return None

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import importlib
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from blindai.attestation.nvidia_report import TEE
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-MAX_RIM_BYTES = 256 * 1024
+MAX_RIM_BYTES = 128 * 1024
+# NVIDIA's have 6, 70 and 110. Anybody can put its certificates into a document of their own, and the canonical form of
+# ten thousand namespaces takes half a minute.
+_MAX_NAMESPACES, _MAX_ATTRIBUTES, _MAX_ELEMENTS = 32, 96, 1024
 FORMAT = f"{TEE}.rim_format"
 _SWID = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _DS = "{http://www.w3.org/2000/09/xmldsig#}"
@@ -50,6 +53,7 @@ _SIGNED_INFO: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Signature", "KeyInfo", {}),
     ("KeyInfo", "X509Data", {}),
 )
+_KEPT = 16  # RIMs: they take milliseconds, and are the same for every GPU of a machine and at every connection
 _MAX_INDEX = 254
 _MAX_ALTERNATIVES = 64
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,2})\Z")
@@ -101,6 +105,7 @@ def load_xml_tools() -> XmlTools | None:
         return None
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def read_rim(data: bytes, tools: XmlTools) -> SealedRim:
     """Read a RIM and the certificates in it; nothing of it is to be believed yet.
 
@@ -117,6 +122,8 @@ def read_rim(data: bytes, tools: XmlTools) -> SealedRim:
 def _parse_xml(data: bytes, tools: XmlTools) -> Any:
     if len(data) > MAX_RIM_BYTES:
         raise _malformed(f"a RIM of at most {MAX_RIM_BYTES} bytes", f"{len(data)}")
+    if data.count(b"xmlns") > _MAX_NAMESPACES:
+        raise _malformed(f"at most {_MAX_NAMESPACES} namespaces", f"{data.count(b'xmlns')}")
     # Entities stay unexpanded, nothing is fetched, and the encoding is ours whatever the document claims.
     parser = tools.etree.XMLParser(
         encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, recover=False
@@ -128,9 +135,12 @@ def _parse_xml(data: bytes, tools: XmlTools) -> Any:
     document = root.getroottree().docinfo
     if document.doctype or document.internalDTD is not None:
         raise _malformed("no document type", "one")
+    elements = list(root.iter())
     has_others = root.getprevious() is not None or root.getnext() is not None
-    if has_others or not all(isinstance(element.tag, str) for element in root.iter()):
+    if has_others or not all(isinstance(element.tag, str) for element in elements):
         raise _malformed("elements alone", "a comment, an instruction or an entity")
+    if len(elements) > _MAX_ELEMENTS or any(len(element.attrib) > _MAX_ATTRIBUTES for element in elements):
+        raise _malformed(f"at most {_MAX_ELEMENTS} elements of {_MAX_ATTRIBUTES} attributes", "more")
     if root.tag != f"{_SWID}SoftwareIdentity":
         raise _malformed("a SoftwareIdentity", root.tag)
     return root
@@ -181,8 +191,12 @@ def _base64(element: Any) -> bytes:
     return data
 
 
-def signed_content(sealed: SealedRim, tools: XmlTools, *, now: float) -> Any:
-    """What the chain's first certificate signed, as an element tree, or None if its signature does not verify."""
+@functools.lru_cache(maxsize=_KEPT)
+def signed_content(sealed: SealedRim, tools: XmlTools) -> Any:
+    """What the chain's first certificate signed, as an element tree, or None if its signature does not verify.
+
+    The certificate's own time is judged with its chain, and not here.
+    """
     signxml = tools.signxml
     config = signxml.SignatureConfiguration(
         require_x509=True,
@@ -190,7 +204,7 @@ def signed_content(sealed: SealedRim, tools: XmlTools, *, now: float) -> Any:
         expect_references=1,
         signature_methods=frozenset([signxml.SignatureMethod.ECDSA_SHA384]),
         digest_algorithms=frozenset([signxml.DigestAlgorithm.SHA384]),
-        verification_time=datetime.fromtimestamp(now, UTC),
+        verification_time=sealed.chain[0].not_valid_before_utc,
     )
     try:
         return signxml.XMLVerifier().verify(sealed.root, x509_cert=sealed.chain[0], expect_config=config).signed_xml

@@ -7,19 +7,27 @@ Leaves out: whether every certificate has an answer and how old it may be, which
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 
 from blindai.attestation.checks import judge
-from blindai.attestation.x509_chain import common_name, holds_whole_bytes, is_issued_by, is_valid_at, require_readable
+from blindai.attestation.x509_chain import (
+    UNREADABLE,
+    common_name,
+    holds_whole_bytes,
+    is_issued_by,
+    is_valid_at,
+    require_readable,
+)
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 8192
 _WHY = "Anybody can say that a certificate is good."
+_Hash = SHA256 | SHA384 | SHA512
 _HASHES = (SHA256, SHA384, SHA512)
 GOOD, ON_HOLD, UNKNOWN, REVOKED = "good", "on hold", "unknown", "revoked"
 _STATUSES = {
@@ -72,7 +81,7 @@ def read_answer(der: bytes, *, tee: str) -> ocsp.OCSPResponse:
         response = ocsp.load_der_ocsp_response(der)
         is_one = response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL and len(list(response.responses)) == 1
         critical = is_one and _read_all(response)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
+    except UNREADABLE:
         raise _malformed(tee, f"{len(der)} bytes that are none") from None
     is_whole = is_one and response.public_bytes(Encoding.DER) == der and holds_whole_bytes(response.signature, der)
     if not is_whole or critical or len(der) > MAX_ANSWER_BYTES:
@@ -187,8 +196,15 @@ def _is_signed(response: ocsp.OCSPResponse, responder: x509.Certificate) -> bool
     key, algorithm = responder.public_key(), response.signature_hash_algorithm
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(algorithm, _HASHES):
         return False
+    return _verifies(responder, response.signature, response.tbs_response_bytes, type(algorithm))
+
+
+@functools.lru_cache(maxsize=256)  # the same answers come at every connection for hours
+def _verifies(responder: x509.Certificate, signature: bytes, signed: bytes, algorithm: type[_Hash]) -> bool:
+    """Only for an elliptic curve's key."""
+    key = cast("ec.EllipticCurvePublicKey", responder.public_key())
     try:
-        key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(algorithm))
+        key.verify(signature, signed, ec.ECDSA(algorithm()))
     except InvalidSignature:
         return False
     return True

@@ -101,3 +101,6 @@ TPM_ROOTS = (
         "github.com/flashbots/attested-tls, commit 22334977, crates/attestation/assets/",
     ),
 )
+
+# Azure's vTPMs are certified by Microsoft alone.
+AZURE_VTPM_ROOTS = tuple(root for root in TPM_ROOTS if root.name == "microsoft")

@@ -21,23 +21,32 @@ if TYPE_CHECKING:
 # Part 2, 8.3: a key that signs nothing from outside the TPM that looks like a quote, and that never leaves the TPM.
 REQUIRED_ATTRIBUTES = frozenset({"fixedTPM", "fixedParent", "sensitiveDataOrigin", "restricted", "sign"})
 FORBIDDEN_ATTRIBUTES = frozenset({"decrypt"})
-# Part 2, table 28, TPM_RH: a primary key's qualified name is a digest over its hierarchy's handle and its name.
-HIERARCHIES = {0x40000001: "owner", 0x40000007: "null", 0x4000000B: "endorsement", 0x4000000C: "platform"}
+# Part 2, table 28, TPM_RH: what a primary key is derived from.
+ENDORSEMENT = bytes.fromhex("4000000b")
+HIERARCHIES = {
+    bytes.fromhex("40000001"): "owner",
+    bytes.fromhex("40000007"): "null",
+    ENDORSEMENT: "endorsement",
+    bytes.fromhex("4000000c"): "platform",
+}
+_NAME_BYTES = (34, 50, 66)  # u16 and a digest
 
 
-def judge_attestation_key(ak: TpmPublic, quote: Quote, signature: TpmSignature, *, tee: str) -> Iterator[Finding]:
+def judge_attestation_key(
+    ak: TpmPublic, parent: bytes, quote: Quote, signature: TpmSignature, *, tee: str
+) -> Iterator[Finding]:
     """Whether this key can only have signed what its TPM made; all of it is a matter of authenticity.
 
     The codes are `<tee>.digest_algorithm`, `<tee>.ak_attributes`, `<tee>.ak_scheme` and `<tee>.qualified_signer`.
     """
     yield judge_digests((ak.name_digest,), tee=tee)
-    missing = sorted(REQUIRED_ATTRIBUTES - ak.attributes)
-    extra = sorted(ak.attributes & FORBIDDEN_ATTRIBUTES) + ["a symmetric algorithm"] * ak.has_symmetric
+    wrong = [f"no {name}" for name in sorted(REQUIRED_ATTRIBUTES - ak.attributes)]
+    wrong += [*sorted(ak.attributes & FORBIDDEN_ATTRIBUTES), *["a symmetric algorithm"] * ak.has_symmetric]
     yield judge(
-        holds=not missing and not extra,
+        holds=not wrong,
         code=f"{tee}.ak_attributes",
         expected=f"{', '.join(sorted(REQUIRED_ATTRIBUTES))} and neither decrypt nor a symmetric algorithm",
-        found=", ".join(f"no {name}" for name in missing) + ", ".join(extra) or "exactly that",
+        found=", ".join(wrong) or "exactly that",
         why="Any other key would sign a quote that somebody made up, or could be used outside its TPM.",
     )
     yield judge(
@@ -47,22 +56,18 @@ def judge_attestation_key(ak: TpmPublic, quote: Quote, signature: TpmSignature, 
         found=signature.scheme.text,
         why="A restricted key signs by its one scheme; another one was not the TPM's.",
     )
+    expected = qualified_name(ak, parent)
     yield judge(
-        holds=quote.qualified_signer[:2] == ak.name[:2] and len(quote.qualified_signer) == len(ak.name),
+        holds=bool(expected) and quote.qualified_signer == expected,
         code=f"{tee}.qualified_signer",
-        expected=f"a qualified name of {len(ak.name)} bytes by the AK's own digest",
+        expected=expected.hex() or "a hierarchy's handle or a key's qualified name as the AK's parent",
         found=quote.qualified_signer.hex(),
-        why="The quote names its signer, and a TPM names a key by that key's digest.",
+        why="The quote names its signer by a digest over the public area, so its attributes are the TPM's own words.",
     )
 
 
-def hierarchy_of(ak: TpmPublic, quote: Quote) -> str:
-    """The hierarchy in which the signer is a primary key, by its qualified name (Part 1, 26.6).
-
-    A key below another key is `unknown`, since that one's name is not shown.
-    """
-    for handle, name in HIERARCHIES.items():
-        digest = hashlib.new(ak.name_digest, handle.to_bytes(4, "big") + ak.name).digest()
-        if quote.qualified_signer == ak.name[:2] + digest:
-            return name
-    return "unknown"
+def qualified_name(ak: TpmPublic, parent: bytes) -> bytes:
+    """Part 1, 26.6: `nameAlg ‖ digest(parent's qualified name ‖ name)`; nothing for a parent that is none."""
+    if parent not in HIERARCHIES and len(parent) not in _NAME_BYTES:
+        return b""
+    return ak.name[:2] + hashlib.new(ak.name_digest, parent + ak.name).digest()

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from blindai.attestation.roots import PinnedRoot
 
 MAX_CERTIFICATES = 8
+# What cryptography raises for certificates and answers that are none, or that it does not know.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _PEM_END = b"-----END CERTIFICATE-----"
 
 
@@ -39,7 +49,7 @@ def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
         if certificate.public_bytes(Encoding.DER) != der or not holds_whole_bytes(certificate.signature, der):
             raise _malformed(tee, f"a {what} in DER, found another encoding of one")
         require_readable(certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
+    except UNREADABLE:
         raise _malformed(tee, f"a {what} in DER, found {len(der)} bytes that are none") from None
     return certificate
 
@@ -53,7 +63,7 @@ def require_readable(certificate: x509.Certificate) -> None:
     """Names, extensions and key are parsed only when asked for, and must parse.
 
     Raises:
-        ValueError: they do not; or another that `read_certificate` wraps.
+        ValueError: they do not; or another of `UNREADABLE`.
     """
     certificate.subject, certificate.issuer, certificate.extensions  # noqa: B018  # read for their errors
     certificate.public_key()
@@ -69,7 +79,7 @@ def read_pem_chain(pem: bytes, *, tee: str, what: str) -> tuple[x509.Certificate
         raise _malformed(tee, f"1 to {MAX_CERTIFICATES} certificates as {what}, found {pem.count(_PEM_END)}")
     try:
         certificates = tuple(x509.load_pem_x509_certificates(pem))
-    except (ValueError, x509.InvalidVersion):
+    except UNREADABLE:
         raise _malformed(tee, f"{what} in PEM, found bytes that are none") from None
     return tuple(
         read_certificate(certificate.public_bytes(Encoding.DER), tee=tee, what=what) for certificate in certificates
@@ -127,9 +137,8 @@ def _broken_links(chain: Sequence[x509.Certificate]) -> Iterator[str]:
             yield f"certificate {depth} ({common_name(child)}) is no CA for {depth - 1} below it"
 
 
-@functools.lru_cache(
-    maxsize=256
-)  # a P-384 signature takes a millisecond, and a vendor's own certificates come every time
+# Kept, since a P-384 signature takes a millisecond and a vendor's own certificates come every time.
+@functools.lru_cache(maxsize=256)
 def is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the issuer is the one that the child names, and signed it."""
     try:

@@ -2,7 +2,7 @@
 
 Files are recognised by the beginnings and ends of their names, as users of tpm2-tools and test collections write them:
 `quote*.msg` with `quote*.sig` or `quote*.tpmt_signature`, `ak*.tpmt_public`, `pcrs*.bin` or `pcrs*.json`,
-`eventlog.bin`, `ak_cert*.der` and `ekcert*.der`. What tells two quotes apart in the names, such as `_rsa` or
+`eventlog.bin`, `ak_cert*.der`, `ekcert*.der` and `ek*.pub`. What tells two quotes apart in the names, such as `_rsa` or
 `_sha256`, must be equal; a file without it belongs to every quote. Issuers' certificates and revocation lists are
 found by the names inside them, here or in the collateral's folder.
 """
@@ -16,8 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.tee.tpm import TEE, TpmEvidence, encode
+from blindai.attestation.tpm_attestation_key import ENDORSEMENT, HIERARCHIES, qualified_name
 from blindai.attestation.tpm_certificates import MAX_INTERMEDIATES
-from blindai.attestation.tpm_keys import parsing_tpm
+from blindai.attestation.tpm_keys import parse_public, parsing_tpm
+from blindai.attestation.tpm_quote import parse_quote
+from blindai.errors import MalformedEvidenceError
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".pem", ".der", ".crt", ".cer", ".crl"}
 _PEM = b"-----BEGIN"
+_SIZE_BYTES = 2  # a TPM2B_PUBLIC has its size before the TPMT_PUBLIC
 _MAX_JSON_BYTES = 1 << 16
 _PREFERRED = ("_sha256", "")
 
@@ -47,7 +51,10 @@ def read_folder(folder: Path, *, collateral: Path | None = None) -> tuple[Eviden
 def read_quotes(folder: Path, *, collateral: Path | None = None) -> dict[str, EvidenceItem]:
     """Every quote of the folder, by what its file's name has between `quote` and the dot; raises as `read_folder`."""
     names = sorted(path.name.removeprefix("quote").removesuffix(".msg") for path in folder.glob("quote*.msg"))
-    endorsements = (*_chain(folder, "ak", "ak_cert*.der", collateral), *_chain(folder, "ek", "ekcert*.der", collateral))
+    endorsements = (
+        *vendor_endorsements(folder, "ak", "ak_cert*.der", collateral),
+        *vendor_endorsements(folder, "ek", "ekcert*.der", collateral),
+    )
     return {
         name: EvidenceItem(tee=TEE, evidence=encode(_evidence(folder, name)), endorsements=endorsements)
         for name in names
@@ -55,11 +62,13 @@ def read_quotes(folder: Path, *, collateral: Path | None = None) -> dict[str, Ev
 
 
 def _evidence(folder: Path, name: str) -> TpmEvidence:
+    quote, ak_public = _bytes(folder, f"quote{name}.msg"), _bytes(folder, f"ak{name}.tpmt_public", "ak.tpmt_public")
     return TpmEvidence(
-        quote=_bytes(folder, f"quote{name}.msg"),
+        quote=quote,
         signature=_bytes(folder, f"quote{name}.sig", f"quote{name}.tpmt_signature"),
-        ak_public=_bytes(folder, f"ak{name}.tpmt_public", "ak.tpmt_public"),
-        pcr_values=_pcr_values(folder, name),
+        ak_public=ak_public,
+        ak_parent=_parent(folder, quote, ak_public),
+        pcr_values=pcr_values(folder, name),
         event_log=_bytes(folder, f"eventlog{name}.bin", "eventlog.bin"),
     )
 
@@ -69,7 +78,19 @@ def _bytes(folder: Path, *names: str) -> bytes:
     return next(((folder / name).read_bytes() for name in names if (folder / name).is_file()), b"")
 
 
-def _pcr_values(folder: Path, name: str) -> bytes:
+def _parent(folder: Path, quote: bytes, ak_public: bytes) -> bytes:
+    """The hierarchy or the endorsement key below which the quote's signer is this AK; nothing if it is none of them."""
+    try:
+        signer = parse_quote(quote, tee=TEE).qualified_signer
+        ak = parse_public(ak_public, tee=TEE)
+    except MalformedEvidenceError:
+        return b""
+    eks = [path.read_bytes()[_SIZE_BYTES:] for path in sorted(folder.glob("ek*.pub"))]
+    below_eks = [qualified_name(parse_public(ek, tee=TEE), ENDORSEMENT) for ek in eks]
+    return next((parent for parent in (*HIERARCHIES, *below_eks) if qualified_name(ak, parent) == signer), b"")
+
+
+def pcr_values(folder: Path, name: str) -> bytes:
     """Raw, or JSON: a list in the order of the indices, or an object by index."""
     raw = _bytes(folder, f"pcrs{name}.bin", "pcrs.bin")
     text = _bytes(folder, f"pcrs{name}.json", "pcrs_sha256.json")
@@ -83,12 +104,12 @@ def _pcr_values(folder: Path, name: str) -> bytes:
         return b"".join(bytes.fromhex(value) for value in ordered)
 
 
-def _chain(folder: Path, kind: str, pattern: str, collateral: Path | None) -> Iterator[tuple[str, bytes]]:
+def vendor_endorsements(folder: Path, kind: str, pattern: str, *collateral: Path | None) -> Iterator[tuple[str, bytes]]:
     """A key's certificate, and as much of its chain and of the CRLs about it as the files hold."""
     leaf = next(iter(sorted(folder.glob(pattern))), None)
     if leaf is None:
         return
-    files = [path.read_bytes() for place in (folder, collateral) if place for path in _candidates(place)]
+    files = [path.read_bytes() for place in (folder, *collateral) if place for path in _candidates(place)]
     by_subject = {one.subject: one for data in files for one in _certificates(data)}
     yield f"{kind}_certificate", leaf.read_bytes()
     issuers = list(_issuers(leaf.read_bytes(), by_subject))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from blindai.attestation.binding import Binding
 from blindai.attestation.evidence import Claims
 from blindai.attestation.policy_file import TeePolicy
-from blindai.attestation.tee import nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
+from blindai.attestation.tee import azure_vtpm, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +57,13 @@ class Tee(Generic[_Claims, _Policy]):
 
 
 TEES: dict[str, Tee[Any, Any]] = {
+    azure_vtpm.TEE: Tee(
+        verify=azure_vtpm.verify,
+        slot=Binding.bound_32,
+        role=Role.CARRIER,
+        check=azure_vtpm.check,
+        parse_policy=azure_vtpm.parse_policy,
+    ),
     nitro.TEE: Tee(
         verify=nitro.verify,
         slot=Binding.bound,

@@ -229,7 +229,7 @@ def _open_rims(
             sealed = read_rim(endorsements[name], tools)
         for finding in judge_chain(sealed.chain, [root], tee=TEE, now=now, code="rim_chain"):
             checks.require(finding, UnauthenticEvidenceError, tee=TEE)
-        signed = signed_content(sealed, tools, now=now)
+        signed = signed_content(sealed, tools)
         checks.require(_judge_rim_signature(name, is_signed=signed is not None), UnauthenticEvidenceError, tee=TEE)
         with checks.parsing(code=f"{TEE}.rim_format", expected=f"measurements in {name}", why=_WHY_EXACT):
             opened[name] = (sealed, read_content(signed))
