@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dcap_qvl  # type: ignore[import-untyped]  # ships no type information
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blindai.attestation.intel_policy import IntelClaims
+    from blindai.attestation.policy_file import TeePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +104,20 @@ def parsed_pck(claims: IntelClaims) -> dict[str, Any]:
     return fields
 
 
-def strict_failures(claims: IntelClaims, reference_values: Mapping[str, object]) -> set[str]:
-    """The codes that the preset `strict` refuses, beside these reference values."""
-    tee = claims.tee
+def strict_policy(tee: str, reference_values: Mapping[str, object]) -> TeePolicy:
+    """The preset `strict`, beside these reference values."""
     values = "\n".join(f"{name} = {value}" for name, value in reference_values.items())
     section = open_policy(f"[tee.{tee}]\n{values}\n", source="test").section("tee").section(tee)
     preset = preset_table("strict", tee)
     assert preset is not None
-    policy = TEES[tee].parse_policy(section.with_defaults(preset))
-    return {finding.code for finding in failed(TEES[tee].check(claims, policy))}
+    policy: TeePolicy = TEES[tee].parse_policy(section.with_defaults(preset))
+    return policy
+
+
+def strict_failures(claims: IntelClaims, reference_values: Mapping[str, object]) -> set[str]:
+    """The codes that the preset `strict` refuses, beside these reference values."""
+    policy = strict_policy(claims.tee, reference_values)
+    return {finding.code for finding in failed(TEES[claims.tee].check(claims, policy))}
 
 
 def expected_failures(run: Run, codes: Mapping[str, str]) -> set[str]:
@@ -149,7 +155,7 @@ def agrees(run: Run, said: Mapping[str, Any]) -> bool:
     return bool(said == {name: ours[name] for name in ("tcb_status", "advisory_ids")})
 
 
-def median_ms(run: Run, policy: object, *, times: int = 30) -> float:
+def median_ms(run: Run, policy: TeePolicy, *, times: int = 30) -> float:
     """The median of the processor time that one verification and its policy take."""
 
     def once() -> float:
@@ -158,8 +164,3 @@ def median_ms(run: Run, policy: object, *, times: int = 30) -> float:
         return time.process_time() - begin
 
     return 1000 * statistics.median(once() for _ in range(times))
-
-
-def without(item: EvidenceItem, *names: str) -> EvidenceItem:
-    """The same evidence with fewer endorsements."""
-    return replace(item, endorsements=tuple(pair for pair in item.endorsements if pair[0] not in names))

@@ -6,14 +6,20 @@ import dataclasses
 
 import pytest
 from attestation.intel_cases import TEES_OF_INTEL, good, refusal, verify
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from fakes.intel_pki import (
     CA_CERTIFICATE,
     CA_NAME,
+    DAY,
+    NOW,
     PLATFORM_CA,
     ROOT_MADE,
     SIGNER,
     SIGNER_MADE,
     crl,
+    der,
     pck_certificate,
     pem,
     sign,
@@ -55,6 +61,37 @@ MALFORMED: list[tuple[str, dict[str, bytes | None]]] = [
     ("collateral_format", {"tcb_info_signature": NOT_SIGNED[1:]}),
     ("collateral_format", {"qe_identity_signature": NOT_SIGNED + b"\0"}),
 ]
+
+
+def rewritten_crl(old: bytes, new: bytes) -> bytes:
+    """A list in which some bytes of what is signed are others, and which is signed again."""
+    tbs = x509.load_der_x509_crl(crl(CA_NAME, PLATFORM_CA)).tbs_certlist_bytes
+    assert old in tbs
+    changed = der(0x30, tbs[2 if tbs[1] < 0x80 else 3 :].replace(old, new))
+    signature = PLATFORM_CA.sign(changed, ec.ECDSA(SHA256()))
+    algorithm = der(0x30, der(6, bytes.fromhex("2a8648ce3d040302")))
+    return der(0x30, changed + algorithm + der(3, b"\0" + signature))
+
+
+NEXT_UPDATE = der(0x17, f"{NOW + 30 * DAY:%y%m%d%H%M%SZ}".encode())
+MALFORMED += [
+    ("crl_format", {"pck_crl": rewritten_crl(NEXT_UPDATE, b"")}),
+    ("crl_format", {"pck_crl": rewritten_crl(der(2, b"\1"), der(2, b"\2"))}),
+    ("crl_format", {"pck_crl": rewritten_crl(der(12, CA_NAME.encode()), der(12, b"\xff" * len(CA_NAME)))}),
+]
+
+
+def test_a_list_that_was_only_signed_again_is_read() -> None:
+    assert verify(good("tdx", endorsements={"pck_crl": rewritten_crl(NEXT_UPDATE, NEXT_UPDATE)}).item())
+
+
+@TEES_OF_INTEL
+def test_a_signature_has_no_unused_bits(tee: str) -> None:
+    """Bits that are called unused may be anything; a list whose signature ends in a zero could be written with some."""
+    made = next(made for made in (crl(CA_NAME, PLATFORM_CA) for _ in range(1000)) if not made[-1] & 1)
+    signature = x509.load_der_x509_crl(made).signature
+    other = made.replace(b"\0" + signature, b"\1" + signature)
+    refusal(good(tee, endorsements={"pck_crl": other}).item(), "crl_format", MalformedEvidenceError)
 
 
 @TEES_OF_INTEL

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 import pytest
-from attestation.intel_samples import agrees, expected_failures, oracle, outcome, parsed_pck, runs_of, strict_failures
+from attestation.intel_samples import (
+    agrees,
+    expected_failures,
+    median_ms,
+    oracle,
+    outcome,
+    parsed_pck,
+    runs_of,
+    strict_failures,
+    strict_policy,
+)
 from attestation.samples import meta_of, needs_evidence, sample_folders, unix_seconds
 
 from blindai.attestation.checks import Checks
@@ -16,6 +27,8 @@ from blindai.evidence_files.sgx import read_folder
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from attestation.intel_samples import Run
 
     from blindai.attestation.evidence import EvidenceItem
 
@@ -37,6 +50,12 @@ def one_genuine() -> tuple[EvidenceItem, float]:
     """Evidence that verifies, with everything that can come with a quote, and its time."""
     run = next(run for run in runs_of("sgx", tee="sgx") if not run.meta["policy_rejections"])
     return run.item, run.now
+
+
+def verified(run: Run) -> SgxClaims:
+    claims = run.verify()
+    assert isinstance(claims, SgxClaims)
+    return claims
 
 
 def reference_values(claims: SgxClaims) -> dict[str, object]:
@@ -103,8 +122,7 @@ def test_every_field_is_what_independent_parsing_says() -> None:
 
 def test_platform_and_flags_are_what_independent_parsing_says() -> None:
     for run in runs_of("sgx", tee="sgx"):
-        claims = run.verify()
-        assert isinstance(claims, SgxClaims)
+        claims = verified(run)
         pck = {name: value for name, value in run.meta["parsed"]["pck"].items() if name in parsed_pck(claims)}
         assert parsed_pck(claims) == pck
         for name, bit in FLAGS.items():
@@ -114,8 +132,7 @@ def test_platform_and_flags_are_what_independent_parsing_says() -> None:
 def test_strict_refuses_what_the_samples_say_it_must() -> None:
     runs = list(runs_of("sgx", tee="sgx"))
     for run in runs:
-        claims = run.verify()
-        assert isinstance(claims, SgxClaims)
+        claims = verified(run)
         assert strict_failures(claims, reference_values(claims)) == expected_failures(run, PHRASES), run.name
     assert len(runs) > 0
 
@@ -132,3 +149,11 @@ def test_dcap_qvl_agrees_except_where_its_own_policy_refuses(tell: Callable[[str
     assert refused == REFUSED_BY_DCAP_QVL
     assert agreed > 0
     tell(f"dcap-qvl agrees in {agreed} SGX runs; it refuses by a policy of its own: {refused}")
+
+
+def test_how_long_a_verification_takes(tell: Callable[[str], None]) -> None:
+    runs = [run for run in runs_of("sgx", tee="sgx") if run.expect["tcb_status"]]
+    policy = strict_policy("sgx", reference_values(verified(runs[0])))
+    times = [median_ms(run, policy, times=5) for run in runs]
+    tell(f"SGX: {statistics.median(times):.1f} ms of processor time, the median of {len(runs)} runs")
+    assert times

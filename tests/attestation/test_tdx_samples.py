@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from typing import TYPE_CHECKING
 
 import pytest
 from attestation.intel_samples import (
     agrees,
     expected_failures,
+    median_ms,
     oracle,
     outcome,
     parsed_pck,
     quote_of,
     runs_of,
     strict_failures,
+    strict_policy,
 )
 from attestation.samples import COLLATERAL, meta_of, needs_evidence, sample_folders
 
@@ -26,6 +29,8 @@ from blindai.evidence_files.tdx import read_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from attestation.intel_samples import Run
 
     from blindai.attestation.evidence import EvidenceItem
 
@@ -54,6 +59,12 @@ def one_genuine() -> tuple[EvidenceItem, float]:
         and run.expect["tcb_status"] == "UpToDate"
     )
     return run.item, run.now
+
+
+def verified(run: Run) -> TdxClaims:
+    claims = run.verify()
+    assert isinstance(claims, TdxClaims)
+    return claims
 
 
 def reference_values(claims: TdxClaims) -> dict[str, list[str]]:
@@ -108,8 +119,7 @@ def test_every_field_is_what_independent_parsing_says() -> None:
 def test_strict_refuses_what_the_samples_say_it_must() -> None:
     findings = 0
     for run in runs_of("tdx", tee="tdx"):
-        claims = run.verify()
-        assert isinstance(claims, TdxClaims)
+        claims = verified(run)
         expected = expected_failures(run, PHRASES)
         assert strict_failures(claims, reference_values(claims)) == expected, (run.name, run.collateral.name)
         findings += len(expected)
@@ -152,3 +162,11 @@ def test_a_folder_with_one_file_of_collateral_needs_no_choice() -> None:
         assert len(chosen.endorsements) == len(dict(chosen.endorsements)) > 0
         assert item.endorsements == (chosen.endorsements if len(files) == 1 else ())
         assert len(meta_of(folder)["runs"]) == len(files)
+
+
+def test_how_long_a_verification_takes(tell: Callable[[str], None]) -> None:
+    runs = [run for run in runs_of("tdx", tee="tdx") if run.expect["tcb_status"]]
+    policy = strict_policy("tdx", reference_values(verified(runs[0])))
+    times = [median_ms(run, policy, times=5) for run in runs]
+    tell(f"TDX: {statistics.median(times):.1f} ms of processor time, the median of {len(runs)} runs")
+    assert times

@@ -15,7 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from blindai.attestation.checks import judge
 from blindai.attestation.intel_collateral import parse_qe_identity, parse_tcb_info
-from blindai.attestation.x509_chain import MAX_CERTIFICATES, read_certificate
+from blindai.attestation.x509_chain import MAX_CERTIFICATES, holds_whole_bytes, read_certificate
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -94,9 +94,11 @@ def read_endorsements(item: EvidenceItem, quote: Quote, checks: Checks, *, tee: 
     with checks.parsing(
         code=f"{tee}.certificate_format", expected="certificates in PEM, from the leaf to the root", why=why
     ):
+        known: dict[bytes, x509.Certificate] = {}
         pems = [pem for pem in (quote.pck_chain, named.get(PCK_CHAIN)) if pem is not None]
-        pck_chains = {_read_chain(pem, tee, "the PCK chain") for pem in pems}
-        chains = {name: _read_chain(named[name], tee, name) for name in sorted(named) if name.endswith("_issuer_chain")}
+        pck_chains = {_read_chain(pem, known, tee, "the PCK chain") for pem in pems}
+        written = sorted(name for name in named if name.endswith("_issuer_chain"))
+        chains = {name: _read_chain(named[name], known, tee, name) for name in written}
     checks.require(_judge_pck_chains(pck_chains, tee), MalformedEvidenceError, tee=tee)
     with checks.parsing(code=f"{tee}.crl_format", expected="revocation lists in DER", why=why):
         crls = {name: _read_crl(named[name], tee, name) for name in (ROOT_CA_CRL, "pck_crl") if name in named}
@@ -135,12 +137,18 @@ def _judge_pck_chains(chains: set[Chain], tee: str) -> Finding:
     )
 
 
-def _read_chain(pem: bytes, tee: str, what: str) -> Chain:
-    """Certificates in the only PEM that they would be written in, white space aside (RFC 7468 §3, "strict")."""
+def _read_chain(pem: bytes, known: dict[bytes, x509.Certificate], tee: str, what: str) -> Chain:
+    """Certificates in the only PEM that they would be written in, white space aside (RFC 7468 §3, "strict").
+
+    Four chains share their last certificates, so `known` keeps what was read.
+    """
     *written, end = pem.translate(None, _WHITE_SPACE).split(_PEM_END)
     if end or not 1 <= len(written) <= MAX_CERTIFICATES:
         raise _no_chain(tee, what)
-    return tuple(read_certificate(_decode_pem(text, tee, what), tee=tee, what=what) for text in written)
+    for text in written:
+        if text not in known:
+            known[text] = read_certificate(_decode_pem(text, tee, what), tee=tee, what=what)
+    return tuple(known[text] for text in written)
 
 
 def _decode_pem(text: bytes, tee: str, what: str) -> bytes:
@@ -165,12 +173,12 @@ def _no_chain(tee: str, what: str) -> MalformedEvidenceError:
 def _read_crl(der: bytes, tee: str, what: str) -> RevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
-        crl.extensions  # noqa: B018  # parsed only when asked for, and must parse
+        crl.issuer, crl.extensions  # noqa: B018  # parsed only when asked for, and must parse
         next_update = crl.next_update_utc
         serials = frozenset(revoked.serial_number for revoked in crl)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
         raise _no_crl(tee, what) from None
-    if next_update is None:
+    if next_update is None or not holds_whole_bytes(crl.signature, der):
         raise _no_crl(tee, what)
     return RevocationList(
         crl=crl, issued=crl.last_update_utc.timestamp(), next_update=next_update.timestamp(), serials=serials
