@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-from fakes import amd, intel, intel_pki, nvidia
+from fakes import amd, aws, intel, intel_pki, nvidia, tpm_vendor
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.policy_file import Section
 from blindai.attestation.policy_tees import fields_of
-from blindai.attestation.tee import TEES, nvidia_gpu, sev_snp, sgx, simulation, tdx
+from blindai.attestation.tee import TEES, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
 from blindai.attester.simulation import SimulationAttester
 from blindai.policies import preset_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blindai.attestation.evidence import Claims, Finding
+    from blindai.attestation.evidence import Claims, EvidenceItem, Finding
+
+_TPM_VENDOR = tpm_vendor.FakeVendor()
 
 
 def good_claims() -> Iterator[tuple[Claims, tuple[Finding, ...]]]:
@@ -43,8 +46,22 @@ def good_claims() -> Iterator[tuple[Claims, tuple[Finding, ...]]]:
         checks = Checks()
         yield trusting(shown.item(), nvidia.NOW.timestamp(), checks), checks.findings
     checks = Checks()
+    yield nitro.verify(aws.Enclave().item(), aws.NOW, checks, roots=aws.ROOTS), checks.findings
+    for chain in ("ak", "ek"):
+        checks = Checks()
+        yield tpm.verify(_tpm(chain), tpm_vendor.NOW.timestamp(), checks, roots=_TPM_VENDOR.pinned), checks.findings
+    checks = Checks()
     item = SimulationAttester(lambda size: b"d" * size, bytes(32)).attest(bytes(64))
     yield simulation.verify(item, 0.0, checks), checks.findings
+
+
+def _tpm(chain: str) -> EvidenceItem:
+    """A TPM whose AK is certified, or whose EK is."""
+    one = tpm_vendor.FakeTpm()
+    leaf = _TPM_VENDOR.certify(one.key)
+    if chain == "ek":
+        leaf = _TPM_VENDOR.certify(tpm_vendor.rsa_key(1), signs=False, purposes=(tpm_vendor.EK_PURPOSE,))
+    return dataclasses.replace(one, endorsements=_TPM_VENDOR.chain(leaf, chain)).item()
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,11 @@ tee.simulation.measurement.skip = "still tests"
     ]
 
 
+def test_a_policy_that_skips_nothing_shows_no_skipped_check() -> None:
+    strictest = replace(parse_policy(GOOD, source="p"), insecure_simulation=False, any_of=())
+    assert list(skipped_checks(strictest)) == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "problem"),
     [
@@ -112,6 +118,8 @@ tee.simulation.measurement.skip = "still tests"
         (f'["{KEY}"]', f'["{KEY}"]\nskip = "both"', 5, "`operator.public_keys` is not known here; known are skip"),
         (f'public_keys = ["{KEY}"]', "skip = true", 5, "`operator.skip` must be the reason"),
         (f'public_keys = ["{KEY}"]', 'skip = " "', 5, "`operator.skip` must be the reason"),
+        ('minimum = "1.2.0"', 'minimum = "newest"', 11, "`release.minimum` must be a version such as 1.2.0"),
+        ('minimum = "1.2.0"', "", 10, "`release` sets neither `minimum` nor"),
         ('minimum = "cached"', 'minimum = "simulated"', 8, "must be one of pinned-tls, cached, fresh"),
         ('minimum = "cached"', "minimum = 2", 8, "must be one of pinned-tls, cached, fresh"),
         ('minimum = "cached"', "", 7, "`level` does not set `minimum`"),

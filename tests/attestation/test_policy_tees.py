@@ -289,6 +289,13 @@ def test_each_tee_begins_by_saying_its_fields(tee: str) -> None:
     assert fields_of(tee)
 
 
+def test_a_tee_that_does_not_say_its_fields_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = replace(TEES["simulation"], parse_policy=lambda section: section)
+    monkeypatch.setitem(TEES, "silent", silent)
+    with pytest.raises(AssertionError, match="does not begin with `require_keys`"):
+        fields_of("silent")
+
+
 LINES = [
     *GENERAL.splitlines(),
     *NAMED.splitlines(),

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import ipaddress
 import json
 import socket
+import threading
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fakes import papers
 from fakes.vendor_services import Reply, VendorServices, vendor_services
 
@@ -26,6 +32,7 @@ from blindai.errors import EndorsementsUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.network
 NOW = float(papers.BEGIN)
@@ -211,3 +218,55 @@ def test_addresses_are_the_vendors_unless_said() -> None:
 def test_an_address_is_one(address: str) -> None:
     with pytest.raises(ValueError, match="amd_kds is https://host"):
         Endpoints(amd_kds=address)
+
+
+@pytest.fixture
+def own_certificate(tmp_path: Path) -> Path:
+    """Key and certificate of a PCCS that nobody else knows, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(subject_name=papers.NAME, issuer_name=papers.NAME, public_key=key.public_key())
+    begin = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = builder.serial_number(7).not_valid_before(begin).not_valid_after(begin + dt.timedelta(days=9))
+    builder = builder.add_extension(names, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    own_key = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "own.pem").write_bytes(own_key + builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    return tmp_path / "own.pem"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_unless_it_is_named(own_certificate: Path) -> None:
+    crl = Resource(service=Service.INTEL_PCS, path=ROOT_CRL_PATH, kind=Kind.CRL)
+    with vendor_services(own_certificate) as far:
+        far.replies[ROOT_CRL_PATH] = Reply(body=papers.crl())
+        with pytest.raises(EndorsementsUnavailableError, match="SSLCertVerificationError"):
+            near(far).get(crl, now=NOW)
+        named = Endpoints(intel_pcs=far.url, intel_ca_file=str(own_certificate))
+        assert Services(endpoints=named).get(crl, now=NOW).body == papers.crl()
+        assert far.asked == [ROOT_CRL_PATH]
+
+
+@pytest.mark.parametrize(
+    "said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 two\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200]
+)
+def test_what_speaks_no_http_is_told(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        source = Services(endpoints=Endpoints(amd_kds=f"http://127.0.0.1:{server.getsockname()[1]}"))
+        with pytest.raises(EndorsementsUnavailableError, match="not plain HTTP"):
+            source.get(CRL, now=NOW)
+        thread.join()
+
+
+def test_many_small_pieces_take_no_longer_than_one(far: VendorServices) -> None:
+    far.replies[CRL.path] = Reply(body=papers.crl(), drips_s=0.05)
+    with pytest.raises(EndorsementsUnavailableError, match="TimeoutError"):
+        near(far, attempts=1, timeout_s=0.3).get(CRL, now=NOW)

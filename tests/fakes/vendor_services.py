@@ -6,6 +6,7 @@ One HTTP server on loopback that answers from a table and keeps what it was aske
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -14,17 +15,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What is answered; `stalls_s` before the body, `cut_bytes` of it never sent."""
+    """What is answered; `stalls_s` before the body, `cut_bytes` of it never sent, `drips_s` after each byte."""
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     stalls_s: float = 0.0
     cut_bytes: int = 0
+    drips_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,8 +49,8 @@ class VendorServices:
 
 
 @contextlib.contextmanager
-def vendor_services() -> Iterator[VendorServices]:
-    """Such a server on a free port of loopback, until the end of the block."""
+def vendor_services(certificate: Path | None = None) -> Iterator[VendorServices]:
+    """Such a server on a free port of loopback, until the end of the block; over TLS if given key and certificate."""
     services = VendorServices()
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,7 +70,10 @@ def vendor_services() -> Iterator[VendorServices]:
             self.end_headers()
             with contextlib.suppress(OSError):
                 time.sleep(reply.stalls_s)
-                self.wfile.write(reply.body[: len(reply.body) - reply.cut_bytes])
+                sent = reply.body[: len(reply.body) - reply.cut_bytes]
+                for piece in (sent[at : at + 1] for at in range(len(sent))) if reply.drips_s else (sent,):
+                    self.wfile.write(piece)
+                    time.sleep(reply.drips_s)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -75,6 +81,11 @@ def vendor_services() -> Iterator[VendorServices]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         services.url = f"http://127.0.0.1:{server.server_address[1]}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+            services.url = services.url.replace("http:", "https:")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -158,11 +158,13 @@ def _reference_value(tee: str, shown: tuple[Claims, ...], field: str) -> Any:
 
 
 def _find(value: Any, name: str) -> Any:
-    """The member of that name, of claims or of the structures that they hold."""
-    if hasattr(value, name):
-        return getattr(value, name)
-    parts = (getattr(value, field.name) for field in dataclasses.fields(value))
-    return next((found for part in parts if dataclasses.is_dataclass(part) and (found := _find(part, name))), None)
+    """The member of that name, of claims or of the structures that they hold; `mrtd` is `mr_td`."""
+    members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    for one, member in members.items():
+        if one.replace("_", "") == name.replace("_", ""):
+            return member
+    inside = (_find(member, name) for member in members.values() if dataclasses.is_dataclass(member))
+    return next((found for found in inside if found is not None), None)
 
 
 def _toml(value: Any) -> str:

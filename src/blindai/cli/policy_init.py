@@ -17,6 +17,7 @@ from blindai.attestation.policy_tees import PRESETS, STRICT
 from blindai.attestation.tee import TEES
 from blindai.channel.attested import accept_attestation
 from blindai.channel.keyset import DEFAULT_SERVICE, parse_keyset
+from blindai.cli.evidence_verb import AtOption, CollateralOption
 from blindai.cli.first_policy import Seen, first_policy
 from blindai.cli.options import Level, ServiceOption, SimulationOption, moment
 from blindai.cli.screen import note, print_findings, say, warn_of_simulation
@@ -41,7 +42,8 @@ def init(
     preset: Annotated[str, typer.Option("--preset", help=f"what sets the checks: {', '.join(PRESETS)}")] = STRICT,
     service: ServiceOption = DEFAULT_SERVICE,
     level: Annotated[Level, typer.Option("--level", help="the evidence to ask a server for")] = Level.FRESH,
-    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="judge a file at this ISO time")] = None,
+    at: AtOption = None,
+    collateral: CollateralOption = None,
     insecure_simulation: SimulationOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="write it without asking")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
@@ -53,7 +55,7 @@ def init(
         raise typer.BadParameter(f"a preset is one of {', '.join(PRESETS)}, not {preset!r}", param_hint="--preset")
     if output.exists() and not force:
         raise typer.BadParameter(f"{output} is there already; --force replaces it", param_hint="--output")
-    seen, judge = _look(source, service=service, level=level, at=at)
+    seen, judge = _look(source, service=service, level=level, at=at, collateral=collateral)
     if seen.simulated and not insecure_simulation:
         raise PolicyViolationError(
             "simulated evidence was shown, which protects nothing",
@@ -74,11 +76,11 @@ def init(
     note(f"wrote {output}; compare its reference values with those of whoever builds the software")
 
 
-def _look(source: str, *, service: str, level: Level, at: str | None) -> tuple[Seen, Judge]:
+def _look(source: str, *, service: str, level: Level, at: str | None, collateral: Path | None) -> tuple[Seen, Judge]:
     """What is shown, and how a policy would judge it."""
     path = Path(source)
     if path.exists() or path.suffix in _FILES:
-        return _look_into(path, now=time.time() if at is None else moment(at))
+        return _look_into(path, now=time.time() if at is None else moment(at), collateral=collateral)
     return _look_at(source, service=service, level=level)
 
 
@@ -105,12 +107,12 @@ def _look_at(url: str, *, service: str, level: Level) -> tuple[Seen, Judge]:
     return Seen(source=url, now=now, claims=claims, keyset=keyset, level=level.value), judge
 
 
-def _look_into(path: Path, *, now: float) -> tuple[Seen, Judge]:
+def _look_into(path: Path, *, now: float, collateral: Path | None) -> tuple[Seen, Judge]:
     """Evidence in a file or a folder; without a keyset it is bound to nothing, and the findings say so."""
     from blindai.cli.evidence_judgement import About, judge_sample
     from blindai.evidence_files import read_sample
 
-    sample = read_sample(path, now=now)
+    sample = read_sample(path, now=now, collateral=collateral)
 
     def judge(policy: Policy) -> tuple[Finding, ...]:
         judgement = judge_sample(sample, policy, about=About(), now=now)

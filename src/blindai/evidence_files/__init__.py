@@ -7,7 +7,6 @@ name that somebody gave it. Leaves out: the judgement (attestation/), and fetchi
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +20,7 @@ from blindai.attestation.evidence import (
 )
 from blindai.attestation.tee import simulation
 from blindai.errors import MalformedEvidenceError
-from blindai.evidence_files import nitro, nvidia_gpu, sev_snp, sgx, tdx, tpm
+from blindai.evidence_files import azure_vtpm, nitro, nvidia_gpu, sev_snp, sgx, tdx, tpm
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ _SGX_QUOTE, _QUOTE_VERSIONS, _ECDSA_P256 = 3, range(3, 6), 2
 _TEE_TYPES = {0x00: "sgx", 0x81: "tdx"}
 # RFC 8949 and 9052: an array of four whose first member is a map of one in a byte string, tagged 18 or not.
 _COSE_SIGN1 = (b"\x84\x44\xa1\x01\x38\x22", b"\xd2\x84\x44\xa1\x01\x38\x22")
-_ISSUE_DATE = re.compile(rb'\\?"issueDate\\?"\s*:\s*\\?"([0-9TZ:-]{20})')
 # What needs more than one file, and how it begins.
 _PARTS = {
     b"HCLA": "an Azure HCL report, which is judged together with the vTPM's quote",
@@ -65,6 +63,7 @@ def _read_quote(folder: Path, *, collateral: Path | None = None) -> tuple[Eviden
 
 # A file that every folder of a TEE has, as a pattern, and who reads such folders.
 READERS: tuple[tuple[str, Reader], ...] = (
+    ("hcl_report.bin", azure_vtpm.read_folder),
     ("report.bin", sev_snp.read_folder),
     (sgx.QUOTE, _read_quote),
     ("*_report.bin", nvidia_gpu.read_folder),
@@ -140,10 +139,11 @@ def _newest_collateral(folder: Path, now: float) -> Path | None:
 def _issued(path: Path) -> float:
     """When its TCB info was issued, if that can be told; what it is worth is judged later."""
     with path.open("rb") as file:
-        found = _ISSUE_DATE.search(file.read(MAX_FILE_BYTES))
+        data = file.read(MAX_FILE_BYTES + 1)
     try:
-        return datetime.fromisoformat(found[1].decode()).timestamp() if found else 0.0
-    except ValueError:
+        tcb_info = strict_json(strict_json(data, max_bytes=MAX_FILE_BYTES)["tcb_info"].encode(), max_bytes=len(data))
+        return datetime.fromisoformat(tcb_info["issueDate"]).timestamp()
+    except (ValueError, KeyError, TypeError, AttributeError):
         return 0.0
 
 

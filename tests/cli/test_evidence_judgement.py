@@ -1,0 +1,80 @@
+"""Evidence without a server is judged as a server's is, and what nobody asked about is said to be about nobody."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import pytest
+from fakes import amd
+
+from blindai.attestation.evidence import EvidenceItem, Outcome
+from blindai.attestation.policy import insecure_simulation_policy, strict_policy
+from blindai.attestation.tee import TEES, sev_snp
+from blindai.attester.simulation import SimulationAttester
+from blindai.cli.evidence_judgement import About, Judgement, judge_sample
+from blindai.errors import MalformedEvidenceError, PolicyViolationError, StaleEvidenceError
+from blindai.evidence_files import Sample
+
+BOUND = bytes(range(64))
+ITEM = SimulationAttester(lambda size: b"d" * size, bytes(32)).attest(BOUND)
+NOW = 1_780_000_000.0
+
+
+def judged(*items: EvidenceItem, policy: Any = None, **about: Any) -> Judgement:
+    sample = Sample(name="one", items=items or (ITEM,))
+    return judge_sample(sample, policy or insecure_simulation_policy(), about=About(**about), now=NOW)
+
+
+def outcome(judgement: Judgement, code: str) -> list[Outcome]:
+    return [finding.outcome for finding in judgement.findings if finding.code == code]
+
+
+def test_bare_evidence_is_about_nobody() -> None:
+    judgement = judged()
+    assert (judgement.error, judgement.unbound, judgement.bound_to) == (None, True, "")
+    assert outcome(judgement, "binding.report_data") == [Outcome.SKIPPED]
+
+
+def test_report_data_that_is_there_is_found() -> None:
+    judgement = judged(report_data=BOUND)
+    assert (judgement.error, judgement.unbound) == (None, False)
+    assert judgement.bound_to == "the report data that you gave"
+    assert outcome(judgement, "binding.report_data") == [Outcome.PASSED]
+
+
+@pytest.mark.parametrize("other", [b"", BOUND[:-1], BOUND + b"\0", bytes(64)])
+def test_other_report_data_is_refused(other: bytes) -> None:
+    judgement = judged(report_data=other)
+    assert isinstance(judgement.error, StaleEvidenceError)
+    assert outcome(judgement, "binding.report_data") == [Outcome.FAILED]
+    assert judgement.claims
+
+
+def test_bare_evidence_answers_no_nonce() -> None:
+    judgement = judged(nonce=bytes(32))
+    assert isinstance(judgement.error, StaleEvidenceError)
+    assert "--report-data" in judgement.error.hint
+
+
+def test_a_tee_of_another_release_is_told() -> None:
+    judgement = judged(dataclasses.replace(ITEM, tee="sev_es"))
+    assert isinstance(judgement.error, MalformedEvidenceError)
+    assert "cannot verify sev_es" in str(judgement.error)
+
+
+def test_no_policy_still_shows_what_strict_says_of_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = amd.FakeMachine(product="Milan").item()
+    verify = functools.partial(sev_snp.verify, roots=amd.pinned(item))
+    monkeypatch.setitem(TEES, "sev_snp", dataclasses.replace(TEES["sev_snp"], verify=verify))  # the vendor's root alone
+    sample = Sample(name="milan", items=(item,))
+    now = amd.NOW.timestamp()
+    strict = judge_sample(sample, strict_policy(), about=About(), now=now)
+    cloud = judge_sample(sample, strict_policy(), about=About(), now=now, preset="cloud-azure")
+    for judgement, milan in ((strict, Outcome.FAILED), (cloud, Outcome.TRACKED)):
+        assert isinstance(judgement.error, PolicyViolationError)
+        assert judgement.error.finding_code == "policy.no_reference_values"
+        assert outcome(judgement, "sev_snp.milan_seed") == [milan]
+        assert outcome(judgement, "sev_snp.measurement") == [Outcome.SKIPPED]
+        assert outcome(judgement, "sev_snp.signature") == [Outcome.PASSED]
