@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.checks import judge, leave_out
 from blindai.attestation.policy_file import Skip
+from blindai.attestation.x509_chain import UNREADABLE
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_crl(der: bytes, *, tee: str) -> x509.CertificateRevocationList:
         is_dated = crl.next_update_utc is not None
         for entry in crl:
             entry.extensions  # noqa: B018  # parsed only when asked for, and must parse
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except UNREADABLE:
         is_exact = is_narrowed = is_dated = False
     if not is_exact or is_narrowed or not is_dated:
         words = f"expected a complete CRL in DER with a next update, found {len(der)} bytes that are none"
