@@ -9,14 +9,15 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fakes import amd, aws, intel, intel_pki, nvidia
+from fakes import amd, aws, azure, intel, intel_pki, nvidia
+from fakes.azure import FakeAzure
 from fakes.tpm_vendor import NOW as TPM_NOW
 from fakes.tpm_vendor import FakeTpm, FakeVendor
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.policy_file import Section
 from blindai.attestation.policy_tees import fields_of
-from blindai.attestation.tee import TEES, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
+from blindai.attestation.tee import TEES, azure_vtpm, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
 from blindai.attester.simulation import SimulationAttester
 from blindai.policies import preset_table
 
@@ -33,12 +34,14 @@ class Machine:
 
     Attributes:
         now: a time at which it verifies, in Unix seconds.
+        beside: the machine's own item, if this is its vTPM's.
         verify: the TEE's own, with the fake vendor's roots pinned.
     """
 
     item: EvidenceItem
     now: float
     verify: Callable[[EvidenceItem, float, Checks], Claims]
+    beside: EvidenceItem | None = None
 
 
 @functools.cache
@@ -60,6 +63,7 @@ def machines() -> dict[str, Machine]:
         "sgx": _machine(intel.FakeEvidence(tee="sgx", version=3).item(), intel_pki.NOW_S, sgx.verify, **roots),
         "nitro": _machine(aws.Enclave().item(), aws.NOW, nitro.verify, roots=aws.ROOTS),
         "tpm": _tpm(),
+        "azure_vtpm": _azure(),
         "nvidia_gpu": _machine(
             nvidia.hopper().item(),
             nvidia.NOW.timestamp(),
@@ -78,6 +82,14 @@ def _tpm() -> Machine:
     vendor, good = FakeVendor(), FakeTpm()
     good.endorsements = vendor.chain(vendor.certify(good.key))
     return _machine(good.item(), TPM_NOW.timestamp(), tpm.verify, roots=vendor.pinned)
+
+
+def _azure() -> Machine:
+    good = FakeAzure()
+    good.endorsements = azure.VENDOR.chain(azure.VENDOR.certify(good.tpm.key))
+    machine, item = good.items()
+    verify = functools.partial(azure_vtpm.verify, roots=azure.VENDOR.pinned)
+    return Machine(item=item, now=TPM_NOW.timestamp(), verify=verify, beside=machine)
 
 
 @functools.cache
