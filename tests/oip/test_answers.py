@@ -130,6 +130,7 @@ def test_raw_bodies_tell_their_shape(found: TensorSpec, body: bytes, *, batched:
         ([spec((2,))], bytes(9), "Expected 8, got 9"),
         ([spec((-1, 2))], bytes(12), "Expected 8 or a multiple of it, got 12"),
         ([spec((-1, 0))], bytes(4), "Expected 0"),
+        ([spec((-1, 0))], b"", "another dimension is 0"),
         ([spec((2,), Datatype.BYTES)], b"\0\0\0\0", "Expected 2, got 1"),
         ([spec((-1,), Datatype.BYTES)], b"\xff\xff\xff\xffa", "ends inside element"),
     ],

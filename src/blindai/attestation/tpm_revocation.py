@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.checks import judge, leave_out
 from blindai.attestation.policy_file import Skip
+from blindai.attestation.x509_chain import UNREADABLE
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from blindai.attestation.evidence import Finding
 
 _NARROWED = (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)  # such a list is silent about other certificates
-# What cryptography raises for lists that are none, or that it does not know.
-_UNREADABLE = (
-    *(ValueError, TypeError, OverflowError, UnsupportedAlgorithm),
-    *(x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +53,7 @@ def read_crl(der: bytes, *, tee: str) -> x509.CertificateRevocationList:
         for entry in crl:
             entry.extensions  # noqa: B018  # parsed only when asked for, and must parse
         crl.issuer, crl.last_update_utc  # noqa: B018  # likewise
-    except _UNREADABLE:
+    except UNREADABLE:
         is_exact = is_narrowed = is_dated = False
     if not is_exact or is_narrowed or not is_dated:
         words = f"expected a complete CRL in DER with a next update, found {len(der)} bytes that are none"

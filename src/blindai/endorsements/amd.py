@@ -16,6 +16,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from blindai.attestation.sev_snp_report import parse
 from blindai.attestation.sev_snp_tcb import Product, product_of, read_tcb
 from blindai.attestation.tee.sev_snp import CRL, INTERMEDIATE, ROOT, VEK
+from blindai.attestation.x509_chain import UNREADABLE
 from blindai.endorsements.documents import Kind, Resource, Service
 from blindai.endorsements.services import MissingDocumentError
 from blindai.errors import EndorsementsUnavailableError
@@ -111,7 +112,7 @@ def _certificate(der: bytes) -> x509.Certificate:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # AMD's serial numbers are 0
             return x509.load_der_x509_certificate(der)
-    except ValueError:
+    except UNREADABLE:
         raise _unavailable("the VLEK that came with the evidence is no certificate") from None
 
 

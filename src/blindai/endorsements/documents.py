@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import ocsp
 
+from blindai.attestation.x509_chain import UNREADABLE
 from blindai.wire import strict_json
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def read_document(resource: Resource, body: bytes, *, issuers: bytes = b"", now:
         normal, expires_at = _READERS[resource.kind](body, now)
         if issuers:
             expires_at = min(expires_at, _chain(issuers, now)[1])
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, binascii.Error):
+    except (KeyError, *UNREADABLE):
         raise ValueError(f"expected {resource.kind.value}, found {len(body)} bytes that are none") from None
     return Document(body=normal, issuers=issuers, expires_at=expires_at)
 

@@ -20,6 +20,7 @@ from blindai.attestation.tpm_attestation_key import ENDORSEMENT, HIERARCHIES, qu
 from blindai.attestation.tpm_certificates import MAX_INTERMEDIATES
 from blindai.attestation.tpm_keys import parse_public, parsing_tpm
 from blindai.attestation.tpm_quote import parse_quote
+from blindai.attestation.x509_chain import UNREADABLE, require_readable
 from blindai.errors import MalformedEvidenceError
 from blindai.wire import strict_json
 
@@ -137,13 +138,18 @@ def _candidates(folder: Path) -> list[Path]:
 
 def _certificates(data: bytes) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(data) if _PEM in data else [x509.load_der_x509_certificate(data)]
-    except ValueError:
+        found = x509.load_pem_x509_certificates(data) if _PEM in data else [x509.load_der_x509_certificate(data)]
+        for certificate in found:
+            require_readable(certificate)
+    except UNREADABLE:
         return []
+    return found
 
 
 def _crls(data: bytes) -> list[x509.CertificateRevocationList]:
     try:
-        return [x509.load_pem_x509_crl(data) if _PEM in data else x509.load_der_x509_crl(data)]
-    except ValueError:
+        crl = x509.load_pem_x509_crl(data) if _PEM in data else x509.load_der_x509_crl(data)
+        crl.issuer  # noqa: B018  # parsed only when asked for, and must parse
+    except UNREADABLE:
         return []
+    return [crl]

@@ -61,6 +61,10 @@ def _solved(pattern: tuple[int, ...], spec: TensorSpec, body: memoryview, model:
     fits = count % known == 0 if -1 in pattern and known else count == known
     if not whole or not fits:
         raise _size_error(pattern, spec, found=count if spec.datatype is Datatype.BYTES else body.nbytes, model=model)
+    if -1 in pattern and not known:
+        raise InvalidInputError(
+            f"The shape of the raw input '{spec.name}' can not be deduced: another dimension is 0, so no byte tells it"
+        )
     return tuple(count // known if axis == -1 else axis for axis in pattern)
 
 
