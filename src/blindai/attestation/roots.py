@@ -35,3 +35,20 @@ SIMULATION_ROOT = PinnedRoot(
     sha256=bytes.fromhex("5bce6200fad593bbdfe302fd6cced8b7b125af5959f435363d0b9b6a22d75964"),
     source="raw Ed25519 public key of the seed in src/blindai/attester/simulation.py, 2026-11-24",
 )
+
+# Who certifies the keys of virtual TPMs. Fingerprints computed 2026-11-25 from certificates in DER; a test computes
+# them again from the evidence folder. A local CA, such as the one that swtpm-localca makes, is never among them.
+TPM_ROOTS = (
+    PinnedRoot(
+        name="google",
+        sha256=bytes.fromhex("594759594b9b61524f6c8ef668f7177f7b9066bc0674f2f49fe9e052be78beb2"),
+        source="CN=EK/AK CA Root, O=Google LLC, valid 2022 to 2122: "
+        "github.com/google/go-tpm-tools, commit 67670e5c, server/ca-certs/gcp_ek_ak_ca_root.crt",
+    ),
+    PinnedRoot(
+        name="microsoft",
+        sha256=bytes.fromhex("e6c596b17f8ffefba5c300f714cfb1260c6028704ecf7becc4ab5018efb00e95"),
+        source="CN=Azure Virtual TPM Root Certificate Authority 2023, O=Microsoft Corporation, valid 2023 to 2048: "
+        "github.com/flashbots/attested-tls, commit 22334977, crates/attestation/assets/",
+    ),
+)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from blindai.attestation.binding import Binding
 from blindai.attestation.evidence import Claims
 from blindai.attestation.policy_file import TeePolicy
-from blindai.attestation.tee import simulation
+from blindai.attestation.tee import simulation, tpm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +61,13 @@ TEES: dict[str, Tee[Any, Any]] = {
         role=Role.MACHINE,
         check=simulation.check,
         parse_policy=simulation.parse_policy,
+    ),
+    tpm.TEE: Tee(
+        verify=tpm.verify,
+        slot=Binding.bound_32,
+        role=Role.MACHINE,
+        check=tpm.check,
+        parse_policy=tpm.parse_policy,
     ),
 }
 

@@ -1,0 +1,298 @@
+"""TPM 2.0 evidence: PCRs quoted by a certified key, and the event log that explains them (docs/spec/tee/tpm.md).
+
+It says what a machine booted. It says nothing about who can read that machine's memory: SEV-SNP and TDX do.
+Leaves out: the structures themselves (tpm_keys.py, tpm_quote.py, event_log.py), each policy field's comparison
+(pcr_policy.py, boot_policy.py), and credential activation, which is the channel's (docs/spec/tee/tpm.md §5).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from blindai.attestation.boot_events import BootClaims, read_boot
+from blindai.attestation.boot_policy import judge_boot
+from blindai.attestation.checks import judge
+from blindai.attestation.event_log import MAX_LOG_BYTES, EventLog, parse_event_log, replay
+from blindai.attestation.evidence import Claims
+from blindai.attestation.exact_reader import ExactReader
+from blindai.attestation.expectations import judge_accepted, judge_flag, judge_minimum, judge_names
+from blindai.attestation.pcr_policy import judge_pcrs
+from blindai.attestation.roots import TPM_ROOTS
+from blindai.attestation.tpm_attestation_key import HIERARCHIES, judge_attestation_key
+from blindai.attestation.tpm_certificates import (
+    KINDS,
+    VendorChain,
+    chain_names,
+    judge_vendor_chain,
+    read_vendor_chain,
+)
+from blindai.attestation.tpm_keys import parse_public, parse_signature, parsing_tpm
+from blindai.attestation.tpm_policy import TpmPolicy, judge_certified, judge_restarts, read_tpm_policy
+from blindai.attestation.tpm_quote import Quote, judge_quote, parse_quote, split_pcrs
+from blindai.attestation.tpm_revocation import RevocationClaims, judge_revocation_age, revocation_claims
+from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
+from blindai.wire import label, length_prefixed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from blindai.attestation.checks import Checks
+    from blindai.attestation.evidence import EvidenceItem, Finding
+    from blindai.attestation.policy_file import Section
+    from blindai.attestation.roots import PinnedRoot
+
+TEE = "tpm"
+
+# evidence = L("tpm-evidence") ‖ LP(quote) ‖ LP(signature) ‖ LP(AK's public area) ‖ LP(AK's parent)
+#   ‖ LP(PCR values) ‖ LP(event log)
+MAGIC = label("tpm-evidence")
+_LIMITS = {
+    "quote": 512,
+    "signature": 1024,
+    "ak_public": 1024,
+    "ak_parent": 66,
+    "pcr_values": 24 * 64,
+    "event_log": MAX_LOG_BYTES,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmEvidence:
+    """The parts of TPM evidence, each as the TPM or the firmware wrote it.
+
+    Attributes:
+        quote: TPMS_ATTEST.
+        signature: TPMT_SIGNATURE.
+        ak_public: TPMT_PUBLIC of the attestation key.
+        ak_parent: what it is derived from: the 4 bytes of a hierarchy's handle, or a key's qualified name.
+        pcr_values: the quoted PCRs' values, concatenated in ascending order; which they are stands in the quote.
+        event_log: as the firmware left it, or empty.
+    """
+
+    quote: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    ak_public: bytes = field(repr=False)
+    ak_parent: bytes = field(repr=False)
+    pcr_values: bytes = field(repr=False)
+    event_log: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmClaims(Claims):
+    """What an authentic quote says, and who certified its key.
+
+    Attributes:
+        ak_name: the attestation key's TPM name, which an operator's admission and an activation name.
+        ak_root: the pinned root whose vendor certified the attestation key, or empty.
+        ek_root: the pinned root whose vendor certified the endorsement key shown beside it, or empty.
+        ek_key_sha256: of that endorsement key's SubjectPublicKeyInfo, or empty.
+        hierarchy: the one in which the attestation key is primary, or `below another key`.
+        pcrs: the quoted values by index.
+        boot: what the event log says, or None without one.
+        revocation: what CRLs leave open.
+    """
+
+    tee: str = TEE
+    ak_name: bytes
+    ak_root: str
+    ek_root: str
+    ek_key_sha256: bytes
+    hierarchy: str
+    quote: Quote
+    pcrs: Mapping[int, bytes]
+    boot: BootClaims | None
+    revocation: RevocationClaims
+
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """The quote, the key and its vendor, the boot, and every PCR."""
+        return (
+            ("AK name", self.ak_name.hex()),
+            ("AK certified by", self.ak_root or "no vendor"),
+            ("EK certified by", self.ek_root or "no vendor"),
+            ("AK hierarchy", self.hierarchy),
+            ("reset count", str(self.quote.reset_count)),
+            ("restart count", str(self.quote.restart_count)),
+            ("clock safe", str(self.quote.safe).lower()),
+            ("TPM firmware version", f"{self.quote.firmware_version:#018x}"),
+            *_boot_facts(self.boot),
+            *((f"PCR {index} ({self.quote.bank})", value.hex()) for index, value in self.pcrs.items()),
+        )
+
+
+def _boot_facts(boot: BootClaims | None) -> Iterator[tuple[str, str]]:
+    if boot is None:
+        yield "event log", "none"
+        return
+    yield "Secure Boot", {True: "on", False: "off", None: "unknown"}[boot.secure_boot]
+    yield "firmware", boot.firmware or "not named"
+    yield "memory encryption, as the host says", boot.memory_encryption or "not said"
+    yield from ((f"Secure Boot variable {name}", digest.hex()) for name, digest in boot.variables)
+    yield from (("firmware flag", flag) for flag in boot.firmware_flags)
+    yield from (("boot application", digest.hex()) for digest in boot.applications)
+    yield from (("kernel", digest.hex()) for digest in boot.kernels)
+    yield from (("initrd", digest.hex()) for digest in boot.initrds)
+    yield from (("command line", line.text or f"digest {line.digest.hex()}") for line in boot.command_lines)
+    yield from (("boot file", digest.hex()) for digest in boot.files)
+
+
+def encode(evidence: TpmEvidence) -> bytes:
+    """The parts as one item of evidence."""
+    return MAGIC + b"".join(length_prefixed(getattr(evidence, name)) for name in _LIMITS)
+
+
+def parse(raw: bytes) -> TpmEvidence:
+    """Read the parts of TPM evidence, which are parsed one by one.
+
+    Raises:
+        MalformedEvidenceError: another magic, a part too long, or anything after the last; code `tpm.evidence_format`.
+    """
+    with parsing_tpm(TEE, "evidence"):
+        reader = ExactReader(raw)
+        if reader.take(min(len(MAGIC), reader.left), "the magic") != MAGIC:
+            raise ValueError("it does not begin with the magic")
+        parts = {name: reader.sized(4, name, limit=limit) for name, limit in _LIMITS.items()}
+        reader.finish("the last part")
+    return TpmEvidence(**parts)
+
+
+def verify(item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[PinnedRoot] = TPM_ROOTS) -> TpmClaims:
+    """Check that a key which cannot leave its TPM quoted these PCRs, that the log leads to them, and who certified it.
+
+    A key that nobody certified is authentic as far as it goes: whether that is enough, the policy says.
+
+    Raises:
+        MalformedEvidenceError: a part or an endorsement cannot be read exactly.
+        UnauthenticEvidenceError: a signature, digest, attribute, chain or replay is another.
+    """
+    with _reading(checks):
+        evidence = parse(item.evidence)
+        quote = parse_quote(evidence.quote, tee=TEE)
+        signature = parse_signature(evidence.signature, tee=TEE)
+        ak = parse_public(evidence.ak_public, tee=TEE)
+        log = parse_event_log(evidence.event_log, tee=TEE) if evidence.event_log else None
+        chains = _read_chains(item)
+    pcrs = split_pcrs(quote, evidence.pcr_values)
+    for finding in chain(
+        judge_attestation_key(ak, evidence.ak_parent, quote, signature, tee=TEE),
+        judge_quote(quote, signature, ak.key, evidence.pcr_values, tee=TEE),
+        _judge_replay(log, quote.bank, pcrs),
+        *(
+            judge_vendor_chain(one, tee=TEE, now=now, roots=roots, key=ak.key if one.kind == "ak" else None)
+            for one in chains
+        ),
+    ):
+        checks.require(finding, UnauthenticEvidenceError, tee=TEE)
+    roots_by_kind = {one.kind: one.root_name(roots) for one in chains}
+    return TpmClaims(
+        bound=quote.extra_data,
+        ak_name=ak.name,
+        ak_root=roots_by_kind.get("ak", ""),
+        ek_root=roots_by_kind.get("ek", ""),
+        ek_key_sha256=next((one.key_sha256 for one in chains if one.kind == "ek"), b""),
+        hierarchy=HIERARCHIES.get(evidence.ak_parent, "below another key"),
+        quote=quote,
+        pcrs=pcrs,
+        boot=read_boot(log, bank=quote.bank, quoted=quote.selection) if log else None,
+        revocation=_revocation(chains, now),
+    )
+
+
+@contextmanager
+def _reading(checks: Checks) -> Iterator[None]:
+    """Keep how the reading of every part went, a refusal under its own code."""
+    expected, why = "parts that can be read exactly", "What can be read in two ways can be judged in two ways."
+    try:
+        yield
+    except MalformedEvidenceError as error:
+        checks.record([judge(holds=False, code=error.finding_code, expected=expected, found=str(error), why=why)])
+        error.findings = checks.findings
+        raise
+    checks.record([judge(holds=True, code=f"{TEE}.evidence_format", expected=expected, found=expected, why=why)])
+
+
+def _read_chains(item: EvidenceItem) -> tuple[VendorChain, ...]:
+    names = [name for name, _ in item.endorsements]
+    known = {*chain_names("ak"), *chain_names("ek")}
+    if not set(names) <= known or len(set(names)) != len(names):
+        raise MalformedEvidenceError(
+            f"expected endorsements of an AK or an EK, each once, found {', '.join(names)}",
+            finding_code=f"{TEE}.endorsements",
+            tee=TEE,
+        )
+    chains = (read_vendor_chain(dict(item.endorsements), kind, tee=TEE) for kind in KINDS)
+    return tuple(one for one in chains if one is not None)
+
+
+def _judge_replay(log: EventLog | None, bank: str, pcrs: Mapping[int, bytes]) -> Iterator[Finding]:
+    """Every quoted PCR that the log says anything of has exactly the value that the log leads to."""
+    if log is None:
+        return
+    replayed = replay(log, bank) if bank in log.banks else {}
+    wrong = [str(index) for index, value in replayed.items() if index in pcrs and pcrs[index] != value]
+    yield judge(
+        holds=bank in log.banks and not wrong,
+        code=f"{TEE}.event_log_replay",
+        expected=f"a log of the bank {bank} that leads to the quoted PCRs",
+        found=f"other values of PCRs {', '.join(wrong)}" if wrong else f"banks {', '.join(log.banks)}, replayed",
+        why="Nobody signs an event log: it is true where it leads to what the TPM quoted.",
+        hint="something was measured after the log was read: do not quote PCRs that the running system extends",
+    )
+
+
+def _revocation(chains: Sequence[VendorChain], now: float) -> RevocationClaims:
+    each = [revocation_claims(one.certificates, one.crls, now=now) for one in chains]
+    return RevocationClaims(
+        unknown=tuple(subject for claims in each for subject in claims.unknown),
+        late_s=max((claims.late_s for claims in each), default=0),
+    )
+
+
+def check(claims: TpmClaims, policy: TpmPolicy) -> Iterator[Finding]:
+    """Compare PCRs, boot, the key's certification and the TPM's own state with the policy."""
+    yield from judge_pcrs(policy.pcrs, bank=claims.quote.bank, pcrs=claims.pcrs, tee=TEE)
+    yield from judge_boot(policy.boot, claims.boot, bank=claims.quote.bank, tee=TEE)
+    yield from _check_key(claims, policy)
+    yield judge_flag(
+        policy.clock_safe,
+        code=f"{TEE}.clock_safe",
+        found=claims.quote.safe,
+        why="A clock that may have gone back can make an old quote look new.",
+    )
+    yield judge_restarts(policy.max_restart_count, claims.quote.restart_count)
+    yield judge_minimum(
+        policy.minimum_firmware_version,
+        code=f"{TEE}.firmware_version",
+        found=claims.quote.firmware_version,
+        why="Old firmware of TPMs has known ways to their keys.",
+    )
+
+
+def _check_key(claims: TpmClaims, policy: TpmPolicy) -> Iterator[Finding]:
+    yield judge_certified(
+        policy, ak_name=claims.ak_name, has_vendor_chain=bool(claims.ak_root), ek_key_sha256=claims.ek_key_sha256
+    )
+    yield judge_names(
+        policy.ak_roots,
+        code=f"{TEE}.ak_root",
+        found=tuple(root for root in (claims.ak_root, claims.ek_root) if root),
+        why="Each vendor vouches for TPMs of its own cloud or make, so for its own operators.",
+    )
+    yield judge_accepted(
+        policy.ak_names,
+        code=f"{TEE}.ak_name",
+        found=claims.ak_name,
+        why="One key is one TPM, so one machine: naming it leaves no other.",
+    )
+    yield judge_revocation_age(policy.revocation_grace_s, claims.revocation, tee=TEE)
+
+
+def parse_policy(section: Section) -> TpmPolicy:
+    """Read `[tee.tpm]`.
+
+    Raises:
+        InvalidPolicyError: anything but exactly that table.
+    """
+    return read_tpm_policy(section)
