@@ -33,10 +33,9 @@ COLLATERAL_NAMES = frozenset(
 ALL_NAMES = frozenset({PCK_CHAIN, ROOT_CA_CRL}) | PCK_CRL_NAMES | COLLATERAL_NAMES
 
 _SIGNATURE_BYTES = 64
-_WHITE_SPACE = b" \t\r\n"
-# Without their white space.
-_PEM_BEGIN = b"-----BEGINCERTIFICATE-----"
-_PEM_END = b"-----ENDCERTIFICATE-----"
+_LINE_ENDS = b"\r\n"
+_PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_PEM_END = b"-----END CERTIFICATE-----"
 
 Chain = tuple[x509.Certificate, ...]
 
@@ -140,11 +139,11 @@ def _judge_pck_chains(chains: set[Chain], tee: str) -> Finding:
 
 
 def _read_chain(pem: bytes, known: dict[bytes, x509.Certificate], tee: str, what: str) -> Chain:
-    """Certificates in the only PEM that they would be written in, white space aside (RFC 7468 §3, "strict").
+    """Certificates in the only PEM that they would be written in, line ends aside (RFC 7468 §3, "strict").
 
     Four chains share their last certificates, so `known` keeps what was read.
     """
-    *written, end = pem.translate(None, _WHITE_SPACE).split(_PEM_END)
+    *written, end = pem.translate(None, _LINE_ENDS).split(_PEM_END)
     if end or not 1 <= len(written) <= MAX_CERTIFICATES:
         raise _no_chain(tee, what)
     for text in written:
