@@ -386,7 +386,7 @@ def test_a_crl_under_another_kind_of_key_is_refused() -> None:
 
 def test_a_ca_whose_key_cannot_sign_has_no_crl() -> None:
     key = X25519PrivateKey.generate()
-    issuer = VENDOR.certify(key, "root", is_ca=True)  # type: ignore[arg-type]  # what no CA has
+    issuer = VENDOR.certify(key.public_key(), "root", is_ca=True)  # type: ignore[arg-type]  # what no CA has
     crl = x509.load_der_x509_crl(VENDOR.crl())
     findings = judge_revocation((VENDOR.intermediate, issuer), (crl,), tee="tpm", kind="ak")
     assert [finding.outcome for finding in findings] == [Outcome.FAILED, Outcome.PASSED]

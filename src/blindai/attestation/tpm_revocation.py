@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from blindai.attestation.evidence import Finding
 
 _NARROWED = (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)  # such a list is silent about other certificates
+# What cryptography raises for lists that are none, or that it does not know.
+_UNREADABLE = (
+    *(ValueError, TypeError, OverflowError, UnsupportedAlgorithm),
+    *(x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +51,13 @@ def read_crl(der: bytes, *, tee: str) -> x509.CertificateRevocationList:
     """
     try:
         crl = x509.load_der_x509_crl(der)
-        is_exact = crl.public_bytes(Encoding.DER) == der
+        is_exact = crl.public_bytes(Encoding.DER) == der and b"\0" + crl.signature in der  # no bit of it is unused
         is_narrowed = any(isinstance(extension.value, _NARROWED) for extension in crl.extensions)
         is_dated = crl.next_update_utc is not None
         for entry in crl:
             entry.extensions  # noqa: B018  # parsed only when asked for, and must parse
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        crl.issuer, crl.last_update_utc  # noqa: B018  # likewise
+    except _UNREADABLE:
         is_exact = is_narrowed = is_dated = False
     if not is_exact or is_narrowed or not is_dated:
         words = f"expected a complete CRL in DER with a next update, found {len(der)} bytes that are none"
