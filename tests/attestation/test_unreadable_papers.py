@@ -11,7 +11,7 @@ from fakes import intel_pki
 from fakes.machines import machines
 
 from blindai.attestation.checks import Checks
-from blindai.attestation.tpm_revocation import read_crl
+from blindai.attestation.tpm2.revocation import read_crl
 from blindai.attestation.x509_chain import read_certificate
 from blindai.client.transport import spki_digest
 from blindai.endorsements.documents import Kind, Resource, Service, read_document
