@@ -57,6 +57,22 @@ SERVER_ONLY = {
     "prometheus_client",
 }  # the extra [server], which a client does without
 
+# What attestation/ decides depends on its arguments alone: no module of these may be in it, and no function that reads
+# files, the clock or randomness by another way.
+IMPURE_MODULES = {
+    "asyncio", "ctypes", "glob", "http", "io", "locale", "logging", "multiprocessing", "os", "pathlib", "platform",
+    "random", "secrets", "select", "shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading",
+    "time", "urllib", "uuid", "warnings", "zoneinfo", "aiohttp",
+}  # fmt: skip
+IMPURE_CALLS = {
+    "open", "input", "print", "exec", "eval", "now", "utcnow", "today", "generate", "generate_private_key", "urandom",
+    "getenv", "read_text", "read_bytes", "write_text", "write_bytes", "time", "time_ns", "monotonic", "localtime",
+}  # fmt: skip
+# Where one of them stands all the same, and why.
+ALLOWED_IMPURITIES = {
+    "blindai.attestation.sev_snp_certificates: warnings": "cryptography warns of the serial number 0 of AMD's VCEKs",
+}
+
 MAX_LINES = 400
 NAMES_THAT_SAY_NOTHING = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 
@@ -142,6 +158,23 @@ def foreign_imports(source: str, forbidden: set[str]) -> list[str]:
     """Imports of forbidden top-level modules, as `line: module`."""
     modules = ((line, name.partition(":")[0].split(".")[0]) for line, name in imported_names(source))
     return [f"{line}: {module}" for line, module in modules if module in forbidden]
+
+
+def impurities(module: str, source: str) -> list[str]:
+    """Imports and calls by which a module could depend on more than its arguments, as `module: name`."""
+    names = {name.partition(":")[0].split(".")[0] for _, name in imported_names(source)} & IMPURE_MODULES
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    names |= {_called(call) for call in calls} & IMPURE_CALLS
+    # In the system's time zone, unless a zone is given.
+    names |= {"fromtimestamp" for call in calls if _called(call) == "fromtimestamp" and len(call.args) < _WITH_ZONE}
+    return sorted(f"{module}: {name}" for name in names)
+
+
+_WITH_ZONE = 2
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def client_side() -> list[str]:
@@ -230,6 +263,35 @@ for module in {client_side()!r}:
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_attestation_depends_on_its_arguments_alone() -> None:
+    rooms = {"blindai.attestation", "blindai.wire", "blindai.errors"}  # and what it is built on
+    modules = [module for module in MODULES if room_of(module) in rooms]
+    found = [one for module in modules for one in impurities(module, MODULES[module].read_text("utf-8"))]
+    assert sorted(found) == sorted(ALLOWED_IMPURITIES)
+    assert len(modules) > 40
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import time", "time"),
+        ("def f():\n    from os import environ", "os"),
+        ("import importlib\nimportlib.import_module('socket')", "socket"),
+        ("from datetime import datetime\ndatetime.now()", "now"),
+        ("from datetime import date\ndate.today()", "today"),
+        ("from datetime import datetime\ndatetime.fromtimestamp(1.0)", "fromtimestamp"),
+        ("open('x')", "open"),
+        ("from cryptography.x import Key\nKey.generate()", "generate"),
+    ],
+)
+def test_checker_finds_a_planted_impurity(source: str, name: str) -> None:
+    assert impurities("m", source) == [f"m: {name}"]
+
+
+def test_checker_accepts_a_time_that_is_given() -> None:
+    assert impurities("m", "from datetime import UTC, datetime\ndatetime.fromtimestamp(1.0, UTC)") == []
 
 
 @pytest.mark.parametrize("module", MODULES)
