@@ -101,6 +101,43 @@ def _admission(i: Inputs) -> bytes:
     return second.admission(i["service"], i["instance"], i["attestation_key_name"], i["not_after"])
 
 
+def _release(manifest: bytes) -> bytes:
+    return second.L("manifest") + manifest
+
+
+def _sign_release(i: Inputs) -> Outputs:
+    key = Ed25519PrivateKey.from_private_bytes(i["key_seed"])
+    public = key.public_key().public_bytes_raw()
+    parts = (public, key.sign(_release(i["manifest"])))
+    return {"line": " ".join(("ed25519", *map(second.base64url, parts))), "public_key": public}
+
+
+def _verify_release(i: Inputs) -> Outputs:
+    lines = i["signatures"].decode().split("\n")
+    require(lines.pop() == "" and len(lines) in range(1, 17), "invalid_manifest")
+    signed = []
+    for line in lines:
+        parts = line.split(" ")
+        try:
+            require(len(parts) == 3 and parts[0] == "ed25519", "invalid_manifest")
+            key, signature = map(forms.unbase64url, parts[1:])
+        except ValueError:
+            raise Refused("invalid_manifest") from None
+        require((len(key), len(signature)) == (32, 64), "invalid_manifest")
+        signed += [key] if _is_signed(key, signature, _release(i["manifest"])) else []
+    signers = [key for key in signed if key in i["public_keys"]]
+    require(signers, "invalid_manifest")
+    return {"signer": signers[0]}
+
+
+def _is_signed(key: bytes, signature: bytes, message: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
 def _admit(i: Inputs) -> Outputs:
     key = Ed25519PrivateKey.from_private_bytes(i["key_seed"])
     return {"public_key": key.public_key().public_bytes_raw(), "signature": key.sign(_admission(i))}
@@ -319,6 +356,8 @@ OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "base64url": _base64url,
     "admit": _admit,
     "verify_admission": _verify_admission,
+    "sign_release": _sign_release,
+    "verify_release": _verify_release,
     "one_shot_keys": _one_shot_keys,
     "answer_keys": lambda i: {"answer_keys": _keys_of_answer(i, i["answer_header"])},
     "read_frames": _read_frames,

@@ -54,17 +54,19 @@ DEFAULTS: dict[str, Any] = {
     "execution_providers": ["cpu"],
     "telemetry_endpoint": None,
     "model_store": None,
-    "store_tpm": None,
+    "tpm": None,
 }
 
 
 def _configuration(i: Inputs) -> Outputs:
     settings = {**DEFAULTS, **i}
     types = {name: str if value is None else type(value) for name, value in DEFAULTS.items()}
-    require(settings.keys() == DEFAULTS.keys() and settings["simulation"], "invalid_settings")
+    require(settings.keys() == DEFAULTS.keys(), "invalid_settings")
+    require(settings["simulation"] or settings["tpm"] is not None, "invalid_settings")
     require(all(type(value) is types[name] for name, value in i.items()), "invalid_settings")
     require((settings["authentication"] == "required") == (settings["access"] is not None), "invalid_settings")
-    require(settings["store_tpm"] is None or settings["model_store"] is not None, "invalid_settings")
+    sealing_only = settings["simulation"] and settings["tpm"] is not None
+    require(not sealing_only or settings["model_store"] is not None, "invalid_settings")
     numbers = [value for name, value in settings.items() if types[name] is int and "port" not in name]
     require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
     require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")

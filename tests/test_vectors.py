@@ -35,6 +35,7 @@ TOPICS = (
     "bundle",
     "configuration",
     "keyset",
+    "manifest",
     "padding",
     "receipt",
     "sealed",
@@ -46,6 +47,7 @@ TOPICS = (
 LABELS = frozenset(
     [
         "admission",
+        "manifest",
         "keyset",
         "kid",
         "runtime-policy",

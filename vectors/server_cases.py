@@ -24,6 +24,8 @@ def configuration_cases() -> Iterator[Case]:
     some = {**good, "data_dir": "/srv/models", "service": "grüße", "port": 0, "upload_allowed": False, "max_models": 3}
     yield Case(slug="defaults", title="the defaults, `data_dir` null", inputs=good, **common)
     yield Case(slug="changed", title="some settings changed, one not ASCII", inputs=some, **common)
+    attested = {"simulation": False, "tpm": "/dev/tpmrm0"}
+    yield Case(slug="tpm", title="a TPM attests", inputs=attested, **common)
     common |= {"covers": (), "failure": "invalid_settings"}
     for slug, title, change in (
         ("unknown-name", "a name that is no setting", {"ports": 1}),
@@ -34,7 +36,8 @@ def configuration_cases() -> Iterator[Case]:
         ("long-epoch", "an epoch of a day and a second", {"epoch_s": 86401}),
         ("store-too-small", "a store that cannot hold one model", {"max_store_bytes": 2**34 - 1}),
         ("access-unused", "an access file that nobody looks at", {"access": "access.toml"}),
-        ("tpm-without-store", "a TPM for a store that is not there", {"store_tpm": "/dev/tpmrm0"}),
+        ("tpm-without-store", "a TPM for a store that is not there", {"tpm": "/dev/tpmrm0"}),
+        ("nothing-attests", "neither a TPM nor simulation", {"simulation": False}),
         ("access-missing", "authentication without an access file", {"authentication": "required"}),
     ):
         yield Case(slug=slug, title=title, inputs={**good, **change}, **common)

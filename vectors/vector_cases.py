@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from keyset_cases import keyset_cases
+from manifest_cases import release_cases
 from receipt_cases import receipt_cases
 from sealed_cases import sealed_cases
 from server_cases import configuration_cases, ensemble_cases, index_cases, simulation_cases, store_cases
@@ -38,6 +39,7 @@ def all_cases(wrapped: Mapping[str, bytes]) -> list[Case]:
         *configuration_cases(),
         *simulation_cases(),
         *store_cases(),
+        *release_cases(),
         *index_cases(),
     ]
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_operations import SERVER_OPERATIONS
 
 from blindai.attestation import binding
+from blindai.attestation.manifest import sign_manifest, verify_manifest
 from blindai.bundle import BundleFile, ModelManifest, SessionOptions, parse_manifest
 from blindai.channel.admission import Admission, admit, verify_admission
 from blindai.channel.exchange import REQUEST_HEADER_BYTES as ONE_SHOT_BYTES
@@ -133,6 +134,16 @@ def _verify_admission(inputs: Inputs) -> Outputs:
     admission = Admission(**{name: inputs[name] for name in ("public_key", "not_after", "signature")})
     names = ("service", "instance", "now", "attestation_key_name")
     return {"operator": verify_admission(admission, **{name: inputs[name] for name in names})}
+
+
+def _sign_release(inputs: Inputs) -> Outputs:
+    made = sign_manifest(inputs["manifest"], Ed25519PrivateKey.from_private_bytes(inputs["key_seed"]))
+    return {"line": made.line(), "public_key": made.public_key}
+
+
+def _verify_release(inputs: Inputs) -> Outputs:
+    keys = tuple(inputs["public_keys"])
+    return {"signer": verify_manifest(inputs["manifest"], inputs["signatures"], public_keys=keys, source="m")[1]}
 
 
 def _exchange(inputs: Inputs, header: bytes) -> Exchange:
@@ -322,6 +333,8 @@ OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "base64url": _base64url,
     "admit": _admit,
     "verify_admission": _verify_admission,
+    "sign_release": _sign_release,
+    "verify_release": _verify_release,
     "one_shot_keys": _one_shot_keys,
     "answer_keys": _answer_keys,
     "read_frames": _read_frames,

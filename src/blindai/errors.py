@@ -10,6 +10,7 @@ Every error carries a message (what was expected, what was found; never a secret
     │   ├── StaleEvidenceError           nonce, binding, level or time is not ours
     │   └── PolicyViolationError         authentic, but not accepted
     ├── EndorsementsUnavailableError     vendor certificates or collateral cannot be had
+    ├── AttesterError                    this machine cannot make evidence
     ├── InvalidPolicyError               a policy file is not one; the message names the line
     ├── InvalidManifestError             a manifest is not one, or no pinned key has signed it
     ├── InvalidSettingsError             a server's configuration cannot be used
@@ -105,6 +106,12 @@ class EndorsementsUnavailableError(BlindAIError):
     """Vendor certificates, revocation lists or collateral cannot be had."""
 
     code = "endorsements_unavailable"
+
+
+class AttesterError(BlindAIError):
+    """This machine's TEE or TPM does not give what is asked of it."""
+
+    code = "attester"
 
 
 class InvalidPolicyError(BlindAIError):

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from fakes import amd, aws, intel, intel_pki, nvidia, tpm_vendor
+from fakes import amd, aws, azure, intel, intel_pki, nvidia, tpm_vendor
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.policy_file import Section
 from blindai.attestation.policy_tees import fields_of
-from blindai.attestation.tee import TEES, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
+from blindai.attestation.tee import TEES, azure_vtpm, nitro, nvidia_gpu, sev_snp, sgx, simulation, tdx, tpm
 from blindai.attester.simulation import SimulationAttester
 from blindai.policies import preset_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from blindai.attestation.evidence import Claims, EvidenceItem, Finding
+
+    _Case = tuple[EvidenceItem, float, Callable[[EvidenceItem, float, Checks], Claims]]
 
 _TPM_VENDOR = tpm_vendor.FakeVendor()
 
 
 def good_claims() -> Iterator[tuple[Claims, tuple[Finding, ...]]]:
     """Claims and findings of step 2 of one item after the other; several kinds of each TEE."""
-    snp_time = amd.NOW.timestamp()
+    for item, now, verify in chain(_amd(), _intel(), _nvidia(), _others()):
+        checks = Checks()
+        yield verify(item, now, checks), checks.findings
+
+
+def _amd() -> Iterator[_Case]:
     for machine in (amd.FakeMachine(), amd.FakeMachine(product="Turin"), amd.FakeMachine(key="VLEK")):
-        item, checks = machine.item(), Checks()
-        yield sev_snp.verify(item, snp_time, checks, roots=amd.pinned(item)), checks.findings
+        item = machine.item()
+        yield item, amd.NOW.timestamp(), functools.partial(sev_snp.verify, roots=amd.pinned(item))
+
+
+def _intel() -> Iterator[_Case]:
     newer = {  # signers whose certificates were made anew, so that their chains are followed for themselves
         "pck_crl_issuer_chain": intel_pki.pem(intel_pki.CA_CERTIFICATE.make(), intel_pki.ROOT_MADE),
         "qe_identity_issuer_chain": intel_pki.pem(intel_pki.SIGNER_CERTIFICATE.make(), intel_pki.ROOT_MADE),
@@ -38,30 +49,37 @@ def good_claims() -> Iterator[tuple[Claims, tuple[Finding, ...]]]:
         intel.FakeEvidence(version=5),
         intel.FakeEvidence(tee="sgx", version=3, endorsements=newer),
     ):
-        verify, checks = (sgx.verify if evidence.tee == "sgx" else tdx.verify), Checks()
-        yield verify(evidence.item(), intel_pki.NOW_S, checks, roots=intel_pki.pinned()), checks.findings
+        verify = sgx.verify if evidence.tee == "sgx" else tdx.verify
+        yield evidence.item(), intel_pki.NOW_S, functools.partial(verify, roots=intel_pki.pinned())
+
+
+def _nvidia() -> Iterator[_Case]:
     device_root, rim_root = (nvidia.pinned(nvidia.root(name)) for name in ("Device root", "RIM root"))
     trusting = functools.partial(nvidia_gpu.verify, device_root=device_root, rim_root=rim_root)
     for shown in (nvidia.hopper(), nvidia.blackwell(), *nvidia.hgx()):
-        checks = Checks()
-        yield trusting(shown.item(), nvidia.NOW.timestamp(), checks), checks.findings
-    checks = Checks()
-    yield nitro.verify(aws.Enclave().item(), aws.NOW, checks, roots=aws.ROOTS), checks.findings
-    for chain in ("ak", "ek"):
-        checks = Checks()
-        yield tpm.verify(_tpm(chain), tpm_vendor.NOW.timestamp(), checks, roots=_TPM_VENDOR.pinned), checks.findings
-    checks = Checks()
-    item = SimulationAttester(lambda size: b"d" * size, bytes(32)).attest(bytes(64))
-    yield simulation.verify(item, 0.0, checks), checks.findings
+        yield shown.item(), nvidia.NOW.timestamp(), trusting
 
 
-def _tpm(chain: str) -> EvidenceItem:
+def _others() -> Iterator[_Case]:
+    yield aws.Enclave().item(), aws.NOW, functools.partial(nitro.verify, roots=aws.ROOTS)
+    yield SimulationAttester(lambda size: b"d" * size, bytes(32)).attest(bytes(64)), 0.0, simulation.verify
+    now, roots = tpm_vendor.NOW.timestamp(), _TPM_VENDOR.pinned
+    for certified in ("ak", "ek"):
+        yield _tpm(certified), now, functools.partial(tpm.verify, roots=roots)
+    for hardware in ("sev_snp", "tdx"):
+        machine = azure.FakeAzure(hardware=hardware)
+        endorsements = _TPM_VENDOR.chain(_TPM_VENDOR.certify(machine.tpm.key))
+        carrier = dataclasses.replace(machine, endorsements=endorsements).carrier()
+        yield carrier, now, functools.partial(azure_vtpm.verify, roots=roots)
+
+
+def _tpm(certified: str) -> EvidenceItem:
     """A TPM whose AK is certified, or whose EK is."""
     one = tpm_vendor.FakeTpm()
     leaf = _TPM_VENDOR.certify(one.key)
-    if chain == "ek":
+    if certified == "ek":
         leaf = _TPM_VENDOR.certify(tpm_vendor.rsa_key(1), signs=False, purposes=(tpm_vendor.EK_PURPOSE,))
-    return dataclasses.replace(one, endorsements=_TPM_VENDOR.chain(leaf, chain)).item()
+    return dataclasses.replace(one, endorsements=_TPM_VENDOR.chain(leaf, certified)).item()
 
 
 @functools.cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -437,6 +438,11 @@ def appraised(
     return appraise(items, whole_policy(hardware), binding=binding, now=now)
 
 
+def verified_machine(fake: FakeAzure) -> Any:
+    now = NOW.timestamp() if fake.hardware == "sev_snp" else intel_pki.NOW_S
+    return TEES[fake.hardware].verify(fake.machine(), now, Checks())
+
+
 def not_one_machine(items: tuple[EvidenceItem, ...], code: str, hardware: str = "sev_snp") -> None:
     with pytest.raises(StaleEvidenceError) as refusal:
         appraised(items, hardware)
@@ -473,12 +479,28 @@ def test_rejects_vtpm_of_another_machine(hardware: str) -> None:
     not_one_machine((good(hardware).machine(), other.carrier()), "machine.carrier", hardware)
 
 
+@pytest.mark.parametrize(
+    ("hardware", "field"),
+    [
+        ("sev_snp", "measurement"),
+        *(("tdx", name) for name in ("tee_tcb_svn", "mr_seam", "td_attributes", "mr_td", "rt_mr3")),
+    ],
+)
 @pytest.mark.usefixtures("fake_vendors")
-def test_rejects_another_report_for_the_same_key() -> None:
+def test_rejects_another_report_for_the_same_key(hardware: str, field: str) -> None:
     """One vTPM, two reports that name it: only the one in the HCL report is its machine's own."""
-    other = FakeAzure(cpu={"measurement": b"n" * 48})
-    assert other.named() == good().named()
-    not_one_machine((good().machine(), other.carrier()), "machine.carried_report")
+    value = getattr(verified_machine(good(hardware)).report, field)
+    other = FakeAzure(hardware=hardware, cpu={field: bytes([value[0] ^ 1]) + value[1:]})
+    assert other.named() == good(hardware).named()
+    not_one_machine((good(hardware).machine(), other.carrier()), "machine.carried_report", hardware)
+
+
+@pytest.mark.usefixtures("fake_vendors")
+def test_quotes_of_both_versions_stand_beside_their_report() -> None:
+    appraised(FakeAzure(hardware="tdx", quote_version=5).items(), "tdx")
+    hcl = verified(good("tdx").carrier()).hcl
+    assert not hcl.is_report_of("tdx", b"\3\0" + good("tdx").machine().evidence[2:])
+    assert not hcl.is_report_of("tdx", b"")
 
 
 @pytest.mark.usefixtures("fake_vendors")
@@ -577,5 +599,25 @@ def test_policy_names_known_codes_only() -> None:
         policy_of(good(), track='["azure_vtpm.vmpl"]')
 
 
-def test_runtime_data_is_json_as_microsoft_writes_it() -> None:
-    assert json.loads(good().json())["keys"][0]["kid"] == "HCLAkPub"
+PAGE = (Path(__file__).parents[2] / "docs" / "spec" / "tee" / "azure_vtpm.md").read_text("utf-8")
+FORMATS = ("hcl", "quote", "signature", "event_log")
+PARTS = (*(f"{name}_format" for name in FORMATS), "endorsements", "certificate_format", "crl_format")
+
+
+def test_the_page_lists_every_code() -> None:
+    checks = Checks()
+    claims = verified(dataclasses.replace(certified(), tpm=FakeTpm()).carrier(), checks)
+    findings = (*checks.findings, *check(claims, policy_of(good())))
+    codes = dict.fromkeys(finding.code for finding in findings)  # `pcrs` once
+    listed = re.findall(r"^\| `azure_vtpm\.(\w+)` \| (?:verify|check) \|", PAGE, re.MULTILINE)
+    assert listed[0] == "evidence_format"
+    assert tuple(listed[1:8]) == PARTS
+    assert [f"azure_vtpm.{name}" for name in (listed[0], *listed[8:])] == list(codes)
+
+
+def test_the_pages_example_is_a_policy() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    section = open_policy(example, source="azure_vtpm.md").section("tee").section("azure_vtpm")
+    policy = parse_policy(section.with_defaults(preset_table("strict", "azure_vtpm") or {}))
+    assert isinstance(policy.pcrs.values, tuple)
+    assert [index for index, _ in policy.pcrs.values] == [4, 7]

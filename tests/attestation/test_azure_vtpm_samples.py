@@ -22,8 +22,8 @@ from blindai.attestation.evidence import Outcome
 from blindai.attestation.policy import parse_policy
 from blindai.attestation.roots import AZURE_VTPM_ROOTS
 from blindai.attestation.tee import TEES
-from blindai.attestation.tee.azure_vtpm import AzureVtpmClaims
-from blindai.errors import PolicyViolationError, StaleEvidenceError
+from blindai.attestation.tee.azure_vtpm import MAGIC, AzureVtpmClaims
+from blindai.errors import MalformedEvidenceError, PolicyViolationError, StaleEvidenceError, UnauthenticEvidenceError
 from blindai.evidence_files.azure_vtpm import read_folder
 from blindai.policies import preset_table
 
@@ -191,6 +191,36 @@ def test_items_of_two_machines_are_no_machine(tell: Callable[[str], None]) -> No
                 count += 1
     assert count > 0
     tell(f"{count} pairs refused")
+
+
+# Of a TDREPORT: what a quote does not have, so that only the CPU itself could check it. Offsets of both ends.
+NOT_QUOTED = ((0x000, 0x080), (0x0C0, 0x108), (0x180, 0x200), (0x390, 0x400))
+
+
+def test_no_changed_bit_makes_one_machine(tell: Callable[[str], None]) -> None:
+    """One bit of each third byte of the vTPM's item; the CPU's is another's, and is compared with this one."""
+    refused = {}
+    for tee in FOLDERS:
+        folder, now, collateral = next(sample for sample in samples() if sample[0].parent.name == tee)
+        machine, item = read(folder, collateral)
+        begin = len(MAGIC) + 4 + 32  # where the CPU's report begins
+        meaningless = (
+            {begin + place for ends in NOT_QUOTED for place in range(*ends)} if machine.tee == "tdx" else set()
+        )
+        accepted = {place for place in range(0, len(item.evidence), 3) if is_accepted(machine, item, place, now)}
+        assert accepted <= meaningless
+        assert (accepted == set()) == (machine.tee == "sev_snp")
+        refused[folder.name] = len(range(0, len(item.evidence), 3)) - len(accepted)
+    tell(", ".join(f"{count} changed bits of {name} refused" for name, count in refused.items()))
+
+
+def is_accepted(machine: EvidenceItem, item: EvidenceItem, place: int, now: float) -> bool:
+    changed = item.evidence[:place] + bytes([item.evidence[place] ^ 1 << place % 8]) + item.evidence[place + 1 :]
+    try:
+        claims = TEES[item.tee].verify(dataclasses.replace(item, evidence=changed), now, Checks())
+    except (MalformedEvidenceError, UnauthenticEvidenceError):
+        return False
+    return bool(claims.carries_for(machine.tee, machine.evidence))
 
 
 def test_pinned_root_is_microsofts() -> None:

@@ -52,6 +52,17 @@ def code_of(value: ast.expr, own_tee: str | None) -> str | None:
     return None
 
 
+def positional_codes(tree: ast.AST) -> Iterator[str]:
+    """Codes of the two parsers that make them of an argument."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="parsing_tpm"), args=[_, ast.Constant(value=str(what))]):
+                yield f"{ANY_TEE}.{what}_format"
+            case ast.Call(func=ast.Name(id="_malformed"), args=[ast.Constant(value=str(word)), *_]):
+                if word.endswith("_format"):
+                    yield f"{ANY_TEE}.{word}"
+
+
 def own_tee_of(tree: ast.Module) -> str | None:
     """What `TEE` is in this file, if it is set here."""
     for node in tree.body:
@@ -66,6 +77,7 @@ def codes_in_source() -> set[str]:
         tree = ast.parse(path.read_text("utf-8"))
         own_tee = own_tee_of(tree)
         found |= {code for value in keyword_values(tree) if (code := code_of(value, own_tee))}
+        found |= set(positional_codes(tree))
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -307,3 +309,13 @@ def test_a_platform_of_the_processor_ca_says_nothing_of_its_configuration(tee: s
     claims, _ = verify(good(tee, pck=pck, chain=(ca, ROOT_MADE), endorsements=changes).item())
     assert (claims.pck.dynamic_platform, claims.pck.platform_instance_id) == (None, None)
     assert ("smt enabled", "not said") in claims.facts()
+
+
+@TEES_OF_INTEL
+def test_every_code_of_this_step_is_documented_and_refused(tee: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "spec" / "tee" / f"{tee}.md"
+    listed = set(re.findall(rf"^\| `{tee}\.([a-z0-9_]+)` \| verify \|", page.read_text("utf-8"), re.MULTILINE))
+    malformed = {"quote_format", "endorsements", "certificate_format", "one_pck_chain", "crl_format"}
+    malformed |= {"collateral_format", "pck_extension"}
+    own = {"module_identity", "ccel", "ccel_format"} if tee == "tdx" else set()
+    assert listed == {code for code, _ in UNAUTHENTIC} | malformed | own

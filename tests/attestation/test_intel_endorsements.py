@@ -42,6 +42,7 @@ MALFORMED: list[tuple[str, dict[str, bytes | None]]] = [
     ("certificate_format", {"tcb_info_issuer_chain": b""}),
     ("certificate_format", {"tcb_info_issuer_chain": b"nothing of that kind"}),
     ("certificate_format", {"tcb_info_issuer_chain": pem(SIGNER_MADE, ROOT_MADE) + b"more"}),
+    ("certificate_format", {"tcb_info_issuer_chain": pem(SIGNER_MADE, ROOT_MADE) + b" "}),
     ("certificate_format", {"tcb_info_issuer_chain": b"before" + pem(SIGNER_MADE, ROOT_MADE)}),
     ("certificate_format", {"tcb_info_issuer_chain": pem(*[ROOT_MADE] * 9)}),
     ("certificate_format", {"tcb_info_issuer_chain": pem(SIGNER_MADE).replace(b"MII", b"M!!", 1)}),
@@ -138,7 +139,7 @@ def test_arbitrary_changes_are_rejected_and_nothing_worse(tee: str, data: st.Dat
         verify(evil)
     except RejectedEvidenceError:
         return
-    assert changed.translate(None, b" \t\r\n\0") == part.translate(None, b" \t\r\n\0")
+    assert changed.translate(None, b"\r\n\0") == part.translate(None, b"\r\n\0")
 
 
 @TEES_OF_INTEL

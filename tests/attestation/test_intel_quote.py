@@ -208,6 +208,7 @@ TCB_INFOS: dict[str, dict[str, Any]] = {
     "an FMSPC of five bytes": {"fmspc": "00" * 5},
     "an FMSPC that is no number": {"fmspc": "zz" * 6},
     "an FMSPC that is a list": {"fmspc": []},
+    "another type of levels": {"tcbType": 1},
     "levels that are an object": {"tcbLevels": {}},
     "too many levels": {"tcbLevels": [level()] * 257},
     "a level that is a text": {"tcbLevels": ["UpToDate"]},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cbor2
@@ -418,3 +420,19 @@ def test_policy_names_known_codes_only() -> None:
     assert parse_policy(open_policy(text, source="t")).track == {"nitro.age"}
     with pytest.raises(InvalidPolicyError, match="line 3"):
         parse_policy(open_policy(text.replace("nitro.age", "nitro.chain"), source="t"))
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "spec" / "tee" / "nitro.md").read_text("utf-8")
+
+
+def test_the_page_lists_every_code() -> None:
+    checks = Checks()
+    claims = verify(GOOD.item(), aws.NOW, checks, roots=aws.ROOTS)
+    codes = [finding.code for finding in (*checks.findings, *check(claims, POLICY))]
+    assert re.findall(r"^\| `(nitro\.\w+)` \| (?:verify|check) \|", PAGE, re.MULTILINE) == codes
+
+
+def test_the_pages_example_is_a_policy() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    section = open_policy(example, source="nitro.md").section("tee").section("nitro")
+    assert parse_policy(section.with_defaults(preset_table("strict", "nitro") or {})).debug is False

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+from attestation.samples import needs_evidence
 
+from blindai.attestation.checks import Checks, failed
 from blindai.attestation.evidence import Level
 from blindai.attestation.masked import Masked
 from blindai.attestation.policy import parse_policy
 from blindai.attestation.policy_file import Skip
 from blindai.attestation.policy_legacy import FIELDS
+from blindai.attestation.tee import TEES
 from blindai.attestation.tee.sgx import SgxPolicy
 from blindai.errors import InvalidPolicyError
 
@@ -26,6 +29,9 @@ attributes_mask_xfrm_hex = "0xffffffffffffff1b"
 misc_select_hex = "0x0"
 misc_mask_hex = "0xffffffff"
 """
+
+
+OF_THE_FILE = {f"sgx.{name}" for name in ("mr_enclave", "debug", "attributes_flags", "attributes_xfrm", "misc_select")}
 
 
 def sgx(text: str) -> SgxPolicy:
@@ -99,3 +105,19 @@ def test_an_error_names_the_line(old: str, new: str, line: int, problem: str) ->
 def test_a_file_with_a_version_is_not_of_the_seed_generation() -> None:
     with pytest.raises(InvalidPolicyError, match="`mr_enclave` is not known here"):
         parse_policy("version = 1\n" + SEED, source="p")
+
+
+@needs_evidence
+def test_it_judges_a_real_quote() -> None:
+    from attestation.test_sgx_samples import one_genuine
+
+    item, now = one_genuine()
+    claims = TEES["sgx"].verify(item, now, Checks())
+    for enclave, debug, refused in (
+        (claims.report.mr_enclave.hex(), "true", set()),
+        (claims.report.mr_enclave.hex(), "false", {"sgx.debug"} if claims.report.flags & 2 else set()),
+        (ENCLAVE, "true", {"sgx.mr_enclave"}),
+    ):
+        text = SEED.replace(ENCLAVE, enclave).replace("allow_debug = false", f"allow_debug = {debug}")
+        found = {finding.code for finding in failed(TEES["sgx"].check(claims, sgx(text)))}
+        assert found & OF_THE_FILE == refused  # what else fails is the platform's state, which no file speaks of

@@ -40,7 +40,8 @@ from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, Unauth
 
 VENDOR = FakeVendor()
 STEPS = (
-    *("evidence_format", "digest_algorithm", "ak_attributes", "ak_scheme", "qualified_signer", "digest_algorithm"),
+    *("evidence_format", "quote_format", "signature_format", "ak_format", "event_log_format", "endorsements"),
+    *("digest_algorithm", "ak_attributes", "ak_scheme", "qualified_signer", "digest_algorithm"),
     *("quote_signature", "pcr_digest", "event_log_replay"),
 )
 CHAIN_STEPS = ("chain_root", "chain", "chain_validity", "certificate_use")

@@ -201,7 +201,7 @@ def test_each_named_pcr_is_compared() -> None:
         (grub(firmware(flags=("UEFI Debug Mode",))), {"pcrs", "firmware_flags"}),
         (grub(firmware()).extend(1, IPL, bytes(4)), {"firmware_closed"}),
         (grub(firmware()).extend(4, APPLICATION, b"", measured=b"evil"), {"pcrs", "boot_applications"}),
-        (firmware(), {"pcrs", "boot_applications", "kernel", "initrd", "command_line"}),
+        (firmware(), {"pcrs", "boot_applications", "kernel", "initrd", "command_line", "debug_arguments"}),
         (grub(firmware(), with_initrd=False), {"initrd"}),
         (grub(firmware()).extend(9, IPL, b"/vmlinuz\0", measured=b"evil"), {"kernel", "boot_files"}),
         (grub(firmware()).extend(9, IPL, b"/initrd.img\0", measured=b"evil"), {"initrd", "boot_files"}),

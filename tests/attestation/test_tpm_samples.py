@@ -51,7 +51,7 @@ PHRASES = {
 }
 # Not in the samples' text: swtpm's log was made by hand, for 11 PCRs, and names no firmware.
 SHORT_LOG = {"pcr_selection", "secure_boot", "firmware_closed", "debug_arguments"}
-QUOTE_FIELDS = {
+QUOTE_FIELDS: dict[str, Callable[[Quote], object]] = {
     "qualified_signer": lambda quote: quote.qualified_signer.hex(),
     "extra": lambda quote: quote.extra_data.hex(),
     "clock": lambda quote: quote.clock,

@@ -100,7 +100,7 @@ def test_another_measurement_than_the_policys(server: Served, tmp_path: Path) ->
         (["verify", "missing.json", SIMULATED], "missing.json: No such file or directory"),
         (["verify", "/", SIMULATED], "/: Is a directory"),
         (["verify", "missing.json", SIMULATED, "--at", "soon"], "an ISO time such as"),
-        (["serve", "--port", "0"], "only serves simulation"),
+        (["serve", "--port", "0"], "nothing here attests"),
         (["serve", "--simulation", "--config", "missing.toml"], "cannot read missing.toml"),
         (["serve", "--simulation", "--log-level", "loud"], "debug, info, warning or error, not 'loud'"),
     ],

@@ -196,22 +196,16 @@ def test_what_was_fetched_becomes_a_bundle_that_answers_alone(tmp_path: Path) ->
     from fakes.amd import FakeMachine
     from fakes.vendor_services import vendor_services
 
+    cache, bundle = tmp_path / "cache", tmp_path / "b.json"
+    at = ("--at", "2026-06-01")  # the fake vendor's list has ended since, and would not be kept
     (tmp_path / "report.bin").write_bytes(FakeMachine().report())
     with vendor_services() as far:
         serve(far, FakeMachine())
-        options = (
-            "--fetch",
-            "--kds",
-            far.url,
-            "--cache",
-            tmp_path / "cache",
-            "--save-endorsements",
-            tmp_path / "b.json",
-        )
+        options = ("--fetch", "--kds", far.url, "--cache", cache, "--save-endorsements", bundle, *at)
         fetched = blindai("verify-evidence", tmp_path / "report.bin", *options)
         assert len(far.asked) == 3
         blindai("verify-evidence", tmp_path / "report.bin", *options)
         assert len(far.asked) == 3  # the cache had them
-    alone = blindai("verify-evidence", tmp_path / "report.bin", "--endorsements", tmp_path / "b.json")
+    alone = blindai("verify-evidence", tmp_path / "report.bin", "--endorsements", bundle, *at)
     assert fetched.out == alone.out
     assert "✓ sev_snp.endorsements: crl, intermediate, root, vek" in alone.out

@@ -50,6 +50,7 @@ class FakeAzure:
         hardware: `sev_snp` or `tdx`.
         tpm: the vTPM, whose key the paravisor names.
         cpu: of the CPU's report: for SNP fields of the report, for TDX fields of the quote's body.
+        quote_version: of TDX.
         report_data: of the CPU's report, instead of the runtime data's digest.
         claims: members of the runtime data to change; `...` leaves one out.
         configuration: members of `vm-configuration` to change, likewise.
@@ -63,6 +64,7 @@ class FakeAzure:
     hardware: str = "sev_snp"
     tpm: FakeTpm = field(default_factory=lambda: FakeTpm(with_log=False))
     cpu: Mapping[str, Any] = field(default_factory=dict)
+    quote_version: int = 4
     report_data: bytes | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
@@ -101,14 +103,18 @@ class FakeAzure:
         """The CPU's item."""
         if self.hardware == "sev_snp":
             return FakeMachine(fields={"report_data": self.named(), **self.cpu}).item()
-        return FakeEvidence(body={"report_data": self.named(), **self.cpu}).item()
+        return FakeEvidence(version=self.quote_version, body={"report_data": self.named(), **self.cpu}).item()
 
     def hardware_report(self, machine: EvidenceItem) -> bytes:
-        """The report in its place of 1184 bytes: SNP's own, or a TDREPORT with nothing in it but its report data."""
+        """The report in its place of 1184 bytes: SNP's own, or the TDREPORT that the quote was made of."""
         if self.hardware == "sev_snp":
             return machine.evidence
-        td_report = (b"\x81" + bytes(127) + self.named()).ljust(1024, b"t")
-        return (td_report + self.behind_report).ljust(1184, b"\0")
+        begin = 48 if machine.evidence[0] == 4 else 54
+        body = machine.evidence[begin : begin + 584]
+        mac_struct = (b"\x81" + bytes(127) + body[520:]).ljust(256, b"m")  # REPORTMACSTRUCT
+        tcb_info = (b"valid..." + body[:120]).ljust(256, b"r")  # TEE_TCB_INFO, and 17 bytes reserved
+        td_info = body[120:520].ljust(512, b"r")
+        return (mac_struct + tcb_info + td_info + self.behind_report).ljust(1184, b"\0")
 
     def hcl_report(self, machine: EvidenceItem) -> bytes:
         """What NV index 0x01400001 holds."""

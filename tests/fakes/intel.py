@@ -106,7 +106,11 @@ def issue(kind: str, version: int) -> dict[str, Any]:
 
 def tcb_info(tee: str, **changes: Any) -> dict[str, Any]:
     """TCB info of the fake platform, good unless changed."""
-    info = issue("TDX" if tee == "tdx" else "SGX", 3) | {"fmspc": FMSPC.hex().upper(), "pceId": PCE_ID.hex()}
+    info = issue("TDX" if tee == "tdx" else "SGX", 3) | {
+        "fmspc": FMSPC.hex().upper(),
+        "pceId": PCE_ID.hex(),
+        "tcbType": 0,
+    }
     info["tcbLevels"] = [level(), OLD_LEVEL] if tee == "tdx" else [level(tdx=None), OLD_LEVEL]
     if tee == "tdx":
         info |= {"tdxModule": module(None), "tdxModuleIdentities": [module(3), module(1)]}
@@ -168,6 +172,18 @@ def td_report(version: int, **changes: bytes) -> bytes:
 def sized(size_bytes: int, data: bytes) -> bytes:
     """The data with its size before it."""
     return len(data).to_bytes(size_bytes, "little") + data
+
+
+def ccel_event(register: int, digest: bytes, *, kind: int = 0xD, data: bytes = b"a kernel") -> bytes:
+    """An event of a TD's log; register 1 is RTMR0."""
+    head = b"".join(number.to_bytes(4, "little") for number in (register, kind, 1))
+    return head + b"\x0c\0" + digest + sized(4, data)
+
+
+def ccel(*events: bytes, fill: bytes = b"\xff" * 100, spec: bytes = b"\0\0\0\0\0\2\0\2\1\0\0\0\x0c\0\x30\0\0") -> bytes:
+    """A TD's event log, with the unused end of its area."""
+    header = b"Spec ID Event03\0" + spec
+    return b"\1\0\0\0\3\0\0\0" + bytes(20) + sized(4, header) + b"".join(events) + fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,23 +22,34 @@ class SoftwareTpm:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self.commands = 0
         self.start()
 
     def start(self) -> None:
         """Power on."""
-        data, control = self._folder / "data.sock", self._folder / "control.sock"
+        data, control = self.path, self._folder / "control.sock"
         data.unlink(missing_ok=True)
         command = [
             "swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self._folder}", "--server", f"type=unixio,path={data}",
             "--ctrl", f"type=unixio,path={control}", "--flags", "not-need-init,startup-clear",
         ]  # fmt: skip
         self._process = subprocess.Popen(command)
+        self._connect()
+
+    @property
+    def path(self) -> Path:
+        """Of the socket; swtpm talks to one at a time."""
+        return self._folder / "data.sock"
+
+    def release(self) -> None:
+        """Let somebody else talk to it; the next command of ours takes it back."""
+        self._socket.close()
+
+    def _connect(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         until_s = time.monotonic() + _START_S
         while True:
             try:
-                self._socket.connect(str(data))
+                self._socket.connect(str(self.path))
             except (FileNotFoundError, ConnectionRefusedError):
                 assert time.monotonic() < until_s, "swtpm did not start"
                 time.sleep(0.01)
@@ -53,7 +64,8 @@ class SoftwareTpm:
 
     def __call__(self, command: bytes) -> bytes:
         """What carries a command."""
-        self.commands += 1
+        if self._socket.fileno() < 0:
+            self._connect()
         self._socket.sendall(command)
         answer = self._socket.recv(4096)
         while len(answer) < int.from_bytes(answer[2:6], "big"):

@@ -40,6 +40,10 @@ _HASH_TYPES = {1: "sha256", 2: "sha384", 3: "sha512"}
 # AMD 56860, table ATTESTATION_REPORT; Intel TDX Module ABI, TDREPORT_STRUCT, of 1024 bytes.
 _REPORT_DATA = {SEV_SNP: slice(0x50, 0x90), TDX: slice(0x80, 0xC0)}
 _SNP_VMPL = slice(0x30, 0x34)
+# What a quote's body has of a TDREPORT: from TEE_TCB_INFO the SVNs, the module's measurements and attributes; of
+# TDINFO all to the last RTMR; the report data. A body of TD 1.5 goes on behind that.
+_QUOTED = (slice(0x108, 0x180), slice(0x200, 0x390), slice(0x80, 0xC0))
+_QUOTE_BODY = {b"\4\0": 48, b"\5\0": 54}  # by the quote's version: behind its header, and in 5 type and size, too
 _REPORT_BYTES = {SEV_SNP: 1184, TDX: 1024}
 
 _AK_NAME = "HCLAkPub"
@@ -82,6 +86,15 @@ class HclReport:
     def vmpl(self) -> int:
         """The privilege level that asked for the report: 0 is the paravisor's; a TD has none."""
         return int.from_bytes(self.hardware_report[_SNP_VMPL], "little") if self.hardware == SEV_SNP else 0
+
+    def is_report_of(self, tee: str, evidence: bytes) -> bool:
+        """Whether the CPU's item was made of this report: the SNP report itself, or a TDX quote with its fields."""
+        if tee != self.hardware:
+            return False
+        if tee == SEV_SNP:
+            return evidence == self.hardware_report
+        body = b"".join(self.hardware_report[part] for part in _QUOTED)
+        return evidence.startswith(body, _QUOTE_BODY.get(evidence[:2], len(evidence)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

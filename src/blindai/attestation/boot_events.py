@@ -2,7 +2,7 @@
 
 Only PCRs that were quoted are read, and of their events only the extended digests are proven: a text counts where its
 digest was extended, a type or a file's name nowhere. So each answer is complete for its PCR, whatever the log calls it.
-The PCRs' uses: TCG PC Client Platform Firmware Profile 1.06, section 3.3.4; UAPI.7 Linux TPM PCR Registry.
+The PCRs' uses: TCG PC Client Platform Firmware Profile 1.06, "PCR Usage"; UAPI.7 Linux TPM PCR Registry.
 Leaves out: whether the log replays (event_log.py), which answers are accepted (boot_policy.py).
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FIRMWARE_PCRS = range(8)
 _APPLICATIONS, _SECURE_BOOT, _TEXTS, _FILES, _SECTIONS, _CONFIGURATION = 4, 7, 8, 9, 11, 12
 
-# Firmware Profile 8.2.3 and 10.4.4: texts that firmware measures; those of PCR 7 confess a weakness.
+# Firmware Profile, EV_EFI_ACTION: texts that firmware measures; those of PCR 7 confess a weakness.
 FIRMWARE_FLAGS = ("UEFI Debug Mode", "DMA Protection Disabled")
 _ACTIONS = tuple(
     text.encode()

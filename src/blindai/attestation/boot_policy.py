@@ -200,10 +200,12 @@ def _judge_files(expectation: BootExpectation, boot: BootClaims, bank: str, word
 
 
 def _judge_debug_arguments(expectation: BootExpectation, boot: BootClaims, bank: str, words: _Words) -> Finding:
-    """The debug arguments of every command line that the policy does not name whole."""
+    """The debug arguments of every command line that the policy does not name whole; there is always one."""
     named = _digests_of(expectation.command_line, bank)
-    lines = [line for line in boot.command_lines if line.digest not in named]
-    found = tuple(argument for line in lines for argument in _debug_arguments(line.text))
+    texts = [line.text for line in boot.command_lines if line.digest not in named]
+    found = tuple(argument for text in texts for argument in _debug_arguments(text))
+    if not boot.command_lines:
+        found = (_UNKNOWN,)
     return judge_names(expectation.debug_arguments, found=found, hint=_HINT, **words)
 
 

@@ -25,7 +25,7 @@ MAX_EVENTS = 4096
 MAX_ALGORITHMS = 8
 _SHA1_BYTES = 20
 
-# Table 27, event types; those that are read here and in boot_events.py.
+# Event types; those that are read here and in boot_events.py.
 EV_NO_ACTION = 0x00000003  # recorded, and not extended
 EV_SEPARATOR = 0x00000004
 EV_EVENT_TAG = 0x00000006
@@ -36,9 +36,9 @@ EV_EFI_VARIABLE_DRIVER_CONFIG = 0x80000001
 EV_EFI_BOOT_SERVICES_APPLICATION = 0x80000003
 EV_EFI_ACTION = 0x80000007
 
-# 10.4.5.1, TCG_EfiSpecIDEvent: the legacy event that heads a crypto-agile log.
+# TCG_EfiSpecIDEvent: the legacy event that heads a crypto-agile log.
 HEADER_SIGNATURE = b"Spec ID Event03\0"
-# 10.4.5.3; the other events that are recorded only, such as `SP800-155 Event3`, say nothing that is proven.
+# TCG_EfiStartupLocalityEvent; what other recorded events say, such as `SP800-155 Event3`, is not proven.
 LOCALITY_SIGNATURE = b"StartupLocality\0"
 _LOCALITIES = (0, 3, 4)
 _DYNAMIC_PCRS = range(17, 23)  # a later launch's: no firmware measures there, and they do not start as zeros
@@ -176,7 +176,7 @@ def _startup_locality(events: Iterable[Event]) -> int:
 def replay(log: EventLog, bank: str) -> dict[int, bytes]:
     """The values that the log's events lead to, for each PCR that any of them extended.
 
-    A PCR starts as zeros, PCR 0 with the startup locality in its last byte (PC Client Platform TPM Profile, 4.6.2).
+    A PCR starts as zeros, PCR 0 with the startup locality in its last byte (PC Client Platform TPM Profile).
     """
     zeros = bytes(DIGEST_BYTES[bank])
     values: dict[int, bytes] = {0: zeros[:-1] + bytes([log.startup_locality])}

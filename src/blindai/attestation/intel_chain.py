@@ -48,10 +48,15 @@ _SIGNED_WHY = "Unsigned claims are anybody's words."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentKinds:
-    """What the collateral must say that it is for: the `id` and `version` of TCB info and QE identity."""
+    """What the collateral must say that it is for: the `id` and `version` of TCB info and QE identity.
+
+    Attributes:
+        others: names of endorsements that this TEE has beside the shared ones.
+    """
 
     tcb_info: tuple[str, int]
     qe_identity: tuple[str, int]
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,7 @@ def follow_chain(quote: Quote, item: EvidenceItem, checks: Checks, trust: Trust)
         UnauthenticEvidenceError: a signature, a name, a root or a digest is another, or a certificate was revoked.
     """
     tee = trust.tee
-    endorsements = read_endorsements(item, quote, checks, tee=tee)
+    endorsements = read_endorsements(item, quote, checks, tee=tee, others=trust.kinds.others)
     chain = endorsements.pck_chain
     for finding in _judge_pck_chain(chain, trust):
         checks.require(finding, UnauthenticEvidenceError, tee=tee)

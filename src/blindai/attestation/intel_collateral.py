@@ -27,6 +27,7 @@ COMPONENTS = 16
 # What a document says that it is for: `id` of TCB info, and of a QE identity.
 SGX, TDX = "SGX", "TDX"
 QE, TD_QE = "QE", "TD_QE"
+_TCB_TYPE = 0  # how levels are compared: component by component, as in intel_tcb.py; no other type is specified
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*\Z")
 
@@ -157,6 +158,7 @@ def _parse(data: bytes, read: Callable[[dict[str, Any]], _Read], *, tee: str, wh
 
 
 def _parse_tcb_info(members: dict[str, Any]) -> TcbInfo:
+    _whole(members["tcbType"], _TCB_TYPE)
     component_lists = 2 if members["id"] == TDX else 1
     levels = [_platform_level(level, component_lists) for level in map(_object, _list(members["tcbLevels"]))]
     modules = [_module_identity(_object(module)) for module in _list(members.get("tdxModuleIdentities", []))]

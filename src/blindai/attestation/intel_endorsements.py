@@ -33,10 +33,9 @@ COLLATERAL_NAMES = frozenset(
 ALL_NAMES = frozenset({PCK_CHAIN, ROOT_CA_CRL}) | PCK_CRL_NAMES | COLLATERAL_NAMES
 
 _SIGNATURE_BYTES = 64
-_WHITE_SPACE = b" \t\r\n"
-# Without their white space.
-_PEM_BEGIN = b"-----BEGINCERTIFICATE-----"
-_PEM_END = b"-----ENDCERTIFICATE-----"
+_LINE_ENDS = b"\r\n"
+_PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_PEM_END = b"-----END CERTIFICATE-----"
 
 Chain = tuple[x509.Certificate, ...]
 
@@ -81,14 +80,16 @@ class Endorsements:
     collateral: Collateral | None
 
 
-def read_endorsements(item: EvidenceItem, quote: Quote, checks: Checks, *, tee: str) -> Endorsements:
-    """Read all of them exactly.
+def read_endorsements(
+    item: EvidenceItem, quote: Quote, checks: Checks, *, tee: str, others: frozenset[str]
+) -> Endorsements:
+    """Read all of them exactly, but for those that only one TEE has, whose names are `others`.
 
     Raises:
         MalformedEvidenceError: a name that is unknown, doubled or lacks its companions, or bytes that are not what
             they are called.
     """
-    checks.require(_judge_names(item, tee), MalformedEvidenceError, tee=tee)
+    checks.require(_judge_names(item, tee, ALL_NAMES | others), MalformedEvidenceError, tee=tee)
     named = dict(item.endorsements)
     why = "What can be read in two ways can be judged in two ways."
     with checks.parsing(
@@ -113,13 +114,13 @@ def read_endorsements(item: EvidenceItem, quote: Quote, checks: Checks, *, tee: 
     )
 
 
-def _judge_names(item: EvidenceItem, tee: str) -> Finding:
+def _judge_names(item: EvidenceItem, tee: str, known: frozenset[str]) -> Finding:
     names = [name for name, _ in item.endorsements]
     is_whole = all(len(group.intersection(names)) in {0, len(group)} for group in (PCK_CRL_NAMES, COLLATERAL_NAMES))
     return judge(
-        holds=set(names) <= ALL_NAMES and len(set(names)) == len(names) and is_whole,
+        holds=set(names) <= known and len(set(names)) == len(names) and is_whole,
         code=f"{tee}.endorsements",
-        expected=f"{', '.join(sorted(ALL_NAMES))}; each at most once, and with its companions",
+        expected=f"{', '.join(sorted(known))}; each at most once, and with its companions",
         found=", ".join(names) or "none",
         why="What nobody reads may be anything, and half a document proves nothing.",
         hint="take them as Intel's PCS or a PCCS gives them",
@@ -138,11 +139,11 @@ def _judge_pck_chains(chains: set[Chain], tee: str) -> Finding:
 
 
 def _read_chain(pem: bytes, known: dict[bytes, x509.Certificate], tee: str, what: str) -> Chain:
-    """Certificates in the only PEM that they would be written in, white space aside (RFC 7468 §3, "strict").
+    """Certificates in the only PEM that they would be written in, line ends aside (RFC 7468 §3, "strict").
 
     Four chains share their last certificates, so `known` keeps what was read.
     """
-    *written, end = pem.translate(None, _WHITE_SPACE).split(_PEM_END)
+    *written, end = pem.translate(None, _LINE_ENDS).split(_PEM_END)
     if end or not 1 <= len(written) <= MAX_CERTIFICATES:
         raise _no_chain(tee, what)
     for text in written:

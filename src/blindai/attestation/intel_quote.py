@@ -85,6 +85,11 @@ class TdReport:
     tee_tcb_svn2: bytes | None = None
     mr_service_td: bytes | None = None
 
+    @property
+    def runtime_registers(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """RTMR0 to RTMR3, 48 bytes each."""
+        return self.rt_mr0, self.rt_mr1, self.rt_mr2, self.rt_mr3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:

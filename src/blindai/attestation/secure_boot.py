@@ -1,4 +1,4 @@
-"""Reads UEFI variables as firmware measures them (TCG PC Client Platform Firmware Profile 1.06, 10.2.6).
+"""Reads UEFI variables as firmware measures them (TCG PC Client Platform Firmware Profile 1.06, UEFI_VARIABLE_DATA).
 
 Leaves out: whether the bytes were measured (boot_events.py).
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from blindai.attestation.exact_reader import ExactReader
 
 # UEFI_VARIABLE_DATA: GUID[16] ‖ u64 name's characters ‖ u64 value's bytes ‖ name in UTF-16 ‖ value, little-endian.
-_GLOBAL = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")  # UEFI 2.10, 3.3, EFI_GLOBAL_VARIABLE
-_DATABASE = bytes.fromhex("cbb219d73a3d9645a3bcdad00e67656f")  # UEFI 2.10, 32.6.1, EFI_IMAGE_SECURITY_DATABASE_GUID
+_GLOBAL = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")  # UEFI 2.10, EFI_GLOBAL_VARIABLE
+_DATABASE = bytes.fromhex("cbb219d73a3d9645a3bcdad00e67656f")  # UEFI 2.10, EFI_IMAGE_SECURITY_DATABASE_GUID
 _NAMESPACES = {"SecureBoot": _GLOBAL, "PK": _GLOBAL, "KEK": _GLOBAL, "db": _DATABASE, "dbx": _DATABASE}
 VARIABLES = ("PK", "KEK", "db", "dbx")
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from blindai.attestation.tpm_keys import TpmPublic, TpmSignature
     from blindai.attestation.tpm_quote import Quote
 
-# Part 2, 8.3: a key that signs nothing from outside the TPM that looks like a quote, and that never leaves the TPM.
+# Part 2, TPMA_OBJECT: a key that never leaves its TPM, and signs nothing from outside that looks like a quote.
 REQUIRED_ATTRIBUTES = frozenset({"fixedTPM", "fixedParent", "sensitiveDataOrigin", "restricted", "sign"})
 FORBIDDEN_ATTRIBUTES = frozenset({"decrypt"})
-# Part 2, table 28, TPM_RH: what a primary key is derived from.
+# Part 2, TPM_RH: what a primary key is derived from.
 ENDORSEMENT = bytes.fromhex("4000000b")
 HIERARCHIES = {
     bytes.fromhex("40000001"): "owner",
@@ -67,7 +67,7 @@ def judge_attestation_key(
 
 
 def qualified_name(ak: TpmPublic, parent: bytes) -> bytes:
-    """Part 1, 26.6: `nameAlg ‖ digest(parent's qualified name ‖ name)`; nothing for a parent that is none."""
+    """Part 1, "Qualified Names": `nameAlg ‖ digest(parent ‖ name)`; nothing for a parent that is none."""
     if parent not in HIERARCHIES and len(parent) not in _NAME_BYTES:
         return b""
     return ak.name[:2] + hashlib.new(ak.name_digest, parent + ak.name).digest()

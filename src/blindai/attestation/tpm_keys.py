@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
-# Part 2, table 9, TPM_ALG_ID.
+# Part 2, TPM_ALG_ID.
 RSA, ECC, NULL = 0x0001, 0x0023, 0x0010
 SCHEMES = {0x0014: "rsassa", 0x0016: "rsapss", 0x0018: "ecdsa"}
 DIGESTS = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
 DIGEST_BYTES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 ACCEPTED_DIGESTS = ("sha256", "sha384", "sha512")  # SHA-1 is parsed, so that its refusal has a name
-# Part 2, table 11, TPM_ECC_CURVE.
+# Part 2, TPM_ECC_CURVE.
 _CURVES: dict[int, tuple[ec.EllipticCurve, int]] = {
     0x0003: (ec.SECP256R1(), 32),
     0x0004: (ec.SECP384R1(), 48),
     0x0005: (ec.SECP521R1(), 66),
 }
-# Part 2, table 31, TPMA_OBJECT; the others are reserved and zero.
+# Part 2, TPMA_OBJECT, the newer attributes of revision 1.83 too; the others are reserved and zero.
 ATTRIBUTES = {
     1: "fixedTPM",
     2: "stClear",
@@ -52,7 +52,7 @@ ATTRIBUTES = {
     18: "sign",
     19: "x509sign",
 }
-_DEFAULT_EXPONENT = 65537  # Part 2, 12.2.3.5: zero stands for it
+_DEFAULT_EXPONENT = 65537  # Part 2, TPMS_RSA_PARMS: zero stands for it
 _MAX_DIGEST = 64
 _MAX_MODULUS = 512
 _MIN_RSA_BITS = 2048
@@ -79,7 +79,7 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TpmPublic:
-    """A TPMT_PUBLIC of an asymmetric key (Part 2, 12.2.4).
+    """A TPMT_PUBLIC of an asymmetric key (Part 2).
 
     Attributes:
         attributes: the names of the attributes that are set, as in `ATTRIBUTES`.
@@ -98,7 +98,7 @@ class TpmPublic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TpmSignature:
-    """A TPMT_SIGNATURE (Part 2, 11.3.4), or a bare RSA signature with the scheme that its source states.
+    """A TPMT_SIGNATURE (Part 2), or a bare RSA signature with the scheme that its source states.
 
     Attributes:
         value: what `cryptography` takes: an RSA signature, or the DER of r and s.
@@ -170,7 +170,7 @@ def _attributes(bits: int) -> frozenset[str]:
 
 
 def _take_symmetric(reader: ExactReader) -> bool:
-    """TPMT_SYM_DEF_OBJECT (Part 2, 11.1.7)."""
+    """TPMT_SYM_DEF_OBJECT (Part 2)."""
     if reader.number(2, "the symmetric algorithm") == NULL:
         return False
     reader.take(4, "the symmetric key's bits and mode")
@@ -178,7 +178,7 @@ def _take_symmetric(reader: ExactReader) -> bool:
 
 
 def _take_scheme(reader: ExactReader) -> Scheme | None:
-    """TPMT_RSA_SCHEME and TPMT_ECC_SCHEME (Part 2, 11.2.4.2 and 11.2.5.6), those that sign."""
+    """TPMT_RSA_SCHEME and TPMT_ECC_SCHEME (Part 2), those that sign."""
     algorithm = reader.number(2, "the scheme")
     if algorithm == NULL:
         return None
@@ -252,7 +252,7 @@ def is_signed(message: bytes, signature: TpmSignature, key: PublicKey) -> bool:
 
 def _rsa_padding(scheme: str, digest: hashes.HashAlgorithm) -> padding.AsymmetricPadding:
     """Raises KeyError for a scheme that is not RSA's."""
-    salt_length = padding.PSS.AUTO  # Part 1, annex B.7: as long as the key allows, or the digest's size
+    salt_length = padding.PSS.AUTO  # Part 1, annex B, RSAPSS: as long as the key allows, or the digest's size
     schemes: dict[str, padding.AsymmetricPadding] = {
         "rsassa": padding.PKCS1v15(),
         "rsapss": padding.PSS(mgf=padding.MGF1(digest), salt_length=salt_length),

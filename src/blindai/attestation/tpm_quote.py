@@ -1,4 +1,4 @@
-"""A TPM's quote: what it says, whether its key said it, and which PCR values it is about (TPM 2.0 Library, Part 2).
+"""A TPM's quote: what it says, whether its key said it, and which PCR values it is about (TPM 2.0 Library).
 
 Shared by every TEE that shows a quote; codes begin with that TEE's name.
 Leaves out: the key's attributes and certificates (tpm_keys.py, tpm_certificates.py), what PCR values mean.
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from blindai.attestation.evidence import Finding
 
-# TPMS_ATTEST (Part 2, 10.12.12): u32 magic ‖ u16 type ‖ TPM2B qualifiedSigner ‖ TPM2B extraData ‖ TPMS_CLOCK_INFO
-#   ‖ u64 firmwareVersion ‖ TPMS_QUOTE_INFO (10.12.4: TPML_PCR_SELECTION ‖ TPM2B pcrDigest)
+# Part 2, TPMS_ATTEST: u32 magic ‖ u16 type ‖ TPM2B qualifiedSigner ‖ TPM2B extraData ‖ TPMS_CLOCK_INFO
+#   ‖ u64 firmwareVersion ‖ TPMS_QUOTE_INFO (TPML_PCR_SELECTION ‖ TPM2B pcrDigest)
 MAGIC = 0xFF544347  # TPM_GENERATED_VALUE: a TPM signs no caller's data that begins so
 ATTEST_QUOTE = 0x8018
 _MAX_NAME = 66  # u16 and SHA-512
-_SELECT_BYTES = 3  # PC Client Platform TPM Profile, 4.6: 24 PCRs
+_SELECT_BYTES = 3  # PC Client Platform TPM Profile: 24 PCRs
 PCRS = range(24)
 
 
@@ -41,11 +41,11 @@ class Quote:
     """A TPMS_ATTEST of type TPM_ST_ATTEST_QUOTE over one bank of PCRs.
 
     Attributes:
-        qualified_signer: the signing key's qualified name (Part 1, 26.6).
+        qualified_signer: the signing key's qualified name (Part 1, "Qualified Names").
         extra_data: the caller's bytes, at most 66: the binding.
-        clock: milliseconds for which this TPM has been powered; obfuscated like the next two and the firmware's
-            version if the key is in another hierarchy than the endorsement's or platform's (Part 1, 36.7).
-        reset_count: how often the TPM was reset, so how often the machine booted.
+        clock: milliseconds for which this TPM has been powered.
+        reset_count: how often the TPM was reset, so how often the machine booted; like the next one and the
+            firmware's version it is obfuscated if the key is in the owner's or null hierarchy.
         restart_count: how often it was restarted or resumed since then.
         safe: whether the clock cannot have been set back by a loss of power.
         firmware_version: the TPM's own, in its vendor's form.
@@ -115,7 +115,7 @@ def _yes_or_no(value: int) -> bool:
 
 
 def _take_selection(reader: ExactReader) -> tuple[str, tuple[int, ...]]:
-    """TPML_PCR_SELECTION (Part 2, 10.9.7) with exactly one bank: one way to say which PCRs are meant."""
+    """TPML_PCR_SELECTION (Part 2) with exactly one bank: one way to say which PCRs are meant."""
     _require("the number of banks", reader.number(4, "the number of banks"), 1)
     bank = digest_name(reader.number(2, "the bank"))
     _require("the size of the selection", reader.number(1, "the size of the selection"), _SELECT_BYTES)

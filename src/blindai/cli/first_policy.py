@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ _CLAIMS = {
     "boot_files": "files",
     "platforms": "device_serial",
 }
+_PCR = re.compile(r"pcr(\d+)")
 _SIMULATED = {
     False: "evidence that anybody can make is not accepted",
     True: "THIS PROTECTS NOTHING: anybody can make simulated evidence",
@@ -148,13 +150,21 @@ def _tee(tee: str, shown: tuple[Claims, ...], preset: str, *, simulated: bool) -
 
 def _reference_value(tee: str, shown: tuple[Claims, ...], field: str) -> Any:
     """What all evidence of a TEE says of one field, in the form of its table; None if it says nothing."""
-    found = [value for claims in shown if (value := _find(claims, _CLAIMS.get(field, field))) is not None]
+    found = [value for claims in shown if (value := _claimed(claims, field)) is not None]
     if field_kinds(tee).get(field, "").startswith("int"):
         return min(found, default=None)
     if found and isinstance(found[0], Mapping):
         return {str(key): [value] for key, value in found[0].items()}
     listed = [one for value in found for one in (value if isinstance(value, tuple) else (value,))]
     return list(dict.fromkeys(getattr(one, "text", one) for one in listed)) or None
+
+
+def _claimed(claims: Claims, field: str) -> Any:
+    """What claims say of a field; `pcr4` is the fourth of their `pcrs`."""
+    value = _find(claims, _CLAIMS.get(field, field))
+    if value is None and (register := _PCR.fullmatch(field)):
+        return dict(_find(claims, "pcrs") or ()).get(int(register[1]))
+    return value
 
 
 def _find(value: Any, name: str) -> Any:

@@ -29,6 +29,9 @@ def serve(
     model_store: Annotated[
         str | None, typer.Option(metavar="DIR", help="keep uploaded models there, sealed [default: they end with it]")
     ] = None,
+    tpm: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="TPM 2.0 that attests and seals, such as /dev/tpmrm0")
+    ] = None,
     access: Annotated[str | None, typer.Option(metavar="FILE", help="TOML file of tenants, keys and quotas")] = None,
     require_sealed: Annotated[
         bool | None, typer.Option("--require-sealed", help="close the pinned-TLS and gRPC doors")
@@ -36,7 +39,7 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options go before it")] = None,
     check_config: Annotated[bool, typer.Option("--check-config", help="show what would be served, and stop")] = False,
 ) -> None:
-    """Serve models; so far only from a simulated enclave."""
+    """Serve models: from a machine whose TPM attests it, or simulated."""
     try:
         from blindai.server.access_file import read_access_file
         from blindai.server.serve import serve as run
@@ -57,6 +60,7 @@ def serve(
         "metrics_port": metrics_port,
         "model_repository": model_repository,
         "model_store": model_store,
+        "tpm": tpm,
         "access": access,
         "authentication": None if access is None else "required",
         "require_sealed": require_sealed,

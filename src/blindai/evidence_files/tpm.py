@@ -1,4 +1,4 @@
-"""Reads a TPM's quote with all that belongs to it from a folder (docs/spec/tee/tpm.md §7).
+"""Reads a TPM's quote with all that belongs to it from a folder (docs/spec/tee/tpm.md §8).
 
 Files are recognised by the beginnings and ends of their names, as users of tpm2-tools and test collections write them:
 `quote*.msg` with `quote*.sig` or `quote*.tpmt_signature`, `ak*.tpmt_public`, `pcrs*.bin` or `pcrs*.json`,

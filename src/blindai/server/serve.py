@@ -25,7 +25,8 @@ import uvloop
 import blindai
 from blindai.attester.sealing import InsecureKeyFile
 from blindai.attester.simulation import SimulationAttester, measure_software
-from blindai.attester.tpm2.device import TpmFile
+from blindai.attester.tpm import TpmAttester
+from blindai.attester.tpm2.device import open_tpm
 from blindai.attester.tpm2.sealer import TpmSealer
 from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
@@ -62,6 +63,7 @@ from blindai.server.triton_repository import StartModels, load_repository
 from blindai.server.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from blindai.attester import Attester
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from blindai.server.tls_identity import TlsIdentity
 
 _METRICS_DRAIN_S = 1.0
+_TPM_SAYS = "; the TPM says only what has booted"
 _COLLECTED_AFTER = (5_000, 10, 10)  # objects more than before, then rounds, as `gc.set_threshold` takes them
 
 
@@ -130,13 +133,17 @@ def create_app(
     return app
 
 
-def _kept_store(settings: Settings) -> KeptStore | None:
+def _attester(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Attester:
+    if settings.simulation or tpm is None:
+        return SimulationAttester(random=os.urandom, measurement=measure_software())
+    return TpmAttester(tpm)
+
+
+def _kept_store(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> KeptStore | None:
     if settings.model_store is None:
         return None
     folder = Path(settings.model_store)
-    if settings.store_tpm is None:
-        return KeptStore(folder, InsecureKeyFile(folder))
-    return KeptStore(folder, TpmSealer(folder, TpmFile(settings.store_tpm)))
+    return KeptStore(folder, InsecureKeyFile(folder) if tpm is None else TpmSealer(folder, tpm))
 
 
 def _start_models(settings: Settings, store: ModelStore) -> StartModels:
@@ -207,13 +214,14 @@ def serve(settings: Settings) -> None:
     require_present(settings.execution_providers)
     signal.signal(signal.SIGTERM, _unwind)  # until the loop takes it over
     configure_logging(settings.log_level, simulated=settings.simulation)
-    LOG.warning("no hardware protects this server; anybody who runs it can read everything")
+    LOG.warning("nothing hides this server's memory from whoever runs it%s", "" if settings.simulation else _TPM_SAYS)
     for line in start_table(settings):
         LOG.info("%s", line)
     forbid_dumps()
-    attester = SimulationAttester(random=os.urandom, measurement=measure_software())
+    tpm = None if settings.tpm is None else open_tpm(settings.tpm)
+    attester = _attester(settings, tpm)
     tls = make_tls_identity(settings.host)
-    kept = _kept_store(settings)
+    kept = _kept_store(settings, tpm)
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
         app = create_app(settings, attester=attester, directory=directory, tls=tls, kept=kept)
         calm_collector()

@@ -56,7 +56,7 @@ class Settings:
     """The whole configuration.
 
     Attributes:
-        simulation: serve without a TEE, insecurely; the only kind that this version can serve.
+        simulation: serve without a TEE, insecurely.
         port: HTTPS port; 0 takes a free one.
         service: the name that clients expect in the keyset.
         data_dir: where encrypted models are kept while the server runs; a private temporary folder if None.
@@ -74,7 +74,8 @@ class Settings:
         metrics_port: of the content-free metrics listener, likewise.
         model_repository: a Triton model repository, read once at start.
         model_store: folder in which uploaded models outlive the server, sealed (kept_store.py); else they end with it.
-        store_tpm: device of the TPM 2.0 that seals the model store's key, such as `/dev/tpmrm0`.
+        tpm: the TPM 2.0 that attests what booted, unless in simulation, and seals the model store's key:
+            `/dev/tpmrm0`, or `unix:PATH` for one behind a socket.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -111,7 +112,7 @@ class Settings:
     metrics_port: int = DEFAULT_METRICS_PORT
     model_repository: str | None = None
     model_store: str | None = None
-    store_tpm: str | None = None
+    tpm: str | None = None
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -155,10 +156,10 @@ class Settings:
                 raise InvalidSettingsError(f"{larger} is at least {smaller}, or that could never be reached")
 
     def _check_words(self) -> None:
-        if not self.simulation:
+        if not self.simulation and self.tpm is None:
             raise InvalidSettingsError(
-                "this version has no attester for real hardware yet, so it only serves simulation",
-                hint="`blindai serve --simulation` runs anywhere, and protects nothing",
+                "nothing here attests: this version serves what a TPM 2.0 vouches for, or simulation",
+                hint='`tpm = "/dev/tpmrm0"`; `blindai serve --simulation` runs anywhere, and protects nothing',
             )
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
@@ -166,9 +167,9 @@ class Settings:
             raise InvalidSettingsError(f"isolation is one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
         check_choice(self.execution_providers, isolation=self.isolation)
         self._check_access()
-        if self.store_tpm is not None and self.model_store is None:
+        if self.simulation and self.tpm is not None and self.model_store is None:
             raise InvalidSettingsError(
-                "a TPM is named, and no folder whose key it would seal", hint="set `model_store`"
+                "a TPM is named, and in simulation it only seals a model store's key", hint="set `model_store`"
             )
         try:
             printable(self.service)
@@ -190,7 +191,7 @@ class Settings:
         """What keeps uploaded models."""
         if self.model_store is None:
             return EPHEMERAL
-        return InsecureKeyFile.kind if self.store_tpm is None else TpmSealer.kind
+        return InsecureKeyFile.kind if self.tpm is None else TpmSealer.kind
 
     def digest(self, repository: bytes = b"") -> bytes:
         """SHA-256 of every setting, the defaults included, and of what the model repository holds, if there is one."""

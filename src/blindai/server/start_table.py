@@ -22,7 +22,9 @@ def start_table(settings: Settings) -> list[str]:
     """Lines of two columns."""
     rows = {
         "service": settings.service,
-        "protection": "NONE: this is a simulation" if settings.simulation else "a hardware enclave",
+        "protection": "NONE: this is a simulation"
+        if settings.simulation
+        else f"a TPM ({settings.tpm}) says what booted; NOTHING hides memory from whoever runs the machine",
         **_doors(settings),
         "authentication": _authentication(settings),
         "isolation": _ISOLATION[settings.isolation],
@@ -48,7 +50,7 @@ def _doors(settings: Settings) -> dict[str, str]:
 def _kept(settings: Settings) -> str:
     if settings.model_store is None:
         return "end with the server"
-    by = f"sealed by the TPM {settings.store_tpm}" if settings.store_tpm else "under a key IN THE SAME FOLDER"
+    by = f"sealed by the TPM {settings.tpm}" if settings.tpm else "under a key IN THE SAME FOLDER"
     return f"kept in {settings.model_store!r}, {by}"
 
 

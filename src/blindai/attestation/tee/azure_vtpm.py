@@ -107,11 +107,8 @@ class AzureVtpmClaims(Claims):
         return self.hcl.named_data
 
     def carries_for(self, tee: str, evidence: bytes) -> bool:
-        """Whether it is the SNP report that the HCL report holds; a TDX quote is another form of the TDREPORT there.
-
-        A quote's and a TDREPORT's report data are compared: both are what `carrier_report_data` says.
-        """
-        return tee == self.hcl.hardware and (tee == TDX or evidence == self.hcl.hardware_report)
+        """Whether the CPU's item was made of the report that the HCL report holds."""
+        return self.hcl.is_report_of(tee, evidence)
 
     def facts(self) -> tuple[tuple[str, str], ...]:
         """The virtual machine, its vTPM, and every PCR."""

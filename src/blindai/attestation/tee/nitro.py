@@ -113,7 +113,7 @@ class NitroPolicy(TeePolicy):
 def verify(
     item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[PinnedRoot] = AWS_NITRO_ROOTS
 ) -> NitroClaims:
-    """Follow the signatures from the pinned root to the document; AWS publishes no revocation for it (nitro.md).
+    """Follow the signatures from the pinned root to the document; no revocation list is read (nitro.md §2).
 
     Raises:
         MalformedEvidenceError: it is not exactly an enclave's attestation document, alone.

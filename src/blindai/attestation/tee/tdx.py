@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from blindai.attestation.ccel import MeasuredEvent, judge_events, judge_replay, parse_ccel
 from blindai.attestation.checks import judge, leave_out
 from blindai.attestation.expectations import judge_accepted, judge_flag, read_accepted, read_flag, read_track
 from blindai.attestation.intel_chain import DocumentKinds, Trust, equal_where, follow_chain
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 TEE = "tdx"
 VERSIONS = (4, 5)
-KINDS = DocumentKinds(tcb_info=(TDX, 3), qe_identity=(TD_QE, 2))
+CCEL = "ccel"
+KINDS = DocumentKinds(tcb_info=(TDX, 3), qe_identity=(TD_QE, 2), others=frozenset({CCEL}))
 
 # TD attributes ("Intel TDX Module Base Architecture" §22.2, table "ATTRIBUTES"), bit by bit.
 _UNDER_DEBUG = 0xFF  # TUD: DEBUG is bit 0, and what may be added to it exposes a TD as well
@@ -92,17 +94,23 @@ CODES = frozenset(
         "xfam_fixed",
         "xfam",
         *_ACCEPTED,
+        "measured_events",
     )
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TdxClaims(IntelClaims):
-    """What an authentic quote says of a TD."""
+    """What an authentic quote says of a TD.
+
+    Attributes:
+        events: what the event log extended, which replays to the quote; None without a log.
+    """
 
     tee: str = TEE
     version: int
     report: TdReport
+    events: tuple[MeasuredEvent, ...] | None
 
     def attribute(self, name: str) -> bool:
         """One of the TD's attributes."""
@@ -120,6 +128,7 @@ class TdxClaims(IntelClaims):
             ("TEE_TCB_SVN", report.tee_tcb_svn.hex()),
             ("attributes", ", ".join(name for name in ATTRIBUTE_BITS if self.attribute(name)) or "none"),
             ("XFAM", report.xfam.hex()),
+            ("event log", "none" if self.events is None else f"{len(self.events)} events that replay"),
             ("current TCB status", str(state.current) if state and state.current else "not said"),
             *self.platform_facts(),
         )
@@ -147,6 +156,7 @@ class TdxPolicy(IntelPolicy):
     kl: bool | Skip
     perfmon: bool | Skip
     xfam: Masked | Skip
+    measured_events: tuple[bytes, ...] | Skip
 
 
 def parse(raw: bytes) -> Quote:
@@ -192,6 +202,7 @@ def verify(
         bound=report.report_data,
         version=quote.version,
         report=report,
+        events=_replayed_events(item, report, checks),
         **platform_claims(vouched, state, now),
     )
 
@@ -218,6 +229,21 @@ def _judge_module(report: TdReport, tcb_info: TcbInfo) -> Finding:
     )
 
 
+def _replayed_events(item: EvidenceItem, report: TdReport, checks: Checks) -> tuple[MeasuredEvent, ...] | None:
+    log = dict(item.endorsements).get(CCEL)
+    if log is None:
+        return None
+    with checks.parsing(
+        code=f"{TEE}.ccel_format",
+        expected="a CCEL event log with digests of SHA-384",
+        why="What can be read in two ways can be judged in two ways.",
+    ):
+        events = parse_ccel(log, tee=TEE)
+    finding = judge_replay(events, report.runtime_registers, tee=TEE)
+    checks.require(finding, UnauthenticEvidenceError, tee=TEE)
+    return events
+
+
 def check(claims: TdxClaims, policy: TdxPolicy) -> Iterator[Finding]:
     """Compare the platform, the TD's attributes and its measurements with the policy."""
     yield from check_platform(claims, policy)
@@ -226,6 +252,7 @@ def check(claims: TdxClaims, policy: TdxPolicy) -> Iterator[Finding]:
     yield from _check_attributes(claims, policy)
     for name in _ACCEPTED:
         yield _judge_digest(claims, policy, name)
+    yield judge_events(policy.measured_events, claims.events, claims.report.runtime_registers, tee=TEE)
 
 
 def _check_attributes(claims: TdxClaims, policy: TdxPolicy) -> Iterator[Finding]:
@@ -289,12 +316,13 @@ def parse_policy(section: Section) -> TdxPolicy:
     Raises:
         InvalidPolicyError: anything but exactly that table.
     """
-    section.require_keys("track", *INTEL_FIELDS, *_ACCEPTED, *ATTRIBUTE_BITS, "xfam")
+    section.require_keys("track", *INTEL_FIELDS, *_ACCEPTED, *ATTRIBUTE_BITS, "xfam", "measured_events")
     fields: dict[str, Any] = {name: read_accepted(section, name, _DIGEST_BYTES) for name in _ACCEPTED}
     fields |= {name: read_flag(section, name) for name in ATTRIBUTE_BITS}
     return TdxPolicy(
         track=read_track(section, CODES),
         xfam=read_masked(section, "xfam", _XFAM_BYTES),
+        measured_events=read_accepted(section, "measured_events", _DIGEST_BYTES),
         **read_intel_fields(section),
         **fields,
     )

@@ -7,10 +7,9 @@ Leaves out: the structures themselves (tpm_keys.py, tpm_quote.py, event_log.py),
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from blindai.attestation.boot_events import BootClaims, read_boot
 from blindai.attestation.boot_policy import judge_boot
@@ -37,7 +36,7 @@ from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 from blindai.wire import label, length_prefixed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from blindai.attestation.checks import Checks
     from blindai.attestation.evidence import EvidenceItem, Finding
@@ -57,6 +56,15 @@ _LIMITS = {
     "pcr_values": 24 * 64,
     "event_log": MAX_LOG_BYTES,
 }
+_PARTS = {
+    "evidence": "the parts of TPM evidence",
+    "quote": "a TPMS_ATTEST that quotes PCRs of one bank",
+    "signature": "a TPMT_SIGNATURE",
+    "ak": "a TPMT_PUBLIC of a key that can sign",
+    "event_log": "a crypto-agile event log",
+}
+_EXACT = "What can be read in two ways can be judged in two ways."
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,13 +175,12 @@ def verify(item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[Pi
         MalformedEvidenceError: a part or an endorsement cannot be read exactly.
         UnauthenticEvidenceError: a signature, digest, attribute, chain or replay is another.
     """
-    with _reading(checks):
-        evidence = parse(item.evidence)
-        quote = parse_quote(evidence.quote, tee=TEE)
-        signature = parse_signature(evidence.signature, tee=TEE)
-        ak = parse_public(evidence.ak_public, tee=TEE)
-        log = parse_event_log(evidence.event_log, tee=TEE) if evidence.event_log else None
-        chains = _read_chains(item)
+    evidence = _read(checks, "evidence", lambda raw, **_: parse(raw), item.evidence)
+    quote = _read(checks, "quote", parse_quote, evidence.quote)
+    signature = _read(checks, "signature", parse_signature, evidence.signature)
+    ak = _read(checks, "ak", parse_public, evidence.ak_public)
+    log = _read(checks, "event_log", parse_event_log, evidence.event_log) if evidence.event_log else None
+    chains = _read_chains(item, checks)
     pcrs = split_pcrs(quote, evidence.pcr_values)
     for finding in chain(
         judge_attestation_key(ak, evidence.ak_parent, quote, signature, tee=TEE),
@@ -200,30 +207,33 @@ def verify(item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[Pi
     )
 
 
-@contextmanager
-def _reading(checks: Checks) -> Iterator[None]:
-    """Keep how the reading of every part went, a refusal under its own code."""
-    expected, why = "parts that can be read exactly", "What can be read in two ways can be judged in two ways."
+def _read(checks: Checks, part: str, parser: Callable[..., _Part], raw: bytes) -> _Part:
+    with checks.parsing(code=f"{TEE}.{part}_format", expected=f"exactly {_PARTS[part]}", why=_EXACT):
+        return parser(raw, tee=TEE)
+
+
+def _read_chains(item: EvidenceItem, checks: Checks) -> tuple[VendorChain, ...]:
+    """The chains of AK and EK; a refusal is kept under its own code, that of a certificate or CRL too."""
+    expected = "endorsements of an AK or an EK, each once"
     try:
-        yield
+        chains = tuple(_chains(item, expected))
     except MalformedEvidenceError as error:
-        checks.record([judge(holds=False, code=error.finding_code, expected=expected, found=str(error), why=why)])
+        checks.record([judge(holds=False, code=error.finding_code, expected=expected, found=str(error), why=_EXACT)])
         error.findings = checks.findings
         raise
-    checks.record([judge(holds=True, code=f"{TEE}.evidence_format", expected=expected, found=expected, why=why)])
+    found = ", ".join(f"{len(one.certificates)} certificates of an {one.kind.upper()}" for one in chains) or "none"
+    checks.record([judge(holds=True, code=f"{TEE}.endorsements", expected=expected, found=found, why=_EXACT)])
+    return chains
 
 
-def _read_chains(item: EvidenceItem) -> tuple[VendorChain, ...]:
+def _chains(item: EvidenceItem, expected: str) -> Iterator[VendorChain]:
     names = [name for name, _ in item.endorsements]
-    known = {*chain_names("ak"), *chain_names("ek")}
-    if not set(names) <= known or len(set(names)) != len(names):
-        raise MalformedEvidenceError(
-            f"expected endorsements of an AK or an EK, each once, found {', '.join(names)}",
-            finding_code=f"{TEE}.endorsements",
-            tee=TEE,
-        )
-    chains = (read_vendor_chain(dict(item.endorsements), kind, tee=TEE) for kind in KINDS)
-    return tuple(one for one in chains if one is not None)
+    if not set(names) <= {*chain_names("ak"), *chain_names("ek")} or len(set(names)) != len(names):
+        words = f"expected {expected}, found {', '.join(names)}"
+        raise MalformedEvidenceError(words, finding_code=f"{TEE}.endorsements", tee=TEE)
+    for kind in KINDS:
+        if one := read_vendor_chain(dict(item.endorsements), kind, tee=TEE):
+            yield one
 
 
 def _revocation(chains: Sequence[VendorChain], now: float) -> RevocationClaims:

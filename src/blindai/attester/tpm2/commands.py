@@ -1,6 +1,6 @@
-"""The commands that keeping a key takes (TPM 2.0 Library part 3), and the structures in them (part 2).
+"""The commands that quoting and keeping a key take (TPM 2.0 Library part 3), and the structures in them (part 2).
 
-Every hash is SHA-256. Leaves out: when they are used, and why (sealer.py).
+Every hash is SHA-256. Leaves out: when they are used, and why (sealer.py, attester/tpm.py).
 """
 
 from __future__ import annotations
@@ -11,23 +11,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blindai.attester.tpm2.device import run
-from blindai.errors import UnsealError
+from blindai.errors import AttesterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Send = Callable[[bytes], bytes]
 
-RH_OWNER, RH_NULL, RS_PASSWORD = 0x40000001, 0x40000007, 0x40000009  # part 2 §7.4
+RH_OWNER, RH_NULL, RS_PASSWORD, RH_ENDORSEMENT = 0x40000001, 0x40000007, 0x40000009, 0x4000000B  # part 2 §7.4
 _ALG_SHA256, _ALG_NULL, _ALG_AES, _ALG_CFB, _ALG_ECC, _ALG_KEYEDHASH = 0x000B, 0x0010, 0x0006, 0x0043, 0x0023, 0x0008
+_ALG_ECDSA = 0x0018
 _CURVE_P256 = 0x0003
 _SESSION_POLICY = b"\x01"
 
 # TPMA_OBJECT, part 2 §8.3
-_FIXED_TPM, _FIXED_PARENT, _OWN_SECRET, _USER_WITH_AUTH, _ADMIN_WITH_POLICY, _NO_LOCKOUT, _RESTRICTED, _DECRYPT = (
-    1 << bit for bit in (1, 4, 5, 6, 7, 10, 16, 17)
-)
+(
+    _FIXED_TPM,
+    _FIXED_PARENT,
+    _OWN_SECRET,
+    _USER_WITH_AUTH,
+    _ADMIN_WITH_POLICY,
+    _NO_LOCKOUT,
+    _RESTRICTED,
+    _DECRYPT,
+    _SIGN,
+) = (1 << bit for bit in (1, 4, 5, 6, 7, 10, 16, 17, 18))
 _STORAGE_KEY = _FIXED_TPM | _FIXED_PARENT | _OWN_SECRET | _USER_WITH_AUTH | _NO_LOCKOUT | _RESTRICTED | _DECRYPT
+_ATTESTATION_KEY = _FIXED_TPM | _FIXED_PARENT | _OWN_SECRET | _USER_WITH_AUTH | _NO_LOCKOUT | _RESTRICTED | _SIGN
 _SEALED_DATA = _FIXED_TPM | _FIXED_PARENT | _ADMIN_WITH_POLICY | _NO_LOCKOUT  # nobody's password opens it
 # TPMA_NV, part 2 §13.4: a counter that only its policy may count up, and everybody may read
 _COUNTER = 1 << 3 | 0x1 << 4 | 1 << 18 | 1 << 25
@@ -55,11 +65,11 @@ def take_sized(data: bytes, at: int = 0) -> tuple[bytes, int]:
     """The TPM2B that begins there, and where the next thing begins.
 
     Raises:
-        UnsealError: it is cut.
+        AttesterError: it is cut.
     """
     end = at + 2 + int.from_bytes(data[at : at + 2], "big")
     if end > len(data) or at + 2 > len(data):
-        raise UnsealError("the TPM's answer is cut")
+        raise AttesterError("the TPM's answer is cut")
     return data[at + 2 : end], end
 
 
@@ -80,11 +90,15 @@ def by_session(session: int) -> bytes:
 
 
 def read_pcrs(send: Send, pcrs: tuple[int, ...]) -> tuple[bytes, ...]:
-    """The values of at most eight PCRs, in ascending order (TPM2_PCR_Read)."""
+    """The values of PCRs, in ascending order (TPM2_PCR_Read gives eight at a time)."""
+    return tuple(value for at in range(0, len(pcrs), 8) for value in _read_eight(send, pcrs[at : at + 8]))
+
+
+def _read_eight(send: Send, pcrs: tuple[int, ...]) -> tuple[bytes, ...]:
     selection = pcr_selection(pcrs)
     answer = run(send, 0x17E, "to read PCRs", parameters=selection).parameters
     if answer[4 : 4 + len(selection)] != selection:
-        raise UnsealError(f"the TPM does not have PCRs {', '.join(map(str, pcrs))} in its SHA-256 bank")
+        raise AttesterError(f"the TPM does not have PCRs {', '.join(map(str, pcrs))} in its SHA-256 bank")
     values, at = [], 4 + len(selection) + 4
     while at < len(answer):
         value, at = take_sized(answer, at)
@@ -117,23 +131,46 @@ def pcr_session(send: Send, pcrs: tuple[int, ...], random: Callable[[int], bytes
 @contextlib.contextmanager
 def storage_key(send: Send) -> Iterator[int]:
     """The owner's storage key, the same each time (TPM2_CreatePrimary)."""
-    scheme = u16(_ALG_AES) + u16(128) + u16(_ALG_CFB) + u16(_ALG_NULL) + u16(_CURVE_P256) + u16(_ALG_NULL)
-    public = u16(_ALG_ECC) + u16(_ALG_SHA256) + u32(_STORAGE_KEY) + sized(b"") + scheme + sized(b"") + sized(b"")
-    parameters = sized(sized(b"") + sized(b"")) + sized(public) + sized(b"") + u32(0)
+    symmetric = u16(_ALG_AES) + u16(128) + u16(_ALG_CFB)
+    with _primary(send, RH_OWNER, _STORAGE_KEY, symmetric + u16(_ALG_NULL)) as (handle, _):
+        yield handle
+
+
+@contextlib.contextmanager
+def attestation_key(send: Send) -> Iterator[tuple[int, bytes]]:
+    """A key that signs only what the TPM itself says, the same each time, and its TPMT_PUBLIC."""
+    scheme = u16(_ALG_NULL) + u16(_ALG_ECDSA) + u16(_ALG_SHA256)
+    with _primary(send, RH_ENDORSEMENT, _ATTESTATION_KEY, scheme) as key:
+        yield key
+
+
+@contextlib.contextmanager
+def _primary(send: Send, hierarchy: int, attributes: int, scheme: bytes) -> Iterator[tuple[int, bytes]]:
+    """A key on P-256 that the hierarchy's seed determines."""
+    curve = u16(_CURVE_P256) + u16(_ALG_NULL)
+    public = u16(_ALG_ECC) + u16(_ALG_SHA256) + u32(attributes) + sized(b"") + scheme + curve + sized(b"") + sized(b"")
     answer = run(
         send,
         0x131,
-        "to make its storage key",
-        handles=(RH_OWNER,),
+        "to make a primary key",
+        handles=(hierarchy,),
         authorisation=password(),
-        parameters=parameters,
+        parameters=sized(sized(b"") + sized(b"")) + sized(public) + sized(b"") + u32(0),
         makes_handle=True,
     )
     handle = answer.handle or 0
     try:
-        yield handle
+        yield handle, take_sized(answer.parameters)[0]
     finally:
         flush(send, handle)
+
+
+def quote(send: Send, key: int, extra_data: bytes, pcrs: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """TPMS_ATTEST and TPMT_SIGNATURE over these PCRs and the caller's bytes (TPM2_Quote)."""
+    parameters = sized(extra_data) + u16(_ALG_NULL) + pcr_selection(pcrs)
+    answer = run(send, 0x158, "to quote", handles=(key,), authorisation=password(), parameters=parameters).parameters
+    quoted, at = take_sized(answer)
+    return quoted, answer[at:]
 
 
 def flush(send: Send, handle: int) -> None:

@@ -9,11 +9,13 @@ Leaves out: which commands there are (commands.py).
 from __future__ import annotations
 
 import os
+import socket
 import struct
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blindai.errors import UnsealError
+from blindai.errors import AttesterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ _FORMAT_ONE = 0x080
 _POLICY_FAIL = 0x01D
 
 
-class TpmRefusedError(UnsealError):
+class TpmRefusedError(AttesterError):
     """The TPM answered with a result that is no success.
 
     Attributes:
@@ -78,7 +80,7 @@ def run(
 
     Raises:
         TpmRefusedError: the TPM says no.
-        UnsealError: what came is no answer.
+        AttesterError: what came is no answer.
     """
     body = b"".join(handle.to_bytes(4, "big") for handle in handles)
     if authorisation:
@@ -87,10 +89,10 @@ def run(
     tag = SESSIONS if authorisation else NO_SESSIONS
     answer = send(_HEADER.pack(tag, _HEADER.size + len(body), code) + body)
     if len(answer) < _HEADER.size:
-        raise UnsealError(f"the TPM's answer to {what} is cut")
+        raise AttesterError(f"the TPM's answer to {what} is cut")
     answered_tag, size, result = _HEADER.unpack_from(answer)
     if size != len(answer):
-        raise UnsealError(f"the TPM's answer to {what} has another length than it says")
+        raise AttesterError(f"the TPM's answer to {what} has another length than it says")
     if result:
         raise TpmRefusedError(what, result)
     return _parse(answer[_HEADER.size :], makes_handle=makes_handle, has_sessions=answered_tag == SESSIONS)
@@ -106,25 +108,85 @@ def _parse(body: bytes, *, makes_handle: bool, has_sessions: bool) -> Answer:
 
 
 class TpmFile:
-    """The kernel's device with its own resource manager, `/dev/tpmrm0`: what is made ends with this object."""
+    """The kernel's device with its own resource manager, `/dev/tpmrm0`; may be used from several threads.
+
+    Raises:
+        AttesterError: there is none, or this user may not use it.
+    """
 
     def __init__(self, path: str) -> None:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            raise UnsealError(
-                f"there is no TPM at {path}: {error.strerror}",
-                hint="/dev/tpmrm0 is where Linux shows a TPM 2.0; the server's user must be of its group, often `tss`",
-            ) from None
+            raise _no_tpm(path, error) from None
+        self._lock = threading.Lock()
 
     def __call__(self, command: bytes) -> bytes:
         """Send a command; blocks until the TPM has answered."""
         try:
-            os.write(self._descriptor, command)
-            return os.read(self._descriptor, MAX_ANSWER_BYTES)
+            with self._lock:
+                os.write(self._descriptor, command)
+                return os.read(self._descriptor, MAX_ANSWER_BYTES)
         except OSError as error:
-            raise UnsealError(f"the TPM does not answer: {error.strerror}") from None
+            raise AttesterError(f"the TPM does not answer: {error.strerror}") from None
 
     def close(self) -> None:
         """Let the device go."""
         os.close(self._descriptor)
+
+
+class TpmSocket:
+    """A TPM behind a Unix socket, as swtpm serves it; may be used from several threads.
+
+    Raises:
+        AttesterError: nobody listens there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            raise _no_tpm(path, error) from None
+        self._lock = threading.Lock()
+
+    def __call__(self, command: bytes) -> bytes:
+        """Send a command; blocks until the TPM has answered."""
+        with self._lock:
+            try:
+                self._socket.sendall(command)
+                answer = self._receive(_HEADER.size)
+                size = min(_HEADER.unpack(answer)[1], MAX_ANSWER_BYTES)
+                return answer + self._receive(size - len(answer))
+            except (OSError, struct.error) as error:
+                raise AttesterError(f"the TPM does not answer: {error}") from None
+
+    def _receive(self, size: int) -> bytes:
+        received = b""
+        while len(received) < size and (piece := self._socket.recv(size - len(received))):
+            received += piece
+        return received
+
+    def close(self) -> None:
+        """Let the socket go."""
+        self._socket.close()
+
+
+SOCKET_PREFIX = "unix:"
+
+
+def open_tpm(where: str) -> TpmFile | TpmSocket:
+    """A device such as `/dev/tpmrm0`, or `unix:PATH` for a socket.
+
+    Raises:
+        AttesterError: there is no TPM.
+    """
+    return TpmSocket(where.removeprefix(SOCKET_PREFIX)) if where.startswith(SOCKET_PREFIX) else TpmFile(where)
+
+
+def _no_tpm(path: str, error: OSError) -> AttesterError:
+    return AttesterError(
+        f"there is no TPM at {path}: {error.strerror}",
+        hint="/dev/tpmrm0 is where Linux shows a TPM 2.0; the server's user must be of its group, often `tss`",
+    )

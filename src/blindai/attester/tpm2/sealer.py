@@ -8,6 +8,7 @@ Leaves out: the bus between TPM and processor, on which the key travels in clear
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING
 from blindai.attester.sealing import ROOT_KEY_BYTES, write_whole
 from blindai.attester.tpm2 import commands
 from blindai.attester.tpm2.device import TpmRefusedError
-from blindai.errors import UnsealError
+from blindai.errors import AttesterError, UnsealError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BOOT_PCRS = (4, 7, 11, 12)  # boot loader and kernel, Secure Boot, unified kernel image, what was given to it
@@ -61,18 +62,21 @@ class TpmSealer:
         Raises:
             UnsealError: something else booted, it is another TPM, or the TPM does not answer.
         """
-        if not self._path.exists():
-            self._draw()
-        key, self._counter, self._before = _SECRET.unpack(self._opened())
+        with _as_unseal():
+            if not self._path.exists():
+                self._draw()
+            secret = self._opened()
+        key, self._counter, self._before = _SECRET.unpack(secret)
         return bytes(key)
 
     def generation(self) -> int:
         """How often was counted since the key was drawn."""
-        return commands.read_counter(self._send, self._counter) - self._before
+        with _as_unseal():
+            return commands.read_counter(self._send, self._counter) - self._before
 
     def advance(self, generation: int) -> None:
         """Count up to `generation`; a TPM allows some 10 in a minute for years."""
-        with commands.pcr_session(self._send, self._pcrs, self._random) as session:
+        with _as_unseal(), commands.pcr_session(self._send, self._pcrs, self._random) as session:
             commands.count_up(self._send, self._counter, session)
         if (found := self.generation()) != generation:
             raise UnsealError(f"the TPM's counter says {found} instead of {generation}: somebody else counts")
@@ -112,6 +116,15 @@ class TpmSealer:
 
 
 _HINT = "boot what sealed it, on the machine that sealed it; nothing was removed"
+
+
+@contextlib.contextmanager
+def _as_unseal() -> Iterator[None]:
+    """Whoever keeps models asks for a key; that a TPM is behind it is not its matter."""
+    try:
+        yield
+    except AttesterError as error:
+        raise UnsealError(str(error), hint=error.hint) from error
 
 
 def _parse(stored: bytes) -> commands.SealedData:

@@ -1,0 +1,69 @@
+"""Evidence of a real TPM (swtpm): it verifies, is about the binding, and says what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blindai.attestation.binding import report_data_32
+from blindai.attestation.checks import Checks
+from blindai.attestation.tee import tpm as verifier
+from blindai.attester.tpm import TpmAttester
+from blindai.errors import AttesterError, RejectedEvidenceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tpm.software_tpm import SoftwareTpm
+
+    from blindai.attestation.evidence import EvidenceItem
+
+pytestmark = pytest.mark.swtpm
+BOUND = bytes(range(64))
+
+
+def attest(tpm: SoftwareTpm, folder: Path) -> EvidenceItem:
+    return TpmAttester(tpm, folder / "no-log").attest(BOUND)
+
+
+def test_a_quote_verifies_and_carries_the_binding(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    tpm.extend(11, b"k" * 32)
+    claims = verifier.verify(attest(tpm, tmp_path), 0.0, Checks())
+    assert claims.bound == report_data_32(BOUND)
+    assert claims.pcrs[11] == hashlib.sha256(bytes(32) + b"k" * 32).digest()
+    assert sorted(claims.pcrs) == list(range(24))
+    assert (claims.hierarchy, claims.ak_root, claims.boot) == ("endorsement", "", None)
+
+
+def test_the_attestation_key_is_the_same_after_power_off(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    first = verifier.verify(attest(tpm, tmp_path), 0.0, Checks())
+    tpm.stop()
+    tpm.start()
+    second = verifier.verify(attest(tpm, tmp_path), 0.0, Checks())
+    assert first.ak_name == second.ak_name
+    assert second.quote.reset_count > first.quote.reset_count
+
+
+def test_a_changed_byte_of_the_evidence_is_refused(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    item = attest(tpm, tmp_path)
+    for at in range(0, len(item.evidence), 7):
+        changed = item.evidence[:at] + bytes([item.evidence[at] ^ 1]) + item.evidence[at + 1 :]
+        with pytest.raises(RejectedEvidenceError):
+            verifier.verify(type(item)(tee=item.tee, evidence=changed, endorsements=()), 0.0, Checks())
+
+
+def test_pcrs_that_change_all_the_time_are_not_quoted(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    def send(command: bytes) -> bytes:
+        if command[6:10] == bytes.fromhex("0000017e"):  # before each reading something is measured
+            tpm.extend(16, bytes(32))
+        return tpm(command)
+
+    with pytest.raises(AttesterError, match="change faster"):
+        TpmAttester(send, tmp_path / "no-log").attest(BOUND)
+
+
+def test_nothing_is_left_in_the_tpm(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    for _ in range(10):
+        attest(tpm, tmp_path)
