@@ -166,7 +166,10 @@ def _pck(data: bytes) -> None:
 
 
 TARGETS = (
-    *map(_item_target, ("simulation", "sev_snp", "sev_snp_vlek", "tdx", "tdx_v4", "sgx", "nitro", "tpm", "azure_vtpm", "nvidia_gpu")),
+    *map(
+        _item_target,
+        ("simulation", "sev_snp", "sev_snp_vlek", "tdx", "tdx_v4", "sgx", "nitro", "tpm", "azure_vtpm", "nvidia_gpu"),
+    ),
     _signed_target("sev_snp", "report", _snp_report, lambda: machines()["sev_snp"].item.evidence[:_SNP_SIGNED]),
     _signed_target("tdx_v4", "report", _td_report, lambda: machines()["tdx_v4"].item.evidence[48:632]),
     _signed_target("sgx", "report", _enclave_report, lambda: machines()["sgx"].item.evidence[48:432]),
