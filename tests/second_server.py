@@ -169,6 +169,27 @@ def _read_stored_file(i: Inputs) -> Outputs:
     return {"content": content[: i["size"]]}
 
 
+# --- evidence of several parts: docs/spec/tee/tpm.md, docs/spec/tee/azure_vtpm.md
+TPM_PARTS = ("quote", "signature", "ak_public", "ak_parent", "pcr_values", "event_log")
+AZURE_PARTS = ("hcl_report", "quote", "signature", "pcr_values", "event_log")
+
+
+def _parts(i: Inputs, name: str, parts: tuple[str, ...]) -> bytes:
+    return L(name) + b"".join(LP(i[part]) for part in parts)
+
+
+def _read_tpm_evidence(i: Inputs) -> Outputs:
+    magic, rest, found = L("tpm-evidence"), i["evidence"], {}
+    require(rest.startswith(magic), "malformed_evidence")
+    rest = rest[len(magic) :]
+    for part, limit in zip(TPM_PARTS, (512, 1024, 1024, 66, 1536, 1 << 20), strict=True):
+        size = int.from_bytes(rest[:4], "big")
+        require(len(rest) >= 4 + size and size <= limit, "malformed_evidence")
+        found[part], rest = rest[4 : 4 + size], rest[4 + size :]
+    require(not rest, "malformed_evidence")
+    return found
+
+
 # --- the index of models that outlive the server: docs/spec/store.md
 def _index_cipher(i: Inputs, index_id: bytes) -> AESGCM:
     return AESGCM(expand(extract(index_id, i["root_key"]), L("stored-index"), 32))
@@ -209,6 +230,9 @@ SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "open_chunks": lambda i: {"chunks": _open(i, i["sealed"])},
     "store_file": _store_file,
     "read_stored_file": _read_stored_file,
+    "tpm_evidence": lambda i: {"evidence": _parts(i, "tpm-evidence", TPM_PARTS)},
+    "read_tpm_evidence": _read_tpm_evidence,
+    "azure_vtpm_evidence": lambda i: {"evidence": _parts(i, "azure-vtpm-evidence", AZURE_PARTS)},
     "seal_index": _seal_index,
     "open_index": _open_index,
 }

@@ -31,6 +31,7 @@ from vector_operations import OPERATIONS, fixed_random  # noqa: E402  # likewise
 
 ALL = list(read_vectors(VECTORS))
 TOPICS = (
+    "evidence",
     "binding",
     "bundle",
     "configuration",
@@ -86,6 +87,8 @@ LABELS = frozenset(
         "stored-file",
         "stored-chunk",
         "stored-index",
+        "tpm-evidence",
+        "azure-vtpm-evidence",
     ]
 )
 NOT_YET = frozenset({"tpm-activation"})
@@ -178,7 +181,7 @@ def test_the_list_of_formulas_is_that_of_the_sources() -> None:
 
 
 def test_the_list_of_formulas_is_that_of_the_specification() -> None:
-    texts = "".join(path.read_text("utf-8") for path in (HOME / "docs/spec").glob("*.md"))
+    texts = "".join(path.read_text("utf-8") for path in (HOME / "docs/spec").rglob("*.md"))
     named = set(re.findall(r'\bL\("([a-z0-9-]+)"\)', texts))
     assert named - NOT_YET == LABELS
 

@@ -224,3 +224,44 @@ def index_cases() -> Iterator[Case]:
         ("index-other-key", "another root key", {"root_key": ROOT}),
     ):
         yield Case(slug=slug, title=title, inputs={**good, **change}, **common)
+
+
+def tpm_cases() -> Iterator[Case]:
+    """What stands around the parts of a TPM's and of an Azure vTPM's evidence; each part is its maker's own."""
+    parts: dict[str, Any] = {
+        "quote": fixed("quote", 145),
+        "signature": fixed("signature", 72),
+        "pcr_values": fixed("pcr values", 96),
+        "event_log": b"",
+    }
+    yield Case(
+        topic="evidence",
+        slug="tpm",
+        title="a key under a hierarchy, and no event log",
+        spec="docs/spec/tee/tpm.md",
+        operation="tpm_evidence",
+        covers=("tpm-evidence",),
+        inputs={**parts, "ak_public": fixed("public", 90), "ak_parent": b"\x40\0\0\x0b"},
+    )
+    yield Case(
+        topic="evidence",
+        slug="azure-vtpm",
+        title="with an event log",
+        spec="docs/spec/tee/azure_vtpm.md",
+        operation="azure_vtpm_evidence",
+        covers=("azure-vtpm-evidence",),
+        inputs={**parts, "hcl_report": fixed("hcl", 200), "event_log": fixed("log", 50)},
+    )
+    keys = {"ak_public": fixed("public", 90), "ak_parent": b"\x40\0\0\x0b"}
+    whole = SERVER_OPERATIONS["tpm_evidence"]({**parts, **keys})["evidence"]
+    long = SERVER_OPERATIONS["tpm_evidence"]({**parts, **keys, "quote": fixed("quote", 513)})["evidence"]
+    reads: dict[str, Any] = {"topic": "evidence", "spec": "docs/spec/tee/tpm.md", "operation": "read_tpm_evidence"}
+    yield Case(slug="tpm-read", title="and read", covers=("tpm-evidence",), inputs={"evidence": whole}, **reads)
+    reads |= {"covers": (), "failure": "malformed_evidence"}
+    for slug, title, evidence in (
+        ("tpm-magic", "one byte of the magic", _flip(whole, 3)),
+        ("tpm-cut", "the last part's length is cut", whole[:-1]),
+        ("tpm-longer", "a byte follows", whole + b"\0"),
+        ("tpm-long-part", "a quote of 513 bytes", long),
+    ):
+        yield Case(slug=slug, title=title, inputs={"evidence": evidence}, **reads)

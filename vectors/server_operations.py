@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem
+from blindai.attestation.tee import azure_vtpm, tpm
 from blindai.attestation.tee.simulation import verify
 from blindai.attester.simulation import SimulationAttester, measure_software
 from blindai.oip.tensors import Datatype, TensorSpec
@@ -132,6 +134,22 @@ def _open_index(inputs: Inputs) -> Outputs:
     return {"generation": index.generation, "shares": shares}
 
 
+def _tpm_evidence(inputs: Inputs) -> Outputs:
+    evidence = tpm.TpmEvidence(**inputs)
+    encoded = tpm.encode(evidence)
+    return {"evidence": encoded}
+
+
+def _read_tpm_evidence(inputs: Inputs) -> Outputs:
+    return dataclasses.asdict(tpm.parse(inputs["evidence"]))
+
+
+def _azure_vtpm_evidence(inputs: Inputs) -> Outputs:
+    evidence = azure_vtpm.AzureVtpmEvidence(**inputs)
+    encoded = azure_vtpm.encode(evidence)
+    return {"evidence": encoded}
+
+
 SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "configuration": lambda inputs: {"configuration": load_settings(None, inputs).digest()},
     "configuration_with_repository": _configuration_with_repository,
@@ -143,6 +161,9 @@ SERVER_OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "open_chunks": _open_chunks,
     "store_file": _store_file,
     "read_stored_file": _read_stored_file,
+    "tpm_evidence": _tpm_evidence,
+    "read_tpm_evidence": _read_tpm_evidence,
+    "azure_vtpm_evidence": _azure_vtpm_evidence,
     "seal_index": _seal_index,
     "open_index": _open_index,
 }

@@ -14,7 +14,7 @@ from keyset_cases import keyset_cases
 from manifest_cases import release_cases
 from receipt_cases import receipt_cases
 from sealed_cases import sealed_cases
-from server_cases import configuration_cases, ensemble_cases, index_cases, simulation_cases, store_cases
+from server_cases import configuration_cases, ensemble_cases, index_cases, simulation_cases, store_cases, tpm_cases
 from session_cases import session_cases
 from vector_format import KSID, ROOT, Case, compact, fixed
 from vector_operations import OPERATIONS
@@ -41,6 +41,7 @@ def all_cases(wrapped: Mapping[str, bytes]) -> list[Case]:
         *store_cases(),
         *release_cases(),
         *index_cases(),
+        *tpm_cases(),
     ]
 
 

@@ -17,7 +17,7 @@ from blindai.policies import preset_table
 
 if TYPE_CHECKING:
     from blindai.attestation.evidence import EvidenceItem, Finding
-    from blindai.attestation.intel_policy import IntelClaims, IntelPolicy
+    from blindai.attestation.intel.policy import IntelClaims, IntelPolicy
 
 KINDS = pytest.mark.parametrize(
     "evidence",

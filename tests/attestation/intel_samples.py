@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from blindai.attestation.intel_policy import IntelClaims
+    from blindai.attestation.intel.policy import IntelClaims
     from blindai.attestation.policy_file import TeePolicy
 
 

@@ -29,9 +29,9 @@ from fakes.tpm_boot import (
     wide,
 )
 
-from blindai.attestation.boot_events import BootClaims, CommandLine, read_boot
-from blindai.attestation.event_log import parse_event_log
-from blindai.attestation.secure_boot import read_variable
+from blindai.attestation.tpm2.boot_events import BootClaims, CommandLine, read_boot
+from blindai.attestation.tpm2.event_log import parse_event_log
+from blindai.attestation.tpm2.secure_boot import read_variable
 
 LINE = CommandLine(digest=digest(COMMAND_LINE.encode()), text=COMMAND_LINE)
 

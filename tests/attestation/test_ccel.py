@@ -10,8 +10,8 @@ from fakes.intel import FakeEvidence, ccel, ccel_event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blindai.attestation.ccel import MAX_EVENTS, MAX_LOG_BYTES, parse_ccel, replay
 from blindai.attestation.evidence import Outcome
+from blindai.attestation.intel.ccel import MAX_EVENTS, MAX_LOG_BYTES, parse_ccel, replay
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 
 LOADER, KERNEL, OPTIONS = (bytes([number]) * 48 for number in (0xA1, 0xA2, 0xA3))

@@ -7,7 +7,7 @@ from fakes.tpm_boot import ACTION, ALGORITHMS, IPL, FakeBoot, digest, firmware, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blindai.attestation.event_log import (
+from blindai.attestation.tpm2.event_log import (
     EV_NO_ACTION,
     MAX_EVENTS,
     MAX_LOG_BYTES,

@@ -13,7 +13,7 @@ from blindai.attestation.evidence import Outcome
 from blindai.errors import InvalidPolicyError
 
 if TYPE_CHECKING:
-    from blindai.attestation.intel_policy import IntelPolicy
+    from blindai.attestation.intel.policy import IntelPolicy
 
 REFERENCE = {
     "sgx": f'mr_enclave = ["{b"e".hex() * 32}"]\nmr_signer = ["{b"s".hex() * 32}"]\nisv_prod_id = [1]\nisv_svn = 2\n',

@@ -13,9 +13,9 @@ from fakes.intel_pki import COMPONENTS, FMSPC, der, integer, member, pck_certifi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blindai.attestation.intel_collateral import parse_qe_identity, parse_tcb_info
-from blindai.attestation.intel_quote import MAX_QUOTE_BYTES, TdReport, parse_sgx_report
-from blindai.attestation.pck import read_pck
+from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
+from blindai.attestation.intel.pck import read_pck
+from blindai.attestation.intel.quote import MAX_QUOTE_BYTES, TdReport, parse_sgx_report
 from blindai.attestation.tee import sgx, tdx
 from blindai.errors import MalformedEvidenceError
 

@@ -9,9 +9,9 @@ import pytest
 from fakes.intel import ADVISORY, TEE_TCB_SVN, level, module, qe_identity, svn_level, tcb_info
 from fakes.intel_pki import COMPONENTS, FMSPC, PCE_SVN
 
-from blindai.attestation.intel_collateral import QeIdentity, TcbInfo, TcbStatus, parse_qe_identity, parse_tcb_info
-from blindai.attestation.intel_tcb import TcbState, module_identity, sgx_state, tdx_state
-from blindai.attestation.pck import Pck
+from blindai.attestation.intel.collateral import QeIdentity, TcbInfo, TcbStatus, parse_qe_identity, parse_tcb_info
+from blindai.attestation.intel.pck import Pck
+from blindai.attestation.intel.tcb import TcbState, module_identity, sgx_state, tdx_state
 
 STATUS = {status.value: status for status in TcbStatus}
 

@@ -16,8 +16,8 @@ from fakes import aws
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blindai.attestation.aws.cose_sign1 import CoseSign1
 from blindai.attestation.checks import Checks
-from blindai.attestation.cose_sign1 import CoseSign1
 from blindai.attestation.evidence import EvidenceItem, Finding, Outcome
 from blindai.attestation.policy_file import Skip, open_policy
 from blindai.attestation.tee import TEES

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Finding, Outcome
-from blindai.attestation.nvidia_report import parse
-from blindai.attestation.nvidia_rim import load_xml_tools
+from blindai.attestation.nvidia.report import parse
+from blindai.attestation.nvidia.rim import load_xml_tools
 from blindai.attestation.tee import nvidia_gpu
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
 from blindai.evidence_files.nvidia_gpu import read_folder

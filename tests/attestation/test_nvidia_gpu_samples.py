@@ -19,8 +19,8 @@ from cryptography.x509 import ocsp
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Outcome
-from blindai.attestation.nvidia_report import parse
-from blindai.attestation.nvidia_rim import load_xml_tools, read_content, read_rim, signed_content
+from blindai.attestation.nvidia.report import parse
+from blindai.attestation.nvidia.rim import load_xml_tools, read_content, read_rim, signed_content
 from blindai.attestation.ocsp import _verifies
 from blindai.attestation.policy_file import Skip, open_policy
 from blindai.attestation.roots import NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT

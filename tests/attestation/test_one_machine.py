@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import amd, azure, nvidia
@@ -20,7 +21,7 @@ from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Level, Outcome
 from blindai.attestation.policy import Policy
 from blindai.attestation.policy_file import Skip
-from blindai.attestation.tee import TEES
+from blindai.attestation.tee import TEES, sev_snp
 from blindai.attestation.tee.sev_snp import SevSnpPolicy
 from blindai.errors import PolicyViolationError, RejectedEvidenceError, StaleEvidenceError
 
@@ -38,8 +39,10 @@ UNBOUND = InsecureUnbound(reason="judged alone")
 
 @pytest.fixture(autouse=True)
 def _fake_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for tee in ("sev_snp", "nvidia_gpu", "azure_vtpm", "tdx"):
-        monkeypatch.setitem(TEES, tee, dataclasses.replace(TEES[tee], verify=machines()[tee].verify))
+    verifiers: dict[str, Any] = {tee: machines()[tee].verify for tee in ("nvidia_gpu", "azure_vtpm")}
+    verifiers["sev_snp"] = lambda item, now, checks: sev_snp.verify(item, now, checks, roots=amd.pinned(item))
+    for tee, verify in verifiers.items():
+        monkeypatch.setitem(TEES, tee, dataclasses.replace(TEES[tee], verify=verify))
 
 
 def policy(*any_of: Sequence[TeePolicy]) -> Policy:
@@ -58,8 +61,10 @@ def policy(*any_of: Sequence[TeePolicy]) -> Policy:
 def gpu(number: int) -> EvidenceItem:
     """One of a pool of GPUs that answer the nonce of `UNDEVICED`; each has a serial number of its own."""
     chain = nvidia.device_chain(serial=0x41431D480FE5E87274 + number)
+    of_device = tuple(nvidia.answer(child, issuer) for child, issuer in pairwise(chain[1:]))
+    answers = (*of_device, *nvidia.good_answers()[len(of_device) :])
     report = nvidia.report(nonce=UNDEVICED.device_nonce())
-    return dataclasses.replace(nvidia.hopper(), report=report, chain=chain).item()
+    return nvidia.hopper().replace(report=report, chain=chain, answers=answers).item()
 
 
 def bound_to(*devices: EvidenceItem) -> Binding:

@@ -9,7 +9,7 @@ from attestation.samples import needs_evidence
 
 from blindai.attestation.checks import Checks, failed
 from blindai.attestation.evidence import Level
-from blindai.attestation.masked import Masked
+from blindai.attestation.intel.masked import Masked
 from blindai.attestation.policy import parse_policy
 from blindai.attestation.policy_file import Skip
 from blindai.attestation.policy_legacy import FIELDS

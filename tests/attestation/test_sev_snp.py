@@ -14,11 +14,11 @@ from fakes.amd import CHIP, FIELDS, NOW, TCB, YEAR, FakeMachine, der, integer, p
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blindai.attestation.amd.certificates import SigningKey
+from blindai.attestation.amd.report import CpuId, FirmwareVersion
+from blindai.attestation.amd.tcb import Product, Tcb, product_of
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Outcome
-from blindai.attestation.sev_snp_certificates import SigningKey
-from blindai.attestation.sev_snp_report import CpuId, FirmwareVersion
-from blindai.attestation.sev_snp_tcb import Product, Tcb, product_of
 from blindai.attestation.tee import TEES
 from blindai.attestation.tee.sev_snp import SevSnpClaims, parse, verify
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError

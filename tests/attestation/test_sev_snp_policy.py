@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes.amd import CHIP, NOW, TCB, FakeMachine, pinned, tcb_bytes
 
+from blindai.attestation.amd.policy import CODES
+from blindai.attestation.amd.tcb import COMPONENTS, CPU_MODELS, MINIMA, Tcb
 from blindai.attestation.checks import Checks, only_track
 from blindai.attestation.evidence import Finding, Outcome
 from blindai.attestation.policy_file import Skip, open_policy
-from blindai.attestation.sev_snp_policy import CODES
-from blindai.attestation.sev_snp_tcb import COMPONENTS, CPU_MODELS, MINIMA, Tcb
 from blindai.attestation.tee.sev_snp import SevSnpPolicy, check, parse_policy, verify
 from blindai.errors import InvalidPolicyError
 from blindai.policies import preset_table

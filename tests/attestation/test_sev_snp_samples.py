@@ -14,13 +14,13 @@ from attestation.samples import COLLATERAL, meta_of, needs_evidence, sample_fold
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from blindai.attestation.amd.certificates import judge_revocation, read_amd_certificate, read_crl
+from blindai.attestation.amd.flags import GUEST_POLICY_FLAGS, PLATFORM_FLAGS, unknown_bits
+from blindai.attestation.amd.tcb import Product, Tcb
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Outcome
 from blindai.attestation.policy_file import open_policy
 from blindai.attestation.roots import AMD_ROOTS
-from blindai.attestation.sev_snp_certificates import judge_revocation, read_amd_certificate, read_crl
-from blindai.attestation.sev_snp_flags import GUEST_POLICY_FLAGS, PLATFORM_FLAGS, unknown_bits
-from blindai.attestation.sev_snp_tcb import Product, Tcb
 from blindai.attestation.tee.sev_snp import SevSnpClaims, check, parse, parse_policy, verify
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
 from blindai.evidence_files.sev_snp import amd_endorsements, read_folder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from blindai.attestation.sev_snp_report import Report
+    from blindai.attestation.amd.report import Report
 
 AMD = COLLATERAL / "amd"
 # What a sample's free text means in our codes. Patch level and version of the firmware rise together, and a guest was

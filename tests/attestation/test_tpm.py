@@ -35,7 +35,7 @@ from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Outcome
 from blindai.attestation.tee import TEES, Role
 from blindai.attestation.tee.tpm import MAGIC, TpmClaims, parse, verify
-from blindai.attestation.tpm_revocation import RevocationClaims, judge_revocation
+from blindai.attestation.tpm2.revocation import RevocationClaims, judge_revocation
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
 
 VENDOR = FakeVendor()

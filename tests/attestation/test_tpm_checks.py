@@ -28,15 +28,15 @@ from fakes.tpm_vendor import ALL_PCRS, EK_PURPOSE, NOW, FakeTpm, FakeVendor, rsa
 
 from blindai.attestation.appraise import appraise
 from blindai.attestation.binding import Binding, InsecureUnbound, Mode
-from blindai.attestation.boot_policy import BOOT_FIELDS, DEBUG_ARGUMENTS
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import Level, Outcome
-from blindai.attestation.pcr_policy import PCR_FIELDS
 from blindai.attestation.policy import Policy
 from blindai.attestation.policy_file import Section, Skip, open_policy
 from blindai.attestation.roots import TPM_ROOTS
 from blindai.attestation.tee.tpm import TpmClaims, check, parse_policy, verify
-from blindai.attestation.tpm_policy import Activation
+from blindai.attestation.tpm2.boot_policy import BOOT_FIELDS, DEBUG_ARGUMENTS
+from blindai.attestation.tpm2.pcr_policy import PCR_FIELDS
+from blindai.attestation.tpm2.policy import Activation
 from blindai.errors import InvalidPolicyError, PolicyViolationError
 from blindai.policies import preset_table
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blindai.attestation.evidence import Finding
-    from blindai.attestation.tpm_policy import TpmPolicy
+    from blindai.attestation.tpm2.policy import TpmPolicy
 
 VENDOR = FakeVendor(name="google")
 OTHER_FIELDS = (

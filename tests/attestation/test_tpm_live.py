@@ -18,10 +18,10 @@ from fakes.tpm_boot import FakeBoot, firmware, grub
 from fakes.tpm_vendor import ALL_PCRS, BOUND, EK_PURPOSE, NOW, FakeVendor
 
 from blindai.attestation.checks import Checks
-from blindai.attestation.event_log import parse_event_log
 from blindai.attestation.tee.tpm import TpmClaims, parse, verify
-from blindai.attestation.tpm_keys import parse_public
-from blindai.attestation.tpm_policy import Activation
+from blindai.attestation.tpm2.event_log import parse_event_log
+from blindai.attestation.tpm2.keys import parse_public
+from blindai.attestation.tpm2.policy import Activation
 from blindai.errors import UnauthenticEvidenceError
 from blindai.evidence_files.tpm import read_folder
 

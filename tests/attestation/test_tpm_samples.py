@@ -16,16 +16,16 @@ from attestation.samples import COLLATERAL, meta_of, needs_evidence, sample_fold
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
-from blindai.attestation.boot_events import BootClaims, read_boot
 from blindai.attestation.checks import Checks
-from blindai.attestation.event_log import parse_event_log, replay
 from blindai.attestation.evidence import Outcome
 from blindai.attestation.policy_file import open_policy
 from blindai.attestation.roots import TPM_ROOTS, PinnedRoot
 from blindai.attestation.tee.tpm import TpmClaims, check, parse, parse_policy, verify
-from blindai.attestation.tpm_certificates import VendorChain, judge_vendor_chain
-from blindai.attestation.tpm_keys import Scheme, TpmSignature, parse_public, parse_signature
-from blindai.attestation.tpm_quote import Quote, judge_quote, parse_quote
+from blindai.attestation.tpm2.boot_events import BootClaims, read_boot
+from blindai.attestation.tpm2.certificates import VendorChain, judge_vendor_chain
+from blindai.attestation.tpm2.event_log import parse_event_log, replay
+from blindai.attestation.tpm2.keys import Scheme, TpmSignature, parse_public, parse_signature
+from blindai.attestation.tpm2.quote import Quote, judge_quote, parse_quote
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
 from blindai.evidence_files.tpm import read_folder, read_quotes
 from blindai.policies import preset_table

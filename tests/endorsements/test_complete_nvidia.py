@@ -13,7 +13,7 @@ from fakes import nvidia
 from fakes.vendor_services import Reply, VendorServices, vendor_services
 
 from blindai.attestation.checks import Checks
-from blindai.attestation.nvidia_report import parse
+from blindai.attestation.nvidia.report import parse
 from blindai.attestation.tee import nvidia_gpu
 from blindai.endorsements import complete
 from blindai.endorsements.bundle import Recorder, encode_bundle, parse_bundle

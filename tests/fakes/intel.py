@@ -36,7 +36,7 @@ from fakes.intel_pki import (
 )
 
 from blindai.attestation.evidence import EvidenceItem
-from blindai.attestation.intel_quote import INTEL_QE_VENDOR
+from blindai.attestation.intel.quote import INTEL_QE_VENDOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

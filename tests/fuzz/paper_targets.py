@@ -13,6 +13,7 @@ from fakes import amd, intel_pki, nvidia
 from fakes.machines import machines
 from fuzz.target import REFUSALS, Target, join_parts, split_parts
 
+from blindai.attestation.amd.certificates import read_crl
 from blindai.attestation.manifest import parse_manifest, parse_signatures, sign_manifest
 from blindai.attestation.ocsp import read_answer
 from blindai.attestation.policy import parse_policy
@@ -21,9 +22,8 @@ from blindai.attestation.policy_lines import line_of
 from blindai.attestation.policy_tees import fields_of
 from blindai.attestation.policy_view import rules
 from blindai.attestation.roots import PinnedRoot
-from blindai.attestation.sev_snp_certificates import read_crl
 from blindai.attestation.tee import TEES
-from blindai.attestation.tpm_revocation import read_crl as read_tpm_crl
+from blindai.attestation.tpm2.revocation import read_crl as read_tpm_crl
 from blindai.attestation.x509_chain import judge_chain, read_certificate, read_pem_chain
 from blindai.endorsements.bundle import encode_bundle, parse_bundle
 from blindai.endorsements.documents import Kind, Resource, Service, read_document

@@ -21,16 +21,16 @@ from fakes.tpm_boot import firmware, grub, stub
 from fakes.tpm_vendor import FakeTpm, tpm_signature
 from fuzz.target import Target, join_parts, split_parts
 
-from blindai.attestation.boot_events import read_boot
-from blindai.attestation.cose_sign1 import parse_sign1
-from blindai.attestation.event_log import parse_event_log, replay
+from blindai.attestation.aws.cose_sign1 import parse_sign1
 from blindai.attestation.evidence import EvidenceItem
-from blindai.attestation.intel_collateral import parse_qe_identity, parse_tcb_info
-from blindai.attestation.nvidia_rim import load_xml_tools, read_content, read_rim, signed_content
-from blindai.attestation.pck import read_pck
+from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
+from blindai.attestation.intel.pck import read_pck
+from blindai.attestation.nvidia.rim import load_xml_tools, read_content, read_rim, signed_content
 from blindai.attestation.tee import TEES
-from blindai.attestation.tpm_keys import parse_public, parse_signature
-from blindai.attestation.tpm_quote import parse_quote, split_pcrs
+from blindai.attestation.tpm2.boot_events import read_boot
+from blindai.attestation.tpm2.event_log import parse_event_log, replay
+from blindai.attestation.tpm2.keys import parse_public, parse_signature
+from blindai.attestation.tpm2.quote import parse_quote, split_pcrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +166,10 @@ def _pck(data: bytes) -> None:
 
 
 TARGETS = (
-    *map(_item_target, ("simulation", "sev_snp", "sev_snp_vlek", "tdx", "tdx_v4", "sgx", "nitro", "tpm", "azure_vtpm", "nvidia_gpu")),
+    *map(
+        _item_target,
+        ("simulation", "sev_snp", "sev_snp_vlek", "tdx", "tdx_v4", "sgx", "nitro", "tpm", "azure_vtpm", "nvidia_gpu"),
+    ),
     _signed_target("sev_snp", "report", _snp_report, lambda: machines()["sev_snp"].item.evidence[:_SNP_SIGNED]),
     _signed_target("tdx_v4", "report", _td_report, lambda: machines()["tdx_v4"].item.evidence[48:632]),
     _signed_target("sgx", "report", _enclave_report, lambda: machines()["sgx"].item.evidence[48:432]),

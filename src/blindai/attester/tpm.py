@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from blindai.attestation.binding import report_data_32
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.tee.tpm import TEE, TpmEvidence, encode
-from blindai.attestation.tpm_attestation_key import ENDORSEMENT
-from blindai.attestation.tpm_quote import PCRS, parse_quote
+from blindai.attestation.tpm2.attestation_key import ENDORSEMENT
+from blindai.attestation.tpm2.quote import PCRS, parse_quote
 from blindai.attester.tpm2 import commands
 from blindai.errors import AttesterError
 

@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
-from blindai.attestation.sev_snp_report import parse
-from blindai.attestation.sev_snp_tcb import Product, product_of, read_tcb
+from blindai.attestation.amd.report import parse
+from blindai.attestation.amd.tcb import Product, product_of, read_tcb
 from blindai.attestation.tee.sev_snp import CRL, INTERMEDIATE, ROOT, VEK
 from blindai.attestation.x509_chain import UNREADABLE
 from blindai.endorsements.documents import Kind, Resource, Service
@@ -24,8 +24,8 @@ from blindai.errors import EndorsementsUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from blindai.attestation.amd.report import Report
     from blindai.attestation.evidence import EvidenceItem
-    from blindai.attestation.sev_snp_report import Report
     from blindai.endorsements.documents import Source
 
 _VCEK, _VLEK = 0, 1

@@ -1,7 +1,7 @@
 """What an SGX or TDX quote needs from Intel's PCS or a PCCS (docs/spec/endorsements.md §2; Intel PCS API v4).
 
 The question is built from the PCK certificate, which is in the quote or came beside it: FMSPC and which CA issued it.
-Leaves out: whether any of it is genuine, or the right one (attestation/intel_chain.py).
+Leaves out: whether any of it is genuine, or the right one (attestation/intel/chain.py).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from blindai.attestation.intel_endorsements import PCK_CHAIN, ROOT_CA_CRL
-from blindai.attestation.intel_quote import TEE_SGX, TEE_TDX, parse_quote
-from blindai.attestation.pck import read_pck
+from blindai.attestation.intel.endorsements import PCK_CHAIN, ROOT_CA_CRL
+from blindai.attestation.intel.pck import read_pck
+from blindai.attestation.intel.quote import TEE_SGX, TEE_TDX, parse_quote
 from blindai.attestation.tee import sgx, tdx
 from blindai.attestation.x509_chain import read_pem_chain
 from blindai.endorsements.documents import Kind, Resource, Service

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from blindai.attestation.nvidia_report import TEE, parse
-from blindai.attestation.nvidia_rim import load_xml_tools, read_rim
+from blindai.attestation.nvidia.report import TEE, parse
+from blindai.attestation.nvidia.rim import load_xml_tools, read_rim
 from blindai.attestation.tee.nvidia_gpu import DEVICE_CHAIN, DRIVER_RIM, VBIOS_RIM
 from blindai.attestation.x509_chain import read_pem_chain
 from blindai.endorsements.documents import Kind, Resource, Service

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blindai.attestation.azure_hcl import TDX, parse_hcl
+from blindai.attestation.azure.hcl import TDX, parse_hcl
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.tee import sev_snp, tdx
 from blindai.attestation.tee.azure_vtpm import TEE, AzureVtpmEvidence, encode

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blindai.attestation.intel_endorsements import ALL_NAMES, PCK_CHAIN
+from blindai.attestation.intel.endorsements import ALL_NAMES, PCK_CHAIN
 from blindai.errors import MalformedEvidenceError
 from blindai.wire import strict_json
 

@@ -13,7 +13,7 @@ import json
 from typing import TYPE_CHECKING
 
 from blindai.attestation.evidence import EvidenceItem
-from blindai.attestation.nvidia_report import TEE, parse
+from blindai.attestation.nvidia.report import TEE, parse
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:

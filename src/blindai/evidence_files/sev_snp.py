@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from blindai.attestation.amd.certificates import read_amd_certificate, read_crl
 from blindai.attestation.evidence import EvidenceItem
-from blindai.attestation.sev_snp_certificates import read_amd_certificate, read_crl
 from blindai.attestation.tee.sev_snp import CRL, INTERMEDIATE, ROOT, TEE, VEK
 from blindai.errors import RejectedEvidenceError
 

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.tee.tpm import TEE, TpmEvidence, encode
-from blindai.attestation.tpm_attestation_key import ENDORSEMENT, HIERARCHIES, qualified_name
-from blindai.attestation.tpm_certificates import MAX_INTERMEDIATES
-from blindai.attestation.tpm_keys import parse_public, parsing_tpm
-from blindai.attestation.tpm_quote import parse_quote
+from blindai.attestation.tpm2.attestation_key import ENDORSEMENT, HIERARCHIES, qualified_name
+from blindai.attestation.tpm2.certificates import MAX_INTERMEDIATES
+from blindai.attestation.tpm2.keys import parse_public, parsing_tpm
+from blindai.attestation.tpm2.quote import parse_quote
 from blindai.attestation.x509_chain import UNREADABLE, require_readable
 from blindai.errors import MalformedEvidenceError
 from blindai.wire import strict_json

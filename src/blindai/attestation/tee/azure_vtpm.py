@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from blindai.attestation.azure_hcl import (
+from blindai.attestation.azure.hcl import (
     MAX_HCL_BYTES,
     SEV_SNP,
     TDX,
@@ -21,20 +21,20 @@ from blindai.attestation.azure_hcl import (
     parse_hcl,
     parse_runtime_claims,
 )
-from blindai.attestation.azure_policy import AzureVtpmPolicy, read_azure_policy
-from blindai.attestation.boot_events import BootClaims, read_boot
-from blindai.attestation.boot_policy import judge_boot
+from blindai.attestation.azure.policy import AzureVtpmPolicy, read_azure_policy
 from blindai.attestation.checks import judge
-from blindai.attestation.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log
 from blindai.attestation.evidence import Claims
 from blindai.attestation.exact_reader import ExactReader
 from blindai.attestation.expectations import judge_accepted, judge_flag, judge_names
-from blindai.attestation.pcr_policy import judge_pcrs
 from blindai.attestation.roots import AZURE_VTPM_ROOTS
-from blindai.attestation.tpm_certificates import VendorChain, chain_names, judge_vendor_chain, read_vendor_chain
-from blindai.attestation.tpm_keys import parse_signature, parsing_tpm
-from blindai.attestation.tpm_quote import Quote, judge_quote, parse_quote, split_pcrs
-from blindai.attestation.tpm_revocation import RevocationClaims, judge_revocation_age, revocation_claims
+from blindai.attestation.tpm2.boot_events import BootClaims, read_boot
+from blindai.attestation.tpm2.boot_policy import judge_boot
+from blindai.attestation.tpm2.certificates import VendorChain, chain_names, judge_vendor_chain, read_vendor_chain
+from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log
+from blindai.attestation.tpm2.keys import parse_signature, parsing_tpm
+from blindai.attestation.tpm2.pcr_policy import judge_pcrs
+from blindai.attestation.tpm2.quote import Quote, judge_quote, parse_quote, split_pcrs
+from blindai.attestation.tpm2.revocation import RevocationClaims, judge_revocation_age, revocation_claims
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 from blindai.wire import label, length_prefixed
 

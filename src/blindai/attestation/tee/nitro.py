@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from blindai.attestation.aws.nitro_document import ENCLAVE_PCRS, PCR_BYTES, TEE, AttestationDocument, parse
 from blindai.attestation.checks import judge, leave_out
 from blindai.attestation.evidence import Claims
 from blindai.attestation.expectations import (
@@ -23,7 +24,6 @@ from blindai.attestation.expectations import (
     read_minimum,
     read_track,
 )
-from blindai.attestation.nitro_document import ENCLAVE_PCRS, PCR_BYTES, TEE, AttestationDocument, parse
 from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.roots import AWS_NITRO_ROOTS
 from blindai.attestation.x509_chain import judge_chain, read_certificate, utc_text

@@ -1,8 +1,8 @@
 """NVIDIA GPUs and NVSwitches in confidential computing mode: an SPDM report, NVIDIA's word for the key, and RIMs.
 
 docs/spec/tee/nvidia_gpu.md has the encodings, the policy's fields, and every finding.
-Leaves out: the report's bytes (nvidia_report.py), its signer (nvidia_device.py), RIMs (nvidia_rim.py), OCSP (ocsp.py),
-how claims are judged (nvidia_judgement.py), and how a device is bound to a machine, by its nonce and the CPU's report
+Leaves out: the report's bytes (nvidia/report.py), its signer (nvidia/device.py), RIMs (nvidia/rim.py), OCSP (ocsp.py),
+how claims are judged (nvidia/judgement.py), and how a device is bound to a machine, by its nonce and the CPU's report
 data (appraise.py).
 """
 
@@ -24,7 +24,7 @@ from blindai.attestation.expectations import (
     read_names,
     read_track,
 )
-from blindai.attestation.nvidia_device import (
+from blindai.attestation.nvidia.device import (
     ARCHITECTURES,
     architecture_of,
     chip_of,
@@ -32,7 +32,7 @@ from blindai.attestation.nvidia_device import (
     read_device_chain,
     serial_of,
 )
-from blindai.attestation.nvidia_judgement import (
+from blindai.attestation.nvidia.judgement import (
     judge_count,
     judge_driver,
     judge_hold,
@@ -40,8 +40,8 @@ from blindai.attestation.nvidia_judgement import (
     judge_rims,
     judge_topology,
 )
-from blindai.attestation.nvidia_report import FORMAT, MODES, TEE, Device, parse
-from blindai.attestation.nvidia_rim import (
+from blindai.attestation.nvidia.report import FORMAT, MODES, TEE, Device, parse
+from blindai.attestation.nvidia.rim import (
     Rim,
     SealedRim,
     XmlTools,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
     from blindai.attestation.checks import Checks
     from blindai.attestation.evidence import EvidenceItem, Finding
-    from blindai.attestation.nvidia_report import NvidiaReport
+    from blindai.attestation.nvidia.report import NvidiaReport
     from blindai.attestation.policy_file import Section
 
 DEVICE_CHAIN, DRIVER_RIM, VBIOS_RIM = "device_chain", "driver_rim", "vbios_rim"

@@ -1,7 +1,7 @@
 """AMD SEV-SNP: an attestation report, signed by a VCEK or VLEK (docs/spec/tee/sev_snp.md, the same steps and codes).
 
 Vendor documents: 56860 "SEV-SNP Firmware ABI Specification" revision 1.58, 57230 "VCEK Certificate and KDS Interface".
-Beside it: sev_snp_report.py (`parse`), sev_snp_certificates.py, sev_snp_tcb.py, sev_snp_flags.py, and sev_snp_policy.py
+Beside it: amd/report.py (`parse`), amd/certificates.py, amd/tcb.py, amd/flags.py, and amd/policy.py
 (`parse_policy`). The report of an Azure guest's paravisor is verified here, too.
 """
 
@@ -15,10 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from blindai.attestation.checks import judge
-from blindai.attestation.evidence import Claims
-from blindai.attestation.roots import AMD_ROOTS
-from blindai.attestation.sev_snp_certificates import (
+from blindai.attestation.amd.certificates import (
     SigningKey,
     judge_revocation,
     names_of,
@@ -28,11 +25,14 @@ from blindai.attestation.sev_snp_certificates import (
     roles_of,
     times_of,
 )
-from blindai.attestation.sev_snp_checks import check_guest, check_host
-from blindai.attestation.sev_snp_flags import GUEST_POLICY_FLAGS, PLATFORM_FLAGS, unknown_bits
-from blindai.attestation.sev_snp_policy import CHIP_ID_BYTES, SevSnpPolicy, parse_policy
-from blindai.attestation.sev_snp_report import TEE, Report, parse
-from blindai.attestation.sev_snp_tcb import Product, Tcb, product_of, read_tcb
+from blindai.attestation.amd.checks import check_guest, check_host
+from blindai.attestation.amd.flags import GUEST_POLICY_FLAGS, PLATFORM_FLAGS, unknown_bits
+from blindai.attestation.amd.policy import CHIP_ID_BYTES, SevSnpPolicy, parse_policy
+from blindai.attestation.amd.report import TEE, Report, parse
+from blindai.attestation.amd.tcb import Product, Tcb, product_of, read_tcb
+from blindai.attestation.checks import judge
+from blindai.attestation.evidence import Claims
+from blindai.attestation.roots import AMD_ROOTS
 from blindai.attestation.x509_chain import judge_chain, utc_text
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from blindai.attestation.amd.certificates import Endorsement, RevocationList
     from blindai.attestation.checks import Checks
     from blindai.attestation.evidence import EvidenceItem, Finding
     from blindai.attestation.roots import PinnedRoot
-    from blindai.attestation.sev_snp_certificates import Endorsement, RevocationList
 
 __all__ = ["TEE", "SevSnpClaims", "SevSnpPolicy", "check", "parse", "parse_policy", "verify"]
 

@@ -1,7 +1,7 @@
 """Intel SGX: quotes of version 3, made for an enclave by Intel's quoting enclave (docs/spec/tee/sgx.md).
 
-Leaves out: what TDX has in common with it: the quote's form (intel_quote.py), its chain (intel_chain.py), the state of
-the platform (intel_tcb.py) and what is accepted of it (intel_policy.py).
+Leaves out: what TDX has in common with it: the quote's form (intel/quote.py), its chain (intel/chain.py), the state of
+the platform (intel/tcb.py) and what is accepted of it (intel/policy.py).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from blindai.attestation.expectations import (
     read_minimum,
     read_track,
 )
-from blindai.attestation.intel_chain import DocumentKinds, Trust, follow_chain
-from blindai.attestation.intel_collateral import QE, SGX
-from blindai.attestation.intel_policy import (
+from blindai.attestation.intel.chain import DocumentKinds, Trust, follow_chain
+from blindai.attestation.intel.collateral import QE, SGX
+from blindai.attestation.intel.masked import Masked, judge_masked, read_masked
+from blindai.attestation.intel.policy import (
     INTEL_CODES,
     INTEL_FIELDS,
     IntelClaims,
@@ -31,9 +32,8 @@ from blindai.attestation.intel_policy import (
     platform_claims,
     read_intel_fields,
 )
-from blindai.attestation.intel_quote import TEE_SGX, Quote, SgxReport, parse_quote
-from blindai.attestation.intel_tcb import sgx_state
-from blindai.attestation.masked import Masked, judge_masked, read_masked
+from blindai.attestation.intel.quote import TEE_SGX, Quote, SgxReport, parse_quote
+from blindai.attestation.intel.tcb import sgx_state
 from blindai.attestation.policy_file import Skip
 from blindai.attestation.roots import INTEL_SGX_ROOT
 

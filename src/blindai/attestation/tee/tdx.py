@@ -1,7 +1,7 @@
 """Intel TDX: quotes of versions 4 and 5, made for a trust domain by Intel's TD quoting enclave (docs/spec/tee/tdx.md).
 
-Leaves out: what SGX has in common with it: the quote's form (intel_quote.py), its chain (intel_chain.py), the state of
-the platform (intel_tcb.py) and what is accepted of it (intel_policy.py).
+Leaves out: what SGX has in common with it: the quote's form (intel/quote.py), its chain (intel/chain.py), the state of
+the platform (intel/tcb.py) and what is accepted of it (intel/policy.py).
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blindai.attestation.ccel import MeasuredEvent, judge_events, judge_replay, parse_ccel
 from blindai.attestation.checks import judge, leave_out
 from blindai.attestation.expectations import judge_accepted, judge_flag, read_accepted, read_flag, read_track
-from blindai.attestation.intel_chain import DocumentKinds, Trust, equal_where, follow_chain
-from blindai.attestation.intel_collateral import TD_QE, TDX
-from blindai.attestation.intel_policy import (
+from blindai.attestation.intel.ccel import MeasuredEvent, judge_events, judge_replay, parse_ccel
+from blindai.attestation.intel.chain import DocumentKinds, Trust, equal_where, follow_chain
+from blindai.attestation.intel.collateral import TD_QE, TDX
+from blindai.attestation.intel.masked import Masked, judge_masked, read_masked
+from blindai.attestation.intel.policy import (
     INTEL_CODES,
     INTEL_FIELDS,
     IntelClaims,
@@ -24,9 +25,8 @@ from blindai.attestation.intel_policy import (
     platform_claims,
     read_intel_fields,
 )
-from blindai.attestation.intel_quote import TEE_TDX, Quote, TdReport, parse_quote
-from blindai.attestation.intel_tcb import module_identity, tdx_state
-from blindai.attestation.masked import Masked, judge_masked, read_masked
+from blindai.attestation.intel.quote import TEE_TDX, Quote, TdReport, parse_quote
+from blindai.attestation.intel.tcb import module_identity, tdx_state
 from blindai.attestation.policy_file import Skip
 from blindai.attestation.roots import INTEL_SGX_ROOT
 from blindai.errors import UnauthenticEvidenceError
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from blindai.attestation.checks import Checks
     from blindai.attestation.evidence import EvidenceItem, Finding
-    from blindai.attestation.intel_collateral import TcbInfo
-    from blindai.attestation.intel_tcb import TcbState
+    from blindai.attestation.intel.collateral import TcbInfo
+    from blindai.attestation.intel.tcb import TcbState
     from blindai.attestation.policy_file import Section
     from blindai.attestation.roots import PinnedRoot
 

@@ -1,8 +1,8 @@
 """TPM 2.0 evidence: PCRs quoted by a certified key, and the event log that explains them (docs/spec/tee/tpm.md).
 
 It says what a machine booted. It says nothing about who can read that machine's memory: SEV-SNP and TDX do.
-Leaves out: the structures themselves (tpm_keys.py, tpm_quote.py, event_log.py), each policy field's comparison
-(pcr_policy.py, boot_policy.py), and credential activation, which is the channel's (docs/spec/tee/tpm.md §5).
+Leaves out: the structures themselves (tpm2/keys.py, tpm2/quote.py, tpm2/event_log.py), each policy field's comparison
+(tpm2/pcr_policy.py, tpm2/boot_policy.py), and credential activation, which is the channel's (docs/spec/tee/tpm.md §5).
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
-from blindai.attestation.boot_events import BootClaims, read_boot
-from blindai.attestation.boot_policy import judge_boot
 from blindai.attestation.checks import judge
-from blindai.attestation.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log
 from blindai.attestation.evidence import Claims
 from blindai.attestation.exact_reader import ExactReader
 from blindai.attestation.expectations import judge_accepted, judge_flag, judge_minimum, judge_names
-from blindai.attestation.pcr_policy import judge_pcrs
 from blindai.attestation.roots import TPM_ROOTS
-from blindai.attestation.tpm_attestation_key import HIERARCHIES, judge_attestation_key
-from blindai.attestation.tpm_certificates import (
+from blindai.attestation.tpm2.attestation_key import HIERARCHIES, judge_attestation_key
+from blindai.attestation.tpm2.boot_events import BootClaims, read_boot
+from blindai.attestation.tpm2.boot_policy import judge_boot
+from blindai.attestation.tpm2.certificates import (
     KINDS,
     VendorChain,
     chain_names,
     judge_vendor_chain,
     read_vendor_chain,
 )
-from blindai.attestation.tpm_keys import parse_public, parse_signature, parsing_tpm
-from blindai.attestation.tpm_policy import TpmPolicy, judge_certified, judge_restarts, read_tpm_policy
-from blindai.attestation.tpm_quote import Quote, judge_quote, parse_quote, split_pcrs
-from blindai.attestation.tpm_revocation import RevocationClaims, judge_revocation_age, revocation_claims
+from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log
+from blindai.attestation.tpm2.keys import parse_public, parse_signature, parsing_tpm
+from blindai.attestation.tpm2.pcr_policy import judge_pcrs
+from blindai.attestation.tpm2.policy import TpmPolicy, judge_certified, judge_restarts, read_tpm_policy
+from blindai.attestation.tpm2.quote import Quote, judge_quote, parse_quote, split_pcrs
+from blindai.attestation.tpm2.revocation import RevocationClaims, judge_revocation_age, revocation_claims
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 from blindai.wire import label, length_prefixed
 

@@ -1,0 +1,1 @@
+"""AWS Nitro's documents (the verifier that uses them is in tee/)."""
