@@ -32,7 +32,7 @@ LOCK := pyproject.toml constraints.txt
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-fuzz test-tpm tpm-tools test-image audit audit-tees lint bench protocol clean
+.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-fuzz test-tpm test-image audit audit-tees lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -54,11 +54,9 @@ test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfile, run it and use it 
 	$(call install,buildah podman runc iptables containernetworking-plugins)
 	$(BIN)/pytest --durations=6 tests/image/check_image.py
 
-tpm-tools:  # Debian's software TPM
-	$(call install,swtpm)
-
-test-tpm: $(DEV) tpm-tools  ## what needs a TPM, on a software one (root on Debian; installs swtpm)
-	$(BIN)/pytest -m swtpm tests/tpm
+test-tpm: $(DEV)  ## what needs a TPM, on a software one (root on Debian; installs swtpm and tpm2-tools)
+	$(call install,swtpm swtpm-tools tpm2-tools)
+	$(BIN)/pytest -m swtpm tests/tpm tests/attestation/test_tpm_live.py
 
 test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,800 models with a process each (minutes)
 	$(BIN)/pytest tests/onnx_suite
