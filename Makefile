@@ -8,6 +8,7 @@ SEED_VENV := .seed-venv
 CLIENTS_VENV := .clients-venv
 MLSERVER_VENV := .mlserver-venv
 OPENVINO_VENV := .openvino-venv
+FUZZ_VENV := .fuzz-venv
 PERF_ANALYZER := .perf-analyzer
 IMAGE := .image
 IMAGE_BASE := $(IMAGE)/base.tar
@@ -24,13 +25,14 @@ SEED := $(SEED_VENV)/.seed-$(TAG)
 CLIENTS := $(CLIENTS_VENV)/.clients-$(TAG)
 MLSERVER := $(MLSERVER_VENV)/.mlserver-$(TAG)
 OPENVINO := $(OPENVINO_VENV)/.openvino-$(TAG)
+FUZZ := $(FUZZ_VENV)/.fuzz-$(TAG)
 LOCK := pyproject.toml constraints.txt
 
 # A network namespace without any interface up; a user who is not root becomes one inside it.
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-tpm tpm-tools test-image audit lint bench protocol clean
+.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-fuzz test-tpm test-image audit audit-tees lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -39,7 +41,8 @@ demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, pro
 	@$(BIN)/blindai demo
 
 test: lint  ## everything but seed, clients, openvino and the ONNX suite; style and types first
-	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino and not swtpm' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
+	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino and not swtpm' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino --ignore=tests/attestation
+	$(BIN)/pytest -n auto -m 'not swtpm' --cov=blindai.attestation --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100 tests/attestation
 
 test-offline: $(DEV)  ## the unit tests, in a network namespace that has no network
 	$(NO_NETWORK) $(BIN)/pytest -n auto -m 'not network and not seed and not clients and not openvino and not swtpm' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino
@@ -51,18 +54,25 @@ test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfile, run it and use it 
 	$(call install,buildah podman runc iptables containernetworking-plugins)
 	$(BIN)/pytest --durations=6 tests/image/check_image.py
 
-tpm-tools:  # Debian's software TPM
-	$(call install,swtpm)
-
-test-tpm: $(DEV) tpm-tools  ## what needs a TPM, on a software one (root on Debian; installs swtpm)
-	$(BIN)/pytest -m swtpm tests/tpm
+test-tpm: $(DEV)  ## what needs a TPM, on a software one (root on Debian; installs swtpm and tpm2-tools)
+	$(call install,swtpm swtpm-tools tpm2-tools)
+	$(BIN)/pytest -m swtpm tests/tpm tests/attestation/test_tpm_live.py
 
 test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,800 models with a process each (minutes)
 	$(BIN)/pytest tests/onnx_suite
 
-audit: $(DEV)  ## 200 kills of a store, ten minutes of mixed load on one server; AUDIT=--report=FILE writes the counts down
+audit: $(DEV) audit-tees  ## audit-tees, 200 kills of a store, ten minutes of mixed load; AUDIT=--report=FILE writes its counts down
 	BLINDAI_STORE_KILLS=100 $(BIN)/pytest -s tests/server/test_store_kills.py
 	cd tests && ../$(BIN)/python -m soak $(AUDIT)
+
+# Hours on two cores: every changed bit, every mutant (a run that was broken off goes on), five minutes per fuzz target.
+audit-tees: $(DEV) $(FUZZ)  ## every changed bit and mutant, 5 minutes of fuzzing per target; reports under docs/audits
+	BLINDAI_FLIPS=all $(BIN)/pytest tests/attestation/test_flips.py
+	cd tests && ../$(BIN)/python -m mutants --report=../docs/audits/$$(date -u +%F)-mutants.md
+	cd tests && ../$(FUZZ_VENV)/bin/python -m fuzz --seconds=300 --report=../docs/audits/$$(date -u +%F)-fuzz.md
+
+test-fuzz: $(FUZZ)  ## every parser for 10 seconds under a fuzzer that follows its branches (CPython 3.11 on x86_64)
+	cd tests && ../$(FUZZ_VENV)/bin/python -m fuzz --seconds=10
 
 test-clients: $(DEV) $(CLIENTS) $(MLSERVER)  ## Triton's, KServe's and MLServer's clients, perf_analyzer and curl, unmodified
 	BLINDAI_CLIENTS_VENV=$(CLIENTS_VENV) BLINDAI_MLSERVER_VENV=$(MLSERVER_VENV) BLINDAI_PERF_ANALYZER=$(PERF_ANALYZER) \
@@ -84,7 +94,7 @@ protocol: $(DEV)  ## compile oip/grpc's .proto files again
 		model_config.proto inference.proto health.proto
 
 clean:  ## remove the environments and everything made by the targets
-	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(PERF_ANALYZER) $(IMAGE) build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(FUZZ_VENV) $(PERF_ANALYZER) $(IMAGE) .fuzz-found .mutants build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Make the environment $(1), or keep one of the same Python version.
@@ -123,6 +133,11 @@ $(MLSERVER): mlserver-requirements.txt
 $(OPENVINO): $(LOCK)
 	$(call make-venv,$(OPENVINO_VENV))
 	$(OPENVINO_VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[openvino]' hypothesis pytest pytest-asyncio
+	@touch $@
+
+$(FUZZ): $(LOCK) fuzz-requirements.txt
+	$(call make-venv,$(FUZZ_VENV))
+	$(FUZZ_VENV)/bin/python -m pip install --quiet -c constraints.txt -r fuzz-requirements.txt -e '.[server,nvidia]'
 	@touch $@
 
 # Debian's packages $(1), unless all of them are there. A list that cannot be updated matters only if one is missing.

@@ -1,6 +1,6 @@
 """A running TPM 2.0 (swtpm) quotes what was measured into it, and its evidence is judged like any other.
 
-Needs swtpm and tpm2-tools (`make test-swtpm`).
+Needs swtpm and tpm2-tools (`make test-tpm`).
 """
 
 from __future__ import annotations

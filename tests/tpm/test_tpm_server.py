@@ -30,6 +30,8 @@ version = 1
 insecure_simulation = false
 [operator]
 skip = "a test"
+[release]
+skip = "a test"
 [level]
 minimum = "fresh"
 [runtime]

@@ -92,6 +92,7 @@ def read_answer(der: bytes, *, tee: str) -> ocsp.OCSPResponse:
 def _read_all(response: ocsp.OCSPResponse) -> bool:
     """Read what is parsed only when asked for; whether an extension is critical, and none is known here."""
     response.hash_algorithm, response.signature_hash_algorithm, response.responder_name  # noqa: B018  # for their errors
+    response.this_update_utc, response.next_update_utc  # noqa: B018  # likewise
     for certificate in response.certificates:
         require_readable(certificate)
     return any(extension.critical for extension in (*response.extensions, *response.single_extensions))

@@ -60,12 +60,13 @@ def holds_whole_bytes(signature: bytes, der: bytes) -> bool:
 
 
 def require_readable(certificate: x509.Certificate) -> None:
-    """Names, extensions and key are parsed only when asked for, and must parse.
+    """Names, times, extensions and key are parsed only when asked for, and must parse (a year may be 0, for one).
 
     Raises:
         ValueError: they do not; or another of `UNREADABLE`.
     """
     certificate.subject, certificate.issuer, certificate.extensions  # noqa: B018  # read for their errors
+    certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018  # likewise
     certificate.public_key()
 
 

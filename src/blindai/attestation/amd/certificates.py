@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.amd.report import TEE
 from blindai.attestation.amd.tcb import Product, Tcb
 from blindai.attestation.checks import judge
-from blindai.attestation.x509_chain import read_certificate
+from blindai.attestation.x509_chain import UNREADABLE, read_certificate
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -86,14 +85,8 @@ def read_amd_certificate(der: bytes, what: str) -> x509.Certificate:
     Raises:
         MalformedEvidenceError: anything else.
     """
-    try:
-        with _without_warnings():
-            certificate = read_certificate(der, tee=TEE, what=what)
-            # Each is parsed only when asked for, and must parse.
-            certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018
-    except (ValueError, TypeError, x509.InvalidVersion):
-        raise _malformed(f"a {what} whose version, name or time cannot be read", code="certificate_format") from None
-    return certificate
+    with _without_warnings():
+        return read_certificate(der, tee=TEE, what=what)
 
 
 @contextmanager
@@ -199,9 +192,9 @@ def _read_hwid(value: bytes, size: int) -> bytes:
     raise _malformed(f"a hardware id of {len(value)} bytes instead of {size}")
 
 
-def _malformed(found: str, *, code: str = "vek_format") -> MalformedEvidenceError:
+def _malformed(found: str) -> MalformedEvidenceError:
     return MalformedEvidenceError(
-        f"expected a certificate of AMD's, found {found}", finding_code=f"{TEE}.{code}", tee=TEE
+        f"expected a certificate of AMD's, found {found}", finding_code=f"{TEE}.vek_format", tee=TEE
     )
 
 
@@ -220,7 +213,7 @@ def read_crl(der: bytes) -> x509.CertificateRevocationList:
             needed = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # each is parsed only when asked for
         if crl.public_bytes(Encoding.DER) == der and all(needed) and not any(one.critical for one in extensions):
             return crl
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
+    except UNREADABLE:
         pass
     raise MalformedEvidenceError(
         f"expected a revocation list in DER with its next update and no critical extension, found {len(der)} bytes",

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from blindai.attestation.checks import judge
 from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
-from blindai.attestation.x509_chain import MAX_CERTIFICATES, holds_whole_bytes, read_certificate
+from blindai.attestation.x509_chain import MAX_CERTIFICATES, UNREADABLE, holds_whole_bytes, read_certificate
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -175,15 +174,13 @@ def _read_crl(der: bytes, tee: str, what: str) -> RevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
         crl.issuer, crl.extensions  # noqa: B018  # parsed only when asked for, and must parse
-        next_update = crl.next_update_utc
+        last_update, next_update = crl.last_update_utc, crl.next_update_utc
         serials = frozenset(revoked.serial_number for revoked in crl)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
+    except UNREADABLE:
         raise _no_crl(tee, what) from None
     if next_update is None or not holds_whole_bytes(crl.signature, der):
         raise _no_crl(tee, what)
-    return RevocationList(
-        crl=crl, issued=crl.last_update_utc.timestamp(), next_update=next_update.timestamp(), serials=serials
-    )
+    return RevocationList(crl=crl, issued=last_update.timestamp(), next_update=next_update.timestamp(), serials=serials)
 
 
 def _no_crl(tee: str, what: str) -> MalformedEvidenceError:

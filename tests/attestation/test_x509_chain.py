@@ -1,0 +1,194 @@
+"""Chains of certificates: each link judged for itself, and no certificate in another encoding than its own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from blindai.attestation.evidence import Outcome
+from blindai.attestation.roots import PinnedRoot
+from blindai.attestation.x509_chain import (
+    MAX_CERTIFICATES,
+    common_name,
+    is_issued_by,
+    is_valid_at,
+    judge_chain,
+    read_certificate,
+    read_pem_chain,
+    utc_text,
+)
+from blindai.errors import MalformedEvidenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BEGIN, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
+KEYS = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("root", "middle", "leaf", "other")}
+USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
+
+
+def certificate(
+    subject: str,
+    issuer: str,
+    *,
+    is_ca: bool | None = True,
+    path_length: int | None = None,
+    signs: bool | None = None,
+    lifetime: tuple[datetime, datetime] = (BEGIN, END),
+    signer: str = "",
+    public_key: Any = None,
+) -> x509.Certificate:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(_name(issuer))
+        .public_key(public_key or KEYS[subject].public_key())
+        .serial_number(7)
+        .not_valid_before(lifetime[0])
+        .not_valid_after(lifetime[1])
+    )
+    if is_ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length), critical=True)
+    if signs is not None:
+        uses = {use: use == "key_cert_sign" and signs for use in USES}
+        builder = builder.add_extension(x509.KeyUsage(**uses), critical=True)
+    return builder.sign(KEYS[signer or issuer], hashes.SHA256())
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
+
+
+ROOT = certificate("root", "root")
+MIDDLE = certificate("middle", "root")
+LEAF = certificate("leaf", "middle", is_ca=None)
+
+
+def pinned(root: x509.Certificate = ROOT, name: str = "ours") -> PinnedRoot:
+    return PinnedRoot(name=name, sha256=root.fingerprint(hashes.SHA256()), source="this test")
+
+
+def outcomes(
+    chain: Sequence[x509.Certificate], *, now: float = NOW, roots: Sequence[PinnedRoot] = (pinned(),)
+) -> dict[str, str]:
+    """What was found, by the codes that failed."""
+    findings = list(judge_chain(chain, roots, tee="t", now=now))
+    assert [finding.code for finding in findings] == ["t.chain_root", "t.chain", "t.chain_validity"]
+    return {finding.code: finding.found for finding in findings if finding.outcome is Outcome.FAILED}
+
+
+def test_a_good_chain_passes() -> None:
+    assert outcomes([LEAF, MIDDLE, ROOT]) == {}
+    assert outcomes([ROOT]) == {}
+    assert outcomes([certificate("leaf", "root", is_ca=None), ROOT]) == {}
+    found = [finding.found for finding in judge_chain([LEAF, MIDDLE, ROOT], [pinned()], tee="t", now=NOW, code="c")]
+    assert found == ["ours", "3 certificates, each signed by the next", "all of them valid"]
+
+
+def test_any_of_the_pinned_roots_will_do_and_no_other() -> None:
+    other = pinned(MIDDLE, "another")
+    assert outcomes([LEAF, MIDDLE, ROOT], roots=(other, pinned())) == {}
+    assert outcomes([LEAF, MIDDLE, ROOT], roots=(other,)) == {"t.chain_root": "a certificate that is not pinned"}
+    # A certificate that is pinned somewhere else in the chain is no root of it.
+    assert "t.chain_root" in outcomes([LEAF, MIDDLE], roots=(pinned(LEAF),))
+    (finding, *_) = judge_chain([LEAF], [other, pinned()], tee="t", now=NOW)
+    assert finding.expected == "another or ours"
+
+
+@pytest.mark.parametrize(
+    ("chain", "words"),
+    [
+        ([certificate("leaf", "middle", signer="other"), MIDDLE, ROOT], "certificate 0 (leaf) is not signed"),
+        ([LEAF, certificate("middle", "root", signer="other"), ROOT], "certificate 1 (middle) is not signed"),
+        ([LEAF, ROOT], "certificate 0 (leaf) is not signed"),
+        ([LEAF, certificate("middle", "root", is_ca=False), ROOT], "certificate 1 (middle) is no CA for 0"),
+        ([LEAF, certificate("middle", "root", is_ca=None), ROOT], "certificate 1 (middle) is no CA for 0"),
+        ([LEAF, certificate("middle", "root", signs=False), ROOT], "certificate 1 (middle) is no CA for 0"),
+        ([LEAF, MIDDLE, certificate("root", "root", path_length=0)], "certificate 2 (root) is no CA for 1"),
+        ([LEAF, MIDDLE, certificate("root", "root", is_ca=False)], "certificate 2 (root) is no CA for 1"),
+        ([certificate("root", "root", signer="other")], "certificate 0 (root) is not signed"),
+    ],
+)
+def test_each_broken_link_is_named(chain: list[x509.Certificate], words: str) -> None:
+    assert outcomes(chain, roots=(pinned(chain[-1]),))["t.chain"].startswith(words)
+
+
+def test_what_a_ca_may_have_below_it_is_counted_without_the_leaf() -> None:
+    for length, signs in ((0, None), (1, True)):
+        middle = certificate("middle", "root", path_length=length, signs=signs)
+        root = certificate("root", "root", path_length=1)
+        assert outcomes([LEAF, middle, root], roots=(pinned(root),)) == {}
+
+
+def test_every_certificate_must_be_valid_now() -> None:
+    for at, now in (("2026-01-01T00:00:00Z", BEGIN), ("2027-01-01T00:00:00Z", END)):
+        assert outcomes([LEAF, MIDDLE, ROOT], now=now.timestamp()) == {}
+        assert utc_text(now.timestamp()) == at
+    lifetime = "valid from 2026-01-01T00:00:00Z to 2027-01-01T00:00:00Z"
+    for now in (BEGIN.timestamp() - 1, END.timestamp() + 1):
+        assert outcomes([LEAF, MIDDLE, ROOT], now=now) == {"t.chain_validity": f"leaf, {lifetime}"}
+    old = certificate("root", "root", lifetime=(BEGIN - timedelta(days=9), BEGIN))
+    assert outcomes([LEAF, MIDDLE, old], roots=(pinned(old),))["t.chain_validity"].startswith("root, valid from 2025")
+
+
+def test_times_are_compared_to_the_second() -> None:
+    assert is_valid_at(LEAF, BEGIN.timestamp())
+    assert is_valid_at(LEAF, END.timestamp())
+    assert not is_valid_at(LEAF, BEGIN.timestamp() - 0.5)
+    assert not is_valid_at(LEAF, END.timestamp() + 0.5)
+
+
+def test_a_key_that_cannot_sign_has_signed_nothing() -> None:
+    agreeing = certificate("middle", "root", public_key=X25519PrivateKey.generate().public_key())
+    assert not is_issued_by(LEAF, agreeing)
+    assert is_issued_by(LEAF, MIDDLE)
+
+
+def test_a_name_without_a_common_name_is_said_to_have_none() -> None:
+    unnamed = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(_name("root"))
+    unnamed = unnamed.public_key(KEYS["leaf"].public_key()).serial_number(1)
+    made = unnamed.not_valid_before(BEGIN).not_valid_after(END).sign(KEYS["root"], hashes.SHA256())
+    assert common_name(made) == "without a common name"
+
+
+def read(der: bytes) -> x509.Certificate:
+    return read_certificate(der, tee="t", what="leaf")
+
+
+def test_one_certificate_is_read_from_exactly_its_der() -> None:
+    der = LEAF.public_bytes(Encoding.DER)
+    assert read(der) == LEAF
+    for wrong in (b"", der[:-1], der + b"\0", LEAF.public_bytes(Encoding.PEM), b"\x30\x80" + der):
+        with pytest.raises(MalformedEvidenceError, match="a leaf in DER") as refusal:
+            read(wrong)
+        assert (refusal.value.finding_code, refusal.value.tee) == ("t.certificate_format", "t")
+
+
+def test_a_signature_with_unused_bits_is_another_encoding() -> None:
+    made = (certificate("leaf", "middle", is_ca=None) for _ in range(100))
+    even = next(one for one in made if not one.signature[-1] & 1)  # its last bit may be called unused
+    der = even.public_bytes(Encoding.DER)
+    at = der.rindex(b"\0" + even.signature)
+    assert read(der) == even
+    with pytest.raises(MalformedEvidenceError, match="another encoding of one"):
+        read(der[:at] + b"\1" + der[at + 1 :])
+
+
+def test_a_chain_is_read_in_its_order() -> None:
+    pem = b"".join(one.public_bytes(Encoding.PEM) for one in (LEAF, MIDDLE, ROOT))
+    assert read_pem_chain(pem, tee="t", what="a chain") == (LEAF, MIDDLE, ROOT)
+    most = LEAF.public_bytes(Encoding.PEM) * MAX_CERTIFICATES
+    assert len(read_pem_chain(most, tee="t", what="a chain")) == 8
+    for wrong in (b"", b"no PEM", most + LEAF.public_bytes(Encoding.PEM), pem.replace(b"MII", b"!!!")):
+        with pytest.raises(MalformedEvidenceError) as refusal:
+            read_pem_chain(wrong, tee="t", what="a chain")
+        assert refusal.value.finding_code == "t.certificate_format"
