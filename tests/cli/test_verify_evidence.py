@@ -211,6 +211,7 @@ def test_a_folder_without_evidence_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     ended = blindai("verify-evidence", tmp_path)
     assert (ended.code, "a folder with none of the files" in ended.err) == (6, True)
+    assert "hint: give the bytes as the vendor's tool wrote them" in ended.err
 
 
 def test_endorsements_that_cannot_be_had_are_exit_status_3(tmp_path: Path) -> None:
