@@ -86,6 +86,12 @@ def test_other_keys_are_noticed(sample: Path) -> None:
     assert members(ended.out)["trusted"] is False
 
 
+def test_other_keys_are_noticed_under_a_policy_that_accepts_nothing_too(sample: Path) -> None:
+    ended = blindai("verify-evidence", sample, "--report-data", "00" * 64)
+    assert ended.code == 4
+    assert "✗ binding.report_data: expected 0000" in ended.out
+
+
 def test_another_nonce_is_noticed_and_the_own_one_found(sample: Path) -> None:
     from test_docs import ROOT
 
