@@ -76,7 +76,8 @@ class BootClaims:
     """What was measured while booting; digests are of the quoted bank.
 
     Attributes:
-        quoted: the quoted PCRs' indices; nothing is known of the others, so an empty answer may mean that.
+        quoted: the quoted PCRs of which the log tells everything; nothing is known of the others, so an empty answer
+            may mean that.
         secure_boot: None if PCR 7 does not say it exactly once, before it was closed.
         variables: PK, KEK, db and dbx, with the digests measured.
         unclosed: the quoted firmware PCRs that have not exactly one separator, or one that says an error.
@@ -110,7 +111,7 @@ def read_boot(log: EventLog, *, bank: str, quoted: Collection[int]) -> BootClaim
     Args:
         log: as parsed.
         bank: the quoted bank.
-        quoted: the indices of the quoted PCRs.
+        quoted: the indices of the quoted PCRs of which the log tells everything (`event_log.told`).
     """
     events = _Events(log, bank, quoted)
     texts = tuple(_texts(events))

@@ -107,7 +107,7 @@ class _Words(TypedDict):
 
 def _not_quoted(needed: Collection[int], quoted: Collection[int]) -> str:
     missing = [str(index) for index in needed if index not in quoted]
-    return f"PCRs {', '.join(missing)} not quoted" if missing else ""
+    return f"PCRs {', '.join(missing)} not quoted, or left out of the log" if missing else ""
 
 
 def _judge_unknown(accepted: object, found: str, words: _Words) -> Finding:
