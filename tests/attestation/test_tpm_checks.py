@@ -311,7 +311,10 @@ def test_a_question_about_pcrs_that_are_not_quoted_fails() -> None:
     for field, missing in (("secure_boot", 7), ("firmware_flags", 7), ("boot_files", 9), ("debug_arguments", 12)):
         selection = tuple(index for index in ALL_PCRS if index != missing)
         finding = outcomes(claims_of(dataclasses.replace(good_tpm(), selection=selection)), policy())[field]
-        assert (finding.outcome, finding.found) == (Outcome.FAILED, f"PCRs {missing} not quoted, or left out of the log")
+        assert (finding.outcome, finding.found) == (
+            Outcome.FAILED,
+            f"PCRs {missing} not quoted, or left out of the log",
+        )
 
 
 def test_a_key_that_nobody_vouches_for_is_refused() -> None:
