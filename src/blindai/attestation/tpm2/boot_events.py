@@ -39,7 +39,8 @@ _SEPARATORS = (b"\0\0\0\0", b"\xff\xff\xff\xff")  # any other says that measurin
 
 # GRUB, grub-core/lib/tpm: the digest is over the text alone, the log has these words before it and a NUL after it.
 _COMMAND, _COMMAND_LINE = b"grub_cmd: ", b"kernel_cmdline: "
-# A command is a word; a kernel's command line begins with the kernel's file, named absolutely or by blocks, or quoted.
+# A command is a word; a kernel's command line begins with the kernel's file, named absolutely or by blocks, or quoted,
+# or on the network in any way, but as in the measured command that loaded it.
 _NAMES_A_FILE = re.compile(rb"[/(+,0-9\"'\\]")
 _LOADS_KERNEL = re.compile(rb"linux(?:efi|16)?\s+(\S+)")
 _LOADS_INITRD = re.compile(rb"initrd(?:efi|16)?\s+(.+)", re.DOTALL)
@@ -264,8 +265,9 @@ def _command_lines(
 ) -> Iterator[CommandLine]:
     for digest in _named(sections, b".cmdline"):
         yield CommandLine(digest=digest, text="")
+    kernels = set(_kernel_names(texts))
     for text, event, is_called_so in texts:
-        if is_called_so or not text or _NAMES_A_FILE.match(text):
+        if is_called_so or not text or _NAMES_A_FILE.match(text) or text.partition(b" ")[0] in kernels:
             yield CommandLine(digest=events.digest(event), text=text.decode("utf-8", "replace"))
     for event in events.of(_CONFIGURATION):
         text = event.data.removesuffix(b"\0\0")
