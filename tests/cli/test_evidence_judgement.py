@@ -105,7 +105,11 @@ def asks(operator: str = SKIP, release: str = SKIP, runtime: str = SKIP) -> Poli
 @pytest.mark.parametrize(
     ("policy", "error", "code"),
     [
-        (asks(operator=f'{{ public_keys = ["{base64url_encode(bytes(32))}"] }}'), WrongOperatorError, ""),
+        (
+            asks(operator=f'{{ public_keys = ["{base64url_encode(bytes(32))}"] }}'),
+            WrongOperatorError,
+            "operator.admission",
+        ),
         (asks(release='{ minimum = "99.0.0" }'), PolicyViolationError, "release.minimum"),
         (asks(runtime="{ require = { telemetry = true } }"), PolicyViolationError, "runtime.telemetry"),
     ],
@@ -119,7 +123,16 @@ def test_a_documents_keyset_must_be_what_the_policy_asks_for(
     refused = judge_sample(sample, policy, about=About(), now=NOW)
     assert isinstance(refused.error, error)
     assert refused.claims
-    assert not code or outcome(refused, code) == [Outcome.FAILED]
+    assert outcome(refused, code) == [Outcome.FAILED]
+
+
+def test_a_refusal_that_no_check_made_is_among_the_findings_too() -> None:
+    sample = read_sample(Path(__file__).parents[2] / "docs/guides/auditor/proof.json", now=NOW)
+    assert sample.document is not None
+    broken = dataclasses.replace(sample, document=dataclasses.replace(sample.document, keyset=b"{}"))
+    refused = judge_sample(broken, asks(), about=About(), now=NOW)
+    assert outcome(refused, "keyset.malformed") == [Outcome.FAILED]
+    assert outcome(judged(nonce=bytes(32)), "binding.nonce") == [Outcome.FAILED]
 
 
 def test_what_a_policy_asks_of_a_server_and_bare_evidence_cannot_show_is_told() -> None:

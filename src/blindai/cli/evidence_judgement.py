@@ -19,13 +19,14 @@ from blindai.attestation.tee import TEES, Role
 from blindai.channel.attested import accept_published, check_nonce_path
 from blindai.channel.keyset import parse_keyset
 from blindai.cli.preset_preview import preset_findings
-from blindai.errors import BlindAIError, ChannelError, MalformedEvidenceError, RejectedEvidenceError, StaleEvidenceError
+from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, StaleEvidenceError, WrongOperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from blindai.attestation.evidence import AttestationDocument, Claims, EvidenceItem, Finding
     from blindai.attestation.policy import Policy
+    from blindai.errors import BlindAIError
     from blindai.evidence_files import Sample
 
 UNBOUND = InsecureUnbound(reason="evidence from a file, and nobody said what it should be about")
@@ -94,9 +95,10 @@ def judge_sample(sample: Sample, policy: Policy, *, about: About, now: float, pr
         findings = _all_findings(authentic.findings, error.findings)
         if claims and not policy.any_of:
             findings = (*findings, *preset_findings(claims, preset))
+        findings = (*findings, *_untold(error, error.finding_code, findings))
         return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, error=error)
-    except ChannelError as error:  # the keyset's operator is another
-        findings = authentic.findings
+    except WrongOperatorError as error:
+        findings = (*authentic.findings, *_untold(error, "operator.admission", ()))
         return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, error=error)
     return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, bound_to=bound_to)
 
@@ -115,6 +117,13 @@ def _all_findings(authentic: tuple[Finding, ...], appraised: tuple[Finding, ...]
     """The appraisal makes the checks of authenticity too, unless it was refused before or never begun."""
     made = {finding.code for finding in appraised}
     return (*(finding for finding in authentic if finding.code not in made), *appraised)
+
+
+def _untold(error: BlindAIError, code: str, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """A refusal that is no finding yet, as one: whoever reads findings alone must see that there was one."""
+    if not any(one.outcome is Outcome.FAILED and one.code == code for one in findings):
+        why = "What is refused before or after the checks is as little to be trusted."
+        yield judge(holds=False, code=code, expected="what is not refused", found=str(error), why=why, hint=error.hint)
 
 
 def _appraise(sample: Sample, policy: Policy, about: About, now: float) -> tuple[str, tuple[Finding, ...]]:
