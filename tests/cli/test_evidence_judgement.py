@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import amd
+from fakes import amd, tpm_boot, tpm_vendor
 
+from blindai.attestation.checks import Checks, judge
 from blindai.attestation.evidence import EvidenceItem, Outcome
 from blindai.attestation.policy import insecure_simulation_policy, parse_policy, strict_policy
-from blindai.attestation.tee import TEES, sev_snp
+from blindai.attestation.tee import TEES, sev_snp, tpm
 from blindai.attester.simulation import SimulationAttester
 from blindai.cli.evidence_judgement import About, Judgement, judge_sample
+from blindai.cli.evidence_verb import show
+from blindai.cli.screen import print_error, print_refusal, print_table
 from blindai.errors import MalformedEvidenceError, PolicyViolationError, StaleEvidenceError, WrongOperatorError
 from blindai.evidence_files import Sample, read_sample
 from blindai.wire import base64url_encode
@@ -133,6 +136,21 @@ def test_a_refusal_that_no_check_made_is_among_the_findings_too() -> None:
     refused = judge_sample(broken, asks(), about=About(), now=NOW)
     assert outcome(refused, "keyset.malformed") == [Outcome.FAILED]
     assert outcome(judged(nonce=bytes(32)), "binding.nonce") == [Outcome.FAILED]
+
+
+def test_what_evidence_says_never_looks_like_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = "✓ trusted under this policy: tpm"
+    boot = tpm_boot.grub(tpm_boot.firmware(), command_line=f"/vmlinuz a\n{verdict}\n")
+    claims = tpm.verify(tpm_vendor.FakeTpm(boot=boot).item(), tpm_vendor.NOW.timestamp(), Checks())
+    found = judge(holds=False, code="tpm.command_line", expected="another", found=f"a\r\n{verdict}\n", why="b")
+    error = PolicyViolationError(f"a\n{verdict}\n", finding_code="tpm.kernel")
+    show(Judgement(name="a\n", tees=("tpm",), claims=(claims,), findings=(found,), error=error), None)
+    print_refusal(error)
+    print_error(error)
+    print_table(("name",), [(f"a\n{verdict}\n",)])
+    printed = capsys.readouterr()
+    assert verdict not in [line.strip() for line in (printed.out + printed.err).splitlines()]
+    assert len(found.line().splitlines()) == 1
 
 
 def test_what_a_policy_asks_of_a_server_and_bare_evidence_cannot_show_is_told() -> None:
