@@ -76,8 +76,9 @@ class TpmSealer:
 
     def advance(self, generation: int) -> None:
         """Count up to `generation`; a TPM allows some 10 in a minute for years."""
-        with _as_unseal(), commands.pcr_session(self._send, self._pcrs, self._random) as session:
-            commands.count_up(self._send, self._counter, session)
+        if self.generation() == generation - 1:
+            with _as_unseal(), commands.pcr_session(self._send, self._pcrs, self._random) as session:
+                commands.count_up(self._send, self._counter, session)
         if (found := self.generation()) != generation:
             raise UnsealError(f"the TPM's counter says {found} instead of {generation}: somebody else counts")
 
