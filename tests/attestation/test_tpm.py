@@ -262,7 +262,7 @@ def test_parts_that_are_cut_or_have_more_are_refused() -> None:
         (4, u32(0x00050073), "have reserved bits"),
         (12, u16(0x0011), "scheme 0x0011 is not known"),
         (16, u16(1024), "is declared as 1024"),
-        (18, u32(1), "found that"),
+        (18, u32(1), "that "),
     ],
 )
 def test_an_rsa_key_that_is_none_is_refused(offset: int, wrong: bytes, found: str) -> None:
@@ -276,7 +276,7 @@ def test_an_rsa_key_that_is_none_is_refused(offset: int, wrong: bytes, found: st
     [
         (16, u16(0x0010), "curve 0x0010 is not known"),
         (18, u16(0x0020), "a key that signs derives no others"),
-        (22, bytes(32), "found that"),
+        (22, bytes(32), "that "),
     ],
 )
 def test_a_curve_key_that_is_none_is_refused(offset: int, wrong: bytes, found: str) -> None:

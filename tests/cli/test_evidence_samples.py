@@ -11,7 +11,7 @@ from blindai.attestation.policy import strict_policy
 from blindai.cli import evidence_verb
 from blindai.cli.evidence_judgement import About, judge_sample
 from blindai.cli.exit_codes import exit_code
-from blindai.cli.explain_verb import explanation_of, explanations
+from blindai.cli.explanations import explanation_of, explanations
 from blindai.errors import MalformedEvidenceError
 from blindai.evidence_files import read_sample, sample_folders
 

@@ -172,6 +172,34 @@ def test_a_folder_of_samples_makes_a_table(tmp_path: Path) -> None:
     assert [sample["exit_code"] for sample in found["samples"]] == [6, 6]
 
 
+def test_folders_that_were_not_judged_are_named_and_rows_end_with_their_words(tmp_path: Path) -> None:
+    machine_folder(tmp_path / "all" / "one")
+    (tmp_path / "all" / "one" / "notes").mkdir()
+    machine_folder(tmp_path / "all" / "two")
+    (tmp_path / "all" / "logs" / "old").mkdir(parents=True)
+    (tmp_path / "all" / "logs" / "old" / "eventlog.bin").write_bytes(b"none")
+    ended = blindai("verify-evidence", tmp_path / "all")
+    assert ended.err.endswith("that this version knows: logs/old\n")
+    assert all(line == line.rstrip() for line in ended.out.splitlines())
+
+
+def test_a_parser_says_once_what_it_expected(tmp_path: Path) -> None:
+    folder = machine_folder(tmp_path / "one")
+    report = bytearray((folder / "report.bin").read_bytes())
+    report[8:16] = bytes(8)
+    (folder / "report.bin").write_bytes(report)
+    line = next(line for line in blindai("verify-evidence", folder).out.splitlines() if line.startswith("✗"))
+    assert line.count("expected ") == 1
+    assert line.count(", found ") == 1
+
+
+def test_an_error_without_a_hint_of_its_own_has_the_one_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    ended = blindai("verify-evidence", tmp_path / "bad.json", "--json")
+    assert members(ended.out)["error"]["hint"].startswith("ask the server again")
+    assert "hint: ask the server again" in blindai("policy", "init", tmp_path / "bad.json").err
+
+
 def test_one_folder_is_shown_whole(tmp_path: Path) -> None:
     ended = blindai("verify-evidence", machine_folder(tmp_path / "one"))
     assert ended.code == 6

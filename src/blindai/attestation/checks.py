@@ -86,7 +86,15 @@ class Checks:
         try:
             yield
         except MalformedEvidenceError as error:
-            self.record([judge(holds=False, code=error.finding_code, expected=expected, found=str(error), why=why)])
-            error.findings = self.findings
+            self.refuse_parsing(error, expected=expected, why=why)
             raise
         self.record([judge(holds=True, code=code, expected=expected, found=expected, why=why)])
+
+    def refuse_parsing(self, error: MalformedEvidenceError, *, expected: str, why: str) -> None:
+        """Keep the finding of a parser's refusal, and give the refusal every finding so far."""
+        inner, split, found = str(error).removeprefix("expected ").partition(", found ")
+        if split:  # said once: what was expected as a whole, of which this part, and what stands there
+            expected = f"{expected}: {inner}"
+        found = found or str(error)
+        self.record([judge(holds=False, code=error.finding_code, expected=expected, found=found, why=why)])
+        error.findings = self.findings

@@ -18,7 +18,7 @@ from blindai.attestation.policy import strict_policy
 from blindai.attestation.policy_tees import PRESETS, STRICT
 from blindai.cli.evidence_judgement import About, Judgement, judge_sample, outcome_counts
 from blindai.cli.exit_codes import exit_code
-from blindai.cli.explain_verb import explanation_of, explanations
+from blindai.cli.explanations import what_to_do
 from blindai.cli.options import JsonOption, PolicyOption, SimulationOption, chosen_policy, moment
 from blindai.cli.screen import (
     error_members,
@@ -33,7 +33,7 @@ from blindai.cli.screen import (
     warn_of_simulation,
 )
 from blindai.errors import BlindAIError
-from blindai.evidence_files import Sample, read_sample, sample_folders
+from blindai.evidence_files import Sample, folders_without_sample, read_sample, sample_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -111,6 +111,8 @@ def verify_evidence(
         _report_one(judgements[0], at=at, as_json=as_json)
     else:
         _report_many(judgements, at=at, as_json=as_json)
+        _tell_of_passed_over(path)
+        _end(judgements)
 
 
 def _accepted(policy: str | None, *, insecure_simulation: bool) -> tuple[Policy, str]:
@@ -163,10 +165,8 @@ def show(judgement: Judgement, at: str | None) -> None:
 def _show_what_to_do(judgement: Judgement) -> None:
     """For each check that failed, or failed and is only tracked: its own hint, or the one of the table."""
     asking = [one for one in judgement.findings if one.outcome in {Outcome.FAILED, Outcome.TRACKED}]
-    table = explanations() if asking else {}
     for finding in asking:
-        row = explanation_of(finding.code, table)
-        if hint := finding.hint or (row.what_to_do if row else ""):
+        if hint := finding.hint or what_to_do(finding.code):
             say(f"\nto do: {finding.code}: {hint}" if finding is asking[0] else f"to do: {finding.code}: {hint}")
 
 
@@ -178,7 +178,12 @@ def _report_many(judgements: list[Judgement], *, at: str | None, as_json: bool) 
         trusted = sum(judgement.error is None for judgement in judgements)
         say(f"\n{len(judgements)} samples, {trusted} trusted under this policy")
     _warn_of_unbound(judgements)
-    _end(judgements)
+
+
+def _tell_of_passed_over(path: Path) -> None:
+    """Nobody may take a folder that was not judged for one that was."""
+    if names := [str(one.relative_to(path)) for one in folders_without_sample(path)]:
+        note(f"not judged, since they hold no evidence of a TEE that this version knows: {', '.join(names)}")
 
 
 def _row(judgement: Judgement) -> tuple[str, ...]:

@@ -1,7 +1,4 @@
-"""`blindai explain`: what a finding's code means, from which document it comes, and what to do.
-
-The table is findings.json beside this file, made from docs/spec by tests/findings_reference.py.
-"""
+"""`blindai explain`: what a finding's code means, from which document it comes, and what to do."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ import json
 import textwrap
 import time
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from blindai.cli.explanations import Explanation, explanation_of, explanations
 from blindai.cli.options import JsonOption, PolicyOption, SimulationOption, chosen_policy, moment
 from blindai.cli.screen import print_json, print_table, say
 from blindai.errors import InvalidInputError
@@ -28,23 +25,6 @@ if TYPE_CHECKING:
 
 _MAX_JSON_BYTES = 16 << 20
 _ASKS_FOR_ACTION = frozenset({"failed", "tracked", "skipped"})
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table.
-
-    Attributes:
-        step: `verify`, `check`, or the number of the appraisal's step.
-        source: the vendor's document and section, or our own page.
-        page: where it is specified.
-    """
-
-    code: str
-    step: str
-    fails_when: str
-    source: str
-    what_to_do: str
-    page: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,20 +55,6 @@ def explain(
         raise typer.BadParameter(_unknown(subject, table))
     found = list(_findings_of(path, policy, insecure_simulation=insecure_simulation, at=at))
     _print_found(found, table, as_json=as_json)
-
-
-def explanations() -> dict[str, Explanation]:
-    """The whole table, by code."""
-    data = resources.files("blindai.cli").joinpath("findings.json").read_bytes()
-    return {row.code: row for row in msgspec.json.decode(data, type=list[Explanation])}
-
-
-def explanation_of(code: str, table: dict[str, Explanation]) -> Explanation | None:
-    """The row of a code; codes with a name of the policy's in them share one, such as `runtime.<member>`."""
-    if code in table:
-        return table[code]
-    patterns = (row for name, row in table.items() if "<" in name)
-    return next((row for row in patterns if code.startswith(row.code.partition("<")[0])), None)
 
 
 def _by_code(subject: str, table: dict[str, Explanation]) -> tuple[Explanation, ...]:

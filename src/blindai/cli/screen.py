@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from blindai.cli.explanations import what_to_do
 from blindai.errors import ChannelError, RejectedEvidenceError
 from blindai.wire import base64url_encode
 
@@ -80,9 +81,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent
         table.add_column(column, no_wrap=True, justify="right" if column == "bytes" else "left")
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
-    Console(file=sys.stdout, highlight=False, width=_UNBROKEN).print(
-        Padding(table, (0, 0, 0, len(indent)), expand=False)
-    )
+    console = Console(file=sys.stdout, highlight=False, width=_UNBROKEN)
+    with console.capture() as captured:
+        console.print(Padding(table, (0, 0, 0, len(indent)), expand=False))
+    # Blanks at the end would wrap into empty lines on a terminal that is narrower than the table.
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def print_findings(findings: Iterable[Finding], *, indent: str = "") -> None:
@@ -116,8 +119,15 @@ def print_error(error: BlindAIError) -> None:
     """What went wrong, and what to do next."""
     is_about_a_peer = isinstance(error, RejectedEvidenceError | ChannelError)
     note(one_line(f"error: {error}") if is_about_a_peer else f"error: {error}")
-    if error.hint:
-        note(f"hint: {error.hint}")
+    if hint := _hint(error):
+        note(f"hint: {hint}")
+
+
+def _hint(error: BlindAIError) -> str:
+    """The error's own, or what the table of findings says to do."""
+    if error.hint or not isinstance(error, RejectedEvidenceError):
+        return error.hint
+    return what_to_do(error.finding_code)
 
 
 def file_error(error: OSError) -> str:
@@ -128,7 +138,7 @@ def file_error(error: OSError) -> str:
 
 def error_members(error: BlindAIError) -> dict[str, Any]:
     """An error for `--json`."""
-    members: dict[str, Any] = {"error": str(error), "code": error.code, "hint": error.hint}
+    members: dict[str, Any] = {"error": str(error), "code": error.code, "hint": _hint(error)}
     if isinstance(error, RejectedEvidenceError):
         members["finding"] = error.finding_code
         members["findings"] = plain(error.findings)

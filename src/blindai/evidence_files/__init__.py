@@ -123,6 +123,18 @@ def sample_folders(path: Path) -> Iterator[Path]:
             yield from sample_folders(below)
 
 
+def folders_without_sample(path: Path) -> Iterator[Path]:
+    """The folders at or below `path` that hold files, and no sample there or deeper."""
+    if _reader_of(path) is not None:
+        return
+    below = [one for one in sorted(path.iterdir()) if one.is_dir() and not one.is_symlink()]
+    if any(one.is_file() for one in path.iterdir()) and not any(sample_folders(path)):
+        yield path
+        return
+    for one in below:
+        yield from folders_without_sample(one)
+
+
 def _reader_of(folder: Path) -> Reader | None:
     return next((reader for mark, reader in READERS if any(folder.glob(mark))), None)
 

@@ -105,7 +105,7 @@ class IntelClaims(Claims):
             ("TCB date", utc_text(state.date) if state and state.date is not None else "none"),
             ("advisories", ", ".join(state.advisories) or "none" if state else "unknown without collateral"),
             ("QE status", _status_text(state.qe) if state else "unknown without collateral"),
-            ("TCB evaluation data number", str(self.evaluation_number)),
+            ("TCB evaluation data number", _told(self.evaluation_number)),
             *((name.replace("_", " "), _flag_text(getattr(self.pck, name))) for name in _FLAGS),
         )
 
@@ -305,6 +305,10 @@ def _judge_optional_flag(required: bool | Skip, *, code: str, found: bool | None
 
 def _flag_text(flag: bool | None) -> str:  # noqa: FBT001  # what it is about
     return "not said" if flag is None else str(flag).lower()
+
+
+def _told(number: int | None) -> str:
+    return "unknown without collateral" if number is None else str(number)
 
 
 def _status_text(status: TcbStatus | None) -> str:

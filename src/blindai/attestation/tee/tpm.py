@@ -218,8 +218,7 @@ def _read_chains(item: EvidenceItem, checks: Checks) -> tuple[VendorChain, ...]:
     try:
         chains = tuple(_chains(item, expected))
     except MalformedEvidenceError as error:
-        checks.record([judge(holds=False, code=error.finding_code, expected=expected, found=str(error), why=_EXACT)])
-        error.findings = checks.findings
+        checks.refuse_parsing(error, expected=expected, why=_EXACT)
         raise
     found = ", ".join(f"{len(one.certificates)} certificates of an {one.kind.upper()}" for one in chains) or "none"
     checks.record([judge(holds=True, code=f"{TEE}.endorsements", expected=expected, found=found, why=_EXACT)])
