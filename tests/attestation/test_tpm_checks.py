@@ -248,6 +248,13 @@ def test_what_is_left_out_vouches_for_no_file() -> None:
         ("systemd.debug-shell", "systemd.debug-shell"),
         ("rd.break=pre-mount", "rd.break="),
         ('"init=/bin/bash"', "init=/bin/"),
+        ('init="/bin/bash"', "init=/bin/"),
+        ("init=//bin/bash", "init=/bin/"),
+        ("rd.shell=1", "rd.shell"),
+        ("systemd.debug-shell=1", "systemd.debug-shell"),
+        ("rdinit=/bin/sh", "rdinit=/bin/"),
+        ("systemd.run=/evil", "systemd.run="),
+        ("S", "S"),
         ("confidential-gke.hardened=false", "confidential-gke.hardened=false"),
         ("single", "single"),
         ("singlemode", "none"),
@@ -284,11 +291,37 @@ def test_without_a_log_every_question_about_the_boot_fails() -> None:
     assert {findings[field].outcome for field in BOOT_FIELDS} == {Outcome.SKIPPED}
 
 
+def test_a_log_that_is_silent_about_a_pcr_that_was_extended_tells_nothing_of_it() -> None:
+    """GRUB started another command line; later root wrote a story of a good unified image into PCR 11."""
+    boot = grub(firmware(), command_line="/vmlinuz init=/bin/sh")
+    sections = {".linux": KERNEL, ".cmdline": COMMAND_LINE.encode(), ".initrd": INITRD}
+    for name, content in sections.items():
+        boot.extend(11, IPL, wide(f"{name}\0"), measured=name.encode() + b"\0")
+        boot.extend(11, IPL, wide(f"{name}\0"), measured=content)
+    silent = [event for event in boot.events if event[0] not in {8, 9}]
+    log = dataclasses.replace(boot, events=silent).log()
+    item = dataclasses.replace(good_tpm(), boot=boot).item(event_log=log)
+    claims = verify(item, NOW.timestamp(), Checks(), roots=VENDOR.pinned)
+    found = failures(claims, policy(pcrs='{ skip = "the log" }'))
+    assert found == {"kernel", "initrd", "command_line", "boot_files", "debug_arguments"}
+
+
+def test_what_a_silent_log_leaves_out_of_pcr_7_is_not_taken_for_none() -> None:
+    boot = grub(firmware(flags=("UEFI Debug Mode",)))
+    log = dataclasses.replace(boot, events=[event for event in boot.events if event[0] != 7]).log()
+    item = dataclasses.replace(good_tpm(), boot=boot).item(event_log=log)
+    claims = verify(item, NOW.timestamp(), Checks(), roots=VENDOR.pinned)
+    assert "firmware_flags" in failures(claims, policy(pcrs='{ skip = "the log" }'))
+
+
 def test_a_question_about_pcrs_that_are_not_quoted_fails() -> None:
     for field, missing in (("secure_boot", 7), ("firmware_flags", 7), ("boot_files", 9), ("debug_arguments", 12)):
         selection = tuple(index for index in ALL_PCRS if index != missing)
         finding = outcomes(claims_of(dataclasses.replace(good_tpm(), selection=selection)), policy())[field]
-        assert (finding.outcome, finding.found) == (Outcome.FAILED, f"PCRs {missing} not quoted")
+        assert (finding.outcome, finding.found) == (
+            Outcome.FAILED,
+            f"PCRs {missing} not quoted, or left out of the log",
+        )
 
 
 def test_a_key_that_nobody_vouches_for_is_refused() -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import amd
+from fakes import amd, tpm_boot, tpm_vendor
 
+from blindai.attestation.checks import Checks, judge
 from blindai.attestation.evidence import EvidenceItem, Outcome
-from blindai.attestation.policy import insecure_simulation_policy, strict_policy
-from blindai.attestation.tee import TEES, sev_snp
+from blindai.attestation.policy import insecure_simulation_policy, parse_policy, strict_policy
+from blindai.attestation.tee import TEES, sev_snp, tpm
 from blindai.attester.simulation import SimulationAttester
 from blindai.cli.evidence_judgement import About, Judgement, judge_sample
-from blindai.errors import MalformedEvidenceError, PolicyViolationError, StaleEvidenceError
-from blindai.evidence_files import Sample
+from blindai.cli.evidence_verb import show
+from blindai.cli.screen import print_error, print_refusal, print_table
+from blindai.errors import MalformedEvidenceError, PolicyViolationError, StaleEvidenceError, WrongOperatorError
+from blindai.evidence_files import Sample, read_sample
+from blindai.wire import base64url_encode
+
+if TYPE_CHECKING:
+    from blindai.attestation.policy import Policy
+    from blindai.errors import BlindAIError
 
 BOUND = bytes(range(64))
 ITEM = SimulationAttester(lambda size: b"d" * size, bytes(32)).attest(BOUND)
@@ -78,3 +87,79 @@ def test_no_policy_still_shows_what_strict_says_of_everything_else(monkeypatch: 
         assert outcome(judgement, "sev_snp.milan_seed") == [milan]
         assert outcome(judgement, "sev_snp.measurement") == [Outcome.SKIPPED]
         assert outcome(judgement, "sev_snp.signature") == [Outcome.PASSED]
+
+
+SIMULATED = """
+version = 1
+insecure_simulation = true
+level = {{ minimum = "fresh" }}
+operator = {operator}
+release = {release}
+runtime = {runtime}
+tee.simulation.measurement = {{ skip = "any" }}
+"""
+SKIP = '{ skip = "not asked" }'
+
+
+def asks(operator: str = SKIP, release: str = SKIP, runtime: str = SKIP) -> Policy:
+    return parse_policy(SIMULATED.format(operator=operator, release=release, runtime=runtime), source="policy.toml")
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "code"),
+    [
+        (
+            asks(operator=f'{{ public_keys = ["{base64url_encode(bytes(32))}"] }}'),
+            WrongOperatorError,
+            "operator.admission",
+        ),
+        (asks(release='{ minimum = "99.0.0" }'), PolicyViolationError, "release.minimum"),
+        (asks(runtime="{ require = { telemetry = true } }"), PolicyViolationError, "runtime.telemetry"),
+    ],
+)
+def test_a_documents_keyset_must_be_what_the_policy_asks_for(
+    policy: Policy, error: type[BlindAIError], code: str
+) -> None:
+    proof = Path(__file__).parents[2] / "docs/guides/auditor/proof.json"
+    sample = read_sample(proof, now=NOW)
+    assert judge_sample(sample, asks(), about=About(), now=NOW).error is None
+    refused = judge_sample(sample, policy, about=About(), now=NOW)
+    assert isinstance(refused.error, error)
+    assert refused.claims
+    assert outcome(refused, code) == [Outcome.FAILED]
+
+
+def test_a_refusal_that_no_check_made_is_among_the_findings_too() -> None:
+    sample = read_sample(Path(__file__).parents[2] / "docs/guides/auditor/proof.json", now=NOW)
+    assert sample.document is not None
+    broken = dataclasses.replace(sample, document=dataclasses.replace(sample.document, keyset=b"{}"))
+    refused = judge_sample(broken, asks(), about=About(), now=NOW)
+    assert outcome(refused, "keyset.malformed") == [Outcome.FAILED]
+    assert outcome(judged(nonce=bytes(32)), "binding.nonce") == [Outcome.FAILED]
+
+
+def test_what_evidence_says_never_looks_like_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = "✓ trusted under this policy: tpm"
+    boot = tpm_boot.grub(tpm_boot.firmware(), command_line=f"/vmlinuz a\n{verdict}\n")
+    claims = tpm.verify(tpm_vendor.FakeTpm(boot=boot).item(), tpm_vendor.NOW.timestamp(), Checks())
+    found = judge(holds=False, code="tpm.command_line", expected="another", found=f"a\r\n{verdict}\n", why="b")
+    error = PolicyViolationError(f"a\n{verdict}\n", finding_code="tpm.kernel")
+    show(Judgement(name="a\n", tees=("tpm",), claims=(claims,), findings=(found,), error=error), None)
+    print_refusal(error)
+    print_error(error)
+    print_table(("name",), [(f"a\n{verdict}\n",)])
+    printed = capsys.readouterr()
+    assert verdict not in [line.strip() for line in (printed.out + printed.err).splitlines()]
+    assert len(found.line().splitlines()) == 1
+
+
+def test_what_a_policy_asks_of_a_server_and_bare_evidence_cannot_show_is_told() -> None:
+    policy = asks(
+        operator=f'{{ public_keys = ["{base64url_encode(bytes(32))}"] }}',
+        release='{ minimum = "99.0.0" }',
+        runtime="{ require = { telemetry = true } }",
+    )
+    judgement = judged(policy=policy)
+    assert judgement.unbound
+    for code in ("operator.admission", "release.minimum", "runtime.require"):
+        assert outcome(judgement, code) == [Outcome.SKIPPED]

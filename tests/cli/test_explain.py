@@ -94,6 +94,23 @@ def test_explains_the_findings_of_evidence() -> None:
     assert "left out    insecure_simulation" in out
 
 
+def test_evidence_that_is_refused_is_not_explained_as_if_all_had_passed(tmp_path: Path) -> None:
+    proof = json.loads(SAMPLE.read_bytes())
+    proof["attestation"]["keyset"] = "e30"
+    (tmp_path / "proof.json").write_text(json.dumps(proof))
+    assert "failed: keyset.malformed" in blindai_ok("explain", tmp_path / "proof.json", SIMULATED).out
+
+
+def test_an_error_in_a_verbs_output_is_explained_though_no_finding_tells_it(tmp_path: Path) -> None:
+    passed = {"code": "simulation.signature", "outcome": "passed", "expected": "a", "found": "a"}
+    error = {"error": "no answer", "code": "endorsements_unavailable", "hint": ""}
+    samples = [{"findings": [passed], "error": None}, {"findings": [], "error": error}]
+    (tmp_path / "out.json").write_text(json.dumps({"samples": samples}))
+    out = blindai_ok("explain", tmp_path / "out.json").out
+    assert "failed: endorsements_unavailable" in out
+    assert "no answer" in out
+
+
 def test_a_code_of_another_version_is_said_to_be_unknown(tmp_path: Path) -> None:
     (tmp_path / "out.json").write_text('[{"code": "new.code", "outcome": "failed", "expected": "a", "found": "b"}]')
     assert "this version does not know the code" in blindai_ok("explain", tmp_path / "out.json").out

@@ -1,4 +1,4 @@
-"""Mutation tests of `attestation/`, from `tests/`: `python -m mutants [MODULE …] [--seconds 60] [--report FILE]`.
+"""Mutation tests of `attestation/`, from `tests/`: `python -m mutants [MODULE …] [--seconds 300] [--report FILE]`.
 
 First the tests run once, and say which of them run which line; then each mutant is given to just these, in a forked
 process that stops at the first failure. Results stay in `.mutants/`, so that a run that was broken off goes on.
@@ -57,7 +57,7 @@ def main() -> int:
     """Run what is asked for; the exit status is 1 if the survivors are not exactly those of the table."""
     parser = argparse.ArgumentParser(prog="python -m mutants", description=__doc__)
     parser.add_argument("modules", nargs="*", help="patterns of names below blindai.attestation, for example `amd.*`")
-    parser.add_argument("--seconds", type=int, default=60, help="patience with one mutant")
+    parser.add_argument("--seconds", type=int, default=300, help="patience with one mutant")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="mutants at a time")
     parser.add_argument("--report", type=Path, help="write the counts here, as a page")
     options = parser.parse_args()
@@ -150,6 +150,7 @@ def run_all(modules: Sequence[str], *, seconds: int, jobs: int) -> Iterator[Outc
     running: dict[int, tuple[Mutant, float]] = {}
     with kept.open("a", encoding="utf-8") as out:
         for module in modules:
+            require_killed_by_tests_alone(module, tests_of_module(by_line[module]))
             for mutant in mutants_of(path_of(module).read_text("utf-8"), module):
                 if (how := known.get((mutant.name, mutant.line))) is not None:
                     yield Outcome(name=mutant.name, line=mutant.line, how=how)
@@ -187,7 +188,30 @@ def _ended(running: dict[int, tuple[Mutant, float]], seconds: int, out: Any) -> 
 def tests_of(mutant: Mutant, by_line: Mapping[int, Sequence[str]]) -> list[str]:
     """Those that run its line; for what runs at import, all that run anything of the module."""
     tests = [test for test in by_line.get(mutant.line, ()) if test]
-    return tests or sorted({test for tests in by_line.values() for test in tests if test})
+    return tests or tests_of_module(by_line)
+
+
+def tests_of_module(by_line: Mapping[int, Sequence[str]]) -> list[str]:
+    """All that run anything of it."""
+    return sorted({test for tests in by_line.values() for test in tests if test})
+
+
+_OPTIONS = (
+    *("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # of what `preload` imported
+)
+
+
+def require_killed_by_tests_alone(module: str, tests: Sequence[str]) -> None:
+    """The module as it is must pass the tests that are to kill its mutants.
+
+    Raises:
+        SystemExit: it does not, so that nothing that fails would say anything.
+    """
+    unchanged = Mutant(module=module, line=0, what="nothing", source=path_of(module).read_text("utf-8"))
+    _, status = os.waitpid(start(unchanged, tests), 0)
+    if status:
+        sys.exit(f"{module} fails its tests unchanged (status {status})")
 
 
 def preload() -> None:
@@ -215,8 +239,7 @@ def start(mutant: Mutant, tests: Sequence[str]) -> int:
         sys.meta_path.insert(0, Finder(mutant))
         import pytest
 
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"]
-        status = int(pytest.main([*options, *tests]))
+        status = int(pytest.main([*_OPTIONS, *tests]))
     finally:
         os._exit(status)
     return 0

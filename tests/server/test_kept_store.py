@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from server.test_model_store import content, finish, header_for, upload
 
 from blindai.attester.sealing import INSECURE_KEY_NAME, InsecureKeyFile
-from blindai.errors import InvalidSettingsError, ModelNotFoundError, ModelStoreError, UnsealError
-from blindai.server.kept_store import INDEX_NAME, KeptStore
+from blindai.errors import (
+    InvalidSettingsError,
+    ModelNotFoundError,
+    ModelStoreError,
+    TooLargeError,
+    UnsealError,
+)
+from blindai.server.kept_store import INDEX_NAME, LOCK_NAME, KeptStore
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
 from blindai.server.sharing import Share
+from blindai.server.store_index import MAX_INDEX_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,16 +37,37 @@ class CountingSealer:
     def __init__(self) -> None:
         self._key = os.urandom(32)
         self.count = 0
+        self.fails = ""
 
     def root_key(self) -> bytes:
         return self._key
 
     def generation(self) -> int:
+        if self.fails:
+            raise UnsealError("the TPM does not answer")
         return self.count
 
     def advance(self, generation: int) -> None:
-        assert generation == self.count + 1
-        self.count = generation
+        if self.fails == "before it counts":
+            raise UnsealError("the TPM does not answer")
+        self.count += self.count < generation
+        if self.fails:
+            raise UnsealError("the TPM does not answer")
+        assert generation == self.count
+
+
+class WatchedSealer(CountingSealer):
+    """One whose machine's operator copies every index, at the moment in which it is counted."""
+
+    def __init__(self, index: Path) -> None:
+        super().__init__()
+        self._index = index
+        self.seen: list[bytes] = []
+
+    def advance(self, generation: int) -> None:
+        if self.fails:
+            self.seen.append(self._index.read_bytes())
+        super().advance(generation)
 
 
 def open_store(folder: Path, sealer: Sealer | None = None) -> ModelStore:
@@ -209,7 +238,7 @@ def test_an_old_index_is_refused_where_a_tee_counts(tmp_path: Path) -> None:
     store.delete("revoked")
     store.close()
     (tmp_path / INDEX_NAME).write_bytes(old)
-    with pytest.raises(UnsealError, match="generation 1, and the TEE's counter says 2"):
+    with pytest.raises(UnsealError, match="generation 2, and the TEE's counter says 3"):
         open_store(tmp_path, sealer)
     (tmp_path / INDEX_NAME).unlink()
     with pytest.raises(UnsealError, match="generation 0"):
@@ -223,7 +252,7 @@ def test_a_server_killed_before_it_counted_goes_on(tmp_path: Path) -> None:
     store.close()
     sealer.count -= 1
     again = open_store(tmp_path, sealer)
-    assert sealer.count == 1
+    assert sealer.count == 2
     upload(again, "b", b"two")
     again.close()
 
@@ -250,3 +279,106 @@ def test_a_change_that_cannot_be_kept_does_not_count(tmp_path: Path) -> None:
     (tmp_path / (INDEX_NAME + ".new")).rmdir()
     upload(store, "b", b"two")
     store.close()
+
+
+@pytest.mark.parametrize("when", ["before it counts", "after it has counted"])
+def test_a_change_that_a_tee_does_not_count_is_undone(tmp_path: Path, when: str) -> None:
+    """And so is the index on the disk: a kill would have left the refused change, without its files."""
+    sealer, folder = CountingSealer(), tmp_path / "kept"
+    store = open_store(folder, sealer)
+    first = upload(store, "a", b"one", version="1")
+    sealer.fails = when
+    incoming = store.begin_upload("a", header_for({"m.onnx": b"two"}, version="1"))
+    incoming.write(b"two")
+    incoming.complete()
+    with pytest.raises(ModelStoreError):
+        incoming.register((first,))
+    assert content(store, store.resolve("a")) == {"m.onnx": b"one"}
+    sealer.fails = ""
+    shutil.copytree(folder, tmp_path / "killed")
+    count = sealer.count
+    killed = open_store(tmp_path / "killed", sealer)
+    assert content(killed, killed.resolve("a")) == {"m.onnx": b"one"}
+    killed.close()
+    sealer.count = count
+    upload(store, "b", b"three")
+    store.close()
+    again = open_store(folder, sealer)
+    assert [content(again, model)["m.onnx"] for model in again.models()] == [b"one", b"three"]
+    again.close()
+
+
+def test_an_index_of_a_failed_change_never_passes_for_one_that_was_answered(tmp_path: Path) -> None:
+    """The operator may keep what was written before the TEE, which it owns, was made to fail, or the server killed."""
+    sealer = WatchedSealer(tmp_path / INDEX_NAME)
+    store = open_store(tmp_path, sealer)
+    upload(store, "revoked", b"old")
+    before = (tmp_path / INDEX_NAME).read_bytes()
+    sealer.fails = "before it counts"
+    with pytest.raises(UnsealError):
+        upload(store, "other", b"other")
+    store.close()
+    sealer.fails = ""
+    written = sealer.seen.copy()
+    (tmp_path / INDEX_NAME).write_bytes(before)
+    again = open_store(tmp_path, sealer)
+    again.delete("revoked")
+    again.close()
+    assert len(written) == 2
+    for index in written:
+        (tmp_path / INDEX_NAME).write_bytes(index)
+        with pytest.raises(UnsealError, match="counter says"):
+            open_store(tmp_path, sealer)
+
+
+def test_an_index_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    model = upload(store, "a", b"one")
+    labels = ("x" * MAX_INDEX_BYTES,)
+    with pytest.raises(TooLargeError, match="what is said about all models"):
+        store.reconfigure(model, ServingConfig(labels=(("out", labels),)))
+    upload(store, "b", b"two")
+    store.close()
+    again = open_store(tmp_path)
+    assert [model.name for model in again.models()] == ["a", "b"]
+    again.close()
+
+
+def test_a_deleted_name_is_shared_with_nobody_even_if_the_server_is_killed_at_once(tmp_path: Path) -> None:
+    kept = KeptStore(tmp_path, InsecureKeyFile(tmp_path))
+    store = ModelStore(tmp_path, kept=kept)
+    for name in ("a", "b"):
+        upload(store, name, b"one")
+        store.sharing.decide("public", name, Share(run=frozenset({"*"})))
+    store.delete("a")
+    kept.close()  # before `sharing.forget`, which another one calls
+    again = open_store(tmp_path)
+    assert again.sharing.of("public", "a") == Share()
+    assert again.sharing.of("public", "b").lets_run("x")
+    again.close()
+
+
+def test_links_that_the_disks_owner_makes_lead_nowhere(tmp_path: Path) -> None:
+    """They would have the server remove, or write over, what is not the store's."""
+    outside, store_folder = tmp_path / "outside", tmp_path / "kept"
+    outside.mkdir()
+    (outside / "precious").write_bytes(b"precious")
+    open_with_model(store_folder)
+    (store_folder / "files" / "folder").mkdir()
+    (store_folder / "files" / "link").symlink_to(outside)
+    (store_folder / "index.new").symlink_to(outside / "precious")
+    store = open_store(store_folder)
+    (store_folder / "index.new").symlink_to(outside / "precious")
+    upload(store, "b", b"two")
+    store.close()
+    (store_folder / LOCK_NAME).unlink()
+    (store_folder / LOCK_NAME).symlink_to(outside / "lock")
+    with pytest.raises(InvalidSettingsError, match="symbolic"):
+        open_store(store_folder)
+    (store_folder / LOCK_NAME).unlink()
+    shutil.rmtree(store_folder / "files")
+    (store_folder / "files").symlink_to(outside)
+    with pytest.raises(InvalidSettingsError, match="symbolic link"):
+        open_store(store_folder)
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+    assert (outside / "precious").read_bytes() == b"precious"

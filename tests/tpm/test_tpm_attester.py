@@ -11,6 +11,7 @@ from blindai.attestation.binding import report_data_32
 from blindai.attestation.checks import Checks
 from blindai.attestation.tee import tpm as verifier
 from blindai.attester.tpm import TpmAttester
+from blindai.attester.tpm2.device import TpmRefusedError
 from blindai.errors import AttesterError, RejectedEvidenceError
 
 if TYPE_CHECKING:
@@ -67,3 +68,21 @@ def test_pcrs_that_change_all_the_time_are_not_quoted(tpm: SoftwareTpm, tmp_path
 def test_nothing_is_left_in_the_tpm(tpm: SoftwareTpm, tmp_path: Path) -> None:
     for _ in range(10):
         attest(tpm, tmp_path)
+
+
+def test_a_command_that_the_tpm_has_not_begun_is_sent_again(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    def busy_at_first(command: bytes) -> bytes:
+        sent.append(command)
+        return bytes.fromhex("80010000000a00000922") if sent.count(command) == 1 else tpm(command)
+
+    assert TpmAttester(busy_at_first, tmp_path / "no-log").attest(BOUND).evidence
+    with pytest.raises(TpmRefusedError, match="0x922"):
+        TpmAttester(lambda _: bytes.fromhex("80010000000a00000922"), tmp_path / "no-log").attest(BOUND)
+
+
+def test_a_tpm_of_before_is_named() -> None:
+    """As one answers TPM2_CreatePrimary: TPM_BADTAG."""
+    with pytest.raises(AttesterError, match=r"this is a TPM 1\.2"):
+        TpmAttester(lambda _: bytes.fromhex("00c40000000a0000001e")).attest(BOUND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +11,8 @@ from server.test_model_store import content, upload
 from tpm.software_tpm import SoftwareTpm
 
 from blindai.attester.tpm2 import commands
-from blindai.attester.tpm2.device import TpmFile, TpmRefusedError, open_tpm
-from blindai.attester.tpm2.sealer import KEY_NAME, TpmSealer
+from blindai.attester.tpm2.device import TpmFile, TpmRefusedError, open_tpm, run
+from blindai.attester.tpm2.sealer import KEY_NAME, TpmSealer, _parse
 from blindai.errors import AttesterError, UnsealError
 from blindai.server.kept_store import INDEX_NAME, KeptStore
 from blindai.server.model_store import ModelStore
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.swtpm
+PCRS = (4, 7, 11, 12)
 
 
 def open_store(folder: Path, tpm: Callable[[bytes], bytes]) -> ModelStore:
@@ -93,7 +95,7 @@ def test_a_copy_of_the_folder_put_back_is_noticed(tpm: SoftwareTpm, tmp_path: Pa
     again.close()
     shutil.rmtree(folder)
     copy.rename(folder)
-    with pytest.raises(UnsealError, match="generation 1, and the TEE's counter says 2"):
+    with pytest.raises(UnsealError, match="generation 2, and the TEE's counter says 4"):
         open_store(folder, tpm)
 
 
@@ -108,16 +110,69 @@ def test_a_counter_that_was_removed_and_made_anew_does_not_hide_an_old_copy(tpm:
     sealer = TpmSealer(folder, tpm)
     sealer.root_key()
     index = sealer._counter
-    undefine = commands.u32(commands.RH_OWNER) + commands.u32(index)
-    body = undefine + commands.u32(9) + commands.password()
-    assert tpm(commands.u16(0x8002) + commands.u32(10 + len(body)) + commands.u32(0x122) + body)[6:10] == bytes(4)
-    policy = commands.pcr_policy((4, 7, 11, 12), commands.read_pcrs(tpm, (4, 7, 11, 12)))
+    undefine_counter(tpm, index)
+    policy = commands.pcr_policy(PCRS, commands.read_pcrs(tpm, PCRS))
     commands.define_counter(tpm, index, policy)
-    with commands.pcr_session(tpm, (4, 7, 11, 12), bytes) as session:
+    with commands.pcr_session(tpm, PCRS, bytes) as session:
         commands.count_up(tpm, index, session)
     (folder / INDEX_NAME).write_bytes(old)
-    with pytest.raises(UnsealError, match="generation 1, and the TEE's counter says"):
+    with pytest.raises(UnsealError, match="generation 2, and the TEE's counter says"):
         open_store(folder, tpm)
+
+
+def test_a_key_that_something_else_has_made_is_refused(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    """What the operator boots can seal a key that it knows for what it will boot next: models would lie open to it."""
+    sealer = TpmSealer(tmp_path, tpm)
+    key = sealer.root_key()
+    genuine = (tmp_path / KEY_NAME).read_bytes()
+    policy = commands.pcr_policy(PCRS, commands.read_pcrs(tpm, PCRS))
+    tpm.extend(11, b"the operator's own" + bytes(14))
+    secret = b"known to the operator".ljust(32) + commands.u32(sealer._counter) + sealer._before.to_bytes(8, "big")
+    planted = []
+    for selection in (PCRS, (), (16,)):
+        with commands.storage_key(tpm) as parent:
+            sealed = commands.seal(tpm, parent, secret, policy=policy, pcrs=selection)
+        planted.append(sealed)
+    tpm.stop()
+    tpm.start()
+    genuine_parts = _parse(genuine)
+    planted.append(replace(planted[0], creation=genuine_parts.creation, ticket=genuine_parts.ticket))
+    for sealed in planted:
+        parts = (sealed.private, sealed.public, sealed.creation, sealed.ticket)
+        (tmp_path / KEY_NAME).write_bytes(b"BLDATPM1" + b"".join(map(commands.sized, parts)))
+        with pytest.raises(UnsealError, match="does not open"):
+            TpmSealer(tmp_path, tpm).root_key()
+    (tmp_path / KEY_NAME).write_bytes(genuine)
+    assert TpmSealer(tmp_path, tpm).root_key() == key
+
+
+def test_bytes_that_the_owner_put_in_the_counters_place_are_refused(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    """They would say whatever makes an old index the last one."""
+    folder = tmp_path / "kept"
+    store = open_store(folder, tpm)
+    upload(store, "revoked", b"old")
+    old = (folder / INDEX_NAME).read_bytes()
+    sealer = TpmSealer(folder, tpm)
+    sealer.root_key()
+    index, says = sealer._counter, commands.read_counter(tpm, sealer._counter)
+    store.delete("revoked")
+    store.close()
+    undefine_counter(tpm, index)
+    attributes = 1 << 1 | 1 << 2 | 1 << 17 | 1 << 18  # the owner and whoever knows its empty password read and write
+    public = commands.u32(index) + commands.u16(0x000B) + commands.u32(attributes) + commands.sized(b"") + b"\0\x08"
+    body = commands.sized(b"") + commands.sized(public)
+    run(tpm, 0x12A, "bytes", handles=(commands.RH_OWNER,), authorisation=commands.password(), parameters=body)
+    value = commands.sized(says.to_bytes(8, "big")) + commands.u16(0)
+    run(tpm, 0x137, "writing", handles=(index, index), authorisation=commands.password(), parameters=value)
+    assert commands.read_counter(tpm, index) == says
+    (folder / INDEX_NAME).write_bytes(old)
+    with pytest.raises(UnsealError, match="not the one that was made for this store"):
+        open_store(folder, tpm)
+
+
+def undefine_counter(tpm: SoftwareTpm, index: int) -> None:
+    """As the owner can (TPM2_NV_UndefineSpace)."""
+    run(tpm, 0x122, "it", handles=(commands.RH_OWNER, index), authorisation=commands.password())
 
 
 def test_every_changed_byte_of_the_sealed_key_is_refused(tpm: SoftwareTpm, tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ class Finding:
     reason: str = ""
 
     def line(self) -> str:
-        """The check on one line, readable without colour."""
+        """The check on one line, readable without colour; nothing in the evidence can begin another line."""
+        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in self._text())
+
+    def _text(self) -> str:
         head = f"{_MARKS[self.outcome]} {self.code}: "
         if self.outcome is Outcome.SKIPPED:
             found = f", found {self.found}" if self.found else ""

@@ -36,7 +36,11 @@ class Sealer(Protocol):
         """What the TEE's counter says, or None where a TEE has none and so cannot tell an old store from a new one."""
 
     def advance(self, generation: int) -> None:
-        """Count up to `generation`; it can never be less again."""
+        """Count up to `generation`, from one less or if it was counted already; it can never be less again.
+
+        Raises:
+            UnsealError: it cannot, or says something else.
+        """
 
 
 class InsecureKeyFile:
@@ -74,7 +78,8 @@ class InsecureKeyFile:
 def write_whole(path: Path, data: bytes) -> None:
     """A new private file, whole or not at all: it has its name only once it is on the disk."""
     new = path.with_name(path.name + ".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    new.unlink(missing_ok=True)  # what a killed server left, or a link to somebody else's file
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from blindai.attestation.appraise import appraise
 from blindai.attestation.binding import Binding, Mode, device_digest, root_from_path
-from blindai.attestation.checks import Checks, failed, judge
+from blindai.attestation.checks import Checks, failed, judge, leave_out
 from blindai.attestation.evidence import AttestationDocument, BatchProof, Finding, Level, Outcome, parse_document
 from blindai.attestation.expectations import one_of
 from blindai.attestation.policy_file import Skip
@@ -111,8 +111,12 @@ def accept_attestation(
     return _attested(document, keyset, result, checks, level=level, nonce=nonce)
 
 
-def accept_published(document: AttestationDocument, policy: Policy, *, service: str, now: float) -> AttestedKeyset:
+def accept_published(
+    document: AttestationDocument, policy: Policy, *, service: str | None, now: float
+) -> AttestedKeyset:
     """Decide whether a published document names keys of an acceptable server; its keys may have ended since.
+
+    Without a service whatever the keyset names will do, and the findings say so.
 
     Raises:
         RejectedEvidenceError: the evidence or its binding is not acceptable at `now`.
@@ -240,7 +244,7 @@ def _appraise(
 
 
 def _require_peer(
-    keyset: Keyset, result: AttestationResult, policy: Policy, *, service: str, now: float, checks: Checks
+    keyset: Keyset, result: AttestationResult, policy: Policy, *, service: str | None, now: float, checks: Checks
 ) -> None:
     """What the keyset says of itself: simulated or not, service, operator, and the runtime policy that it promises."""
     checks.require(_judge_simulated(keyset, result), PolicyViolationError)
@@ -268,13 +272,16 @@ def _judge_simulated(keyset: Keyset, result: AttestationResult) -> Finding:
     )
 
 
-def _judge_service(keyset: Keyset, service: str) -> Finding:
+def _judge_service(keyset: Keyset, service: str | None) -> Finding:
+    code, why = "keyset.service", "Guards against talking to the right kind of server in the wrong place."
+    if service is None:
+        return leave_out(code=code, reason="nobody said which service is meant", found=keyset.service, why=why)
     return judge(
         holds=keyset.service == service,
-        code="keyset.service",
+        code=code,
         expected=service,
         found=keyset.service,
-        why="Guards against talking to the right kind of server in the wrong place.",
+        why=why,
         hint="name the service you mean with service=… or --service",
     )
 

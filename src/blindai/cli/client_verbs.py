@@ -10,7 +10,7 @@ import typer
 
 from blindai.cli.input_files import read_inputs
 from blindai.cli.options import JsonOption, Server, client_verb
-from blindai.cli.screen import note, plain, print_findings, print_json, print_refusal, print_table, say
+from blindai.cli.screen import note, one_line, plain, print_findings, print_json, print_refusal, print_table, say
 from blindai.errors import RejectedEvidenceError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def attest(server: Server, as_json: JsonOption = False) -> None:
     say(f"\nlevel {attestation.level}: {keyset.software.name} {keyset.software.version} as {keyset.service!r}")
     for claims in attestation.claims:
         for name, value in claims.facts():
-            say(f"  {claims.tee} {name}: {value}")
+            say(one_line(f"  {claims.tee} {name}: {value}"))
 
 
 @client_verb

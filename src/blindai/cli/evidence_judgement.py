@@ -10,21 +10,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blindai.attestation.appraise import appraise
-from blindai.attestation.binding import Binding, InsecureUnbound, Mode, device_digest
-from blindai.attestation.checks import Checks, judge
+from blindai.attestation.binding import InsecureUnbound, Mode
+from blindai.attestation.checks import Checks, judge, leave_out
 from blindai.attestation.evidence import Outcome
+from blindai.attestation.policy import skipped_checks
 from blindai.attestation.policy_tees import STRICT
-from blindai.attestation.tee import TEES, Role, device_evidence
-from blindai.channel.attested import check_nonce_path
-from blindai.channel.keyset import keyset_id, parse_keyset
+from blindai.attestation.tee import TEES, Role
+from blindai.channel.attested import accept_published, check_nonce_path
+from blindai.channel.keyset import parse_keyset
 from blindai.cli.preset_preview import preset_findings
-from blindai.errors import BlindAIError, MalformedEvidenceError, RejectedEvidenceError, StaleEvidenceError
+from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, StaleEvidenceError, WrongOperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from blindai.attestation.evidence import AttestationDocument, Claims, EvidenceItem, Finding
     from blindai.attestation.policy import Policy
+    from blindai.errors import BlindAIError
     from blindai.evidence_files import Sample
 
 UNBOUND = InsecureUnbound(reason="evidence from a file, and nobody said what it should be about")
@@ -86,15 +88,18 @@ def judge_sample(sample: Sample, policy: Policy, *, about: About, now: float, pr
     claims: tuple[Claims, ...] = ()
     try:
         claims = _authentic_claims(sample.items, now, authentic)
-        binding, bound_to = _binding(sample, about)
         if about.report_data is not None:  # whatever the policy says, even one that accepts nothing
             _compare_report_data(claims, about.report_data, compared)
-        result = appraise(sample.items, policy, binding=binding, now=now)
-        findings = _with_compared(result.findings, compared.findings)
+        bound_to, findings = _appraise(sample, policy, about, now)
+        findings = _with_compared(findings, compared.findings)
     except RejectedEvidenceError as error:
         findings = _with_compared(_all_findings(authentic.findings, error.findings), compared.findings)
         if claims and not policy.any_of:
             findings = (*findings, *preset_findings(claims, preset))
+        findings = (*findings, *_untold(error, error.finding_code, findings))
+        return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, error=error)
+    except WrongOperatorError as error:
+        findings = (*authentic.findings, *_untold(error, "operator.admission", ()))
         return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, error=error)
     return Judgement(name=sample.name, tees=tees, claims=claims, findings=findings, unbound=unbound, bound_to=bound_to)
 
@@ -115,9 +120,41 @@ def _all_findings(authentic: tuple[Finding, ...], appraised: tuple[Finding, ...]
     return (*(finding for finding in authentic if finding.code not in made), *appraised)
 
 
-def _binding(sample: Sample, about: About) -> tuple[Binding | InsecureUnbound, str]:
+def _untold(error: BlindAIError, code: str, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """A refusal that is no finding yet, as one: whoever reads findings alone must see that there was one."""
+    if not any(one.outcome is Outcome.FAILED and one.code == code for one in findings):
+        why = "What is refused before or after the checks is as little to be trusted."
+        yield judge(holds=False, code=code, expected="what is not refused", found=str(error), why=why, hint=error.hint)
+
+
+def _appraise(sample: Sample, policy: Policy, about: About, now: float) -> tuple[str, tuple[Finding, ...]]:
+    """What the evidence is about, in words, and every check; a document's keyset is judged with it."""
     if sample.document is not None:
-        return _document_binding(sample.document, about.nonce)
+        bound_to = _about_document(sample.document, about.nonce)
+        attested = accept_published(sample.document, policy, service=None, now=now)
+        return bound_to, (*attested.result.findings, *_of_no_server(policy, ("level.minimum",)))
+    binding, bound_to = _binding(about)
+    result = appraise(sample.items, policy, binding=binding, now=now)
+    return bound_to, (*result.findings, *_of_no_server(policy, tuple(_OF_A_SERVER)))
+
+
+_OF_A_SERVER = {
+    "operator.admission": "Otherwise anybody may boot the same software under the same name.",
+    "runtime.require": "An operator can set logging, isolation and more, and evidence vouches for what was set.",
+    "release.minimum": "An old release has the mistakes that later ones mend.",
+    "level.minimum": "A level says how fresh the proof of the keys is.",
+}
+
+
+def _of_no_server(policy: Policy, codes: tuple[str, ...]) -> Iterator[Finding]:
+    """What the policy asks of a server's keys, and nobody can ask of this file."""
+    skipped = {finding.code for finding in skipped_checks(policy)}
+    for code in codes:
+        if code not in skipped:
+            yield leave_out(code=code, reason="not asked: a file shows no server", found="", why=_OF_A_SERVER[code])
+
+
+def _binding(about: About) -> tuple[InsecureUnbound, str]:
     if about.nonce is not None:
         raise StaleEvidenceError(
             "only an attestation document says which nonce it answers",
@@ -127,20 +164,14 @@ def _binding(sample: Sample, about: About) -> tuple[Binding | InsecureUnbound, s
     return (UNBOUND, "") if about.report_data is None else (COMPARED, "the report data that you gave")
 
 
-def _document_binding(document: AttestationDocument, nonce: bytes | None) -> tuple[Binding, str]:
+def _about_document(document: AttestationDocument, nonce: bytes | None) -> str:
     keyset = parse_keyset(document.keyset)
-    binding = Binding(
-        mode=document.mode,
-        keyset_id=keyset_id(document.keyset),
-        challenge=keyset.challenge,
-        device_digest=device_digest(device_evidence(document.evidence)),
-    )
     if nonce is None:
-        return binding, f"the keyset in the same file, of service {keyset.service!r}"
+        return f"the keyset in the same file, of service {keyset.service!r}"
     if document.mode is not Mode.FRESH:
         raise StaleEvidenceError("cached evidence answers no nonce", finding_code="binding.nonce")
     check_nonce_path(document.batch, keyset, nonce)
-    return binding, f"your nonce and the keyset in the same file, of service {keyset.service!r}"
+    return f"your nonce and the keyset in the same file, of service {keyset.service!r}"
 
 
 def _with_compared(findings: tuple[Finding, ...], compared: tuple[Finding, ...]) -> tuple[Finding, ...]:

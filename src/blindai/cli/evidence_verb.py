@@ -23,6 +23,7 @@ from blindai.cli.options import JsonOption, PolicyOption, SimulationOption, chos
 from blindai.cli.screen import (
     error_members,
     note,
+    one_line,
     plain,
     print_error,
     print_findings,
@@ -149,10 +150,10 @@ def show(judgement: Judgement, at: str | None) -> None:
     for claim in judgement.claims:
         say("")
         for name, value in claim.facts():
-            say(f"  {claim.tee} {name}: {value}")
+            say(one_line(f"  {claim.tee} {name}: {value}"))
     _show_what_to_do(judgement)
     verdict = "✓ trusted under this policy" if judgement.error is None else "✗ not trusted"
-    say(f"\n{verdict}: {', '.join(judgement.tees) or judgement.name}")
+    say(f"\n{verdict}: {one_line(', '.join(judgement.tees) or judgement.name)}")
     if judgement.bound_to:
         say(f"  about   {judgement.bound_to}")
     if at:

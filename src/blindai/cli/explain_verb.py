@@ -172,5 +172,7 @@ def _walk(value: Any) -> Iterable[Found]:
         if isinstance(value.get("code"), str) and isinstance(value.get("outcome"), str):
             yield Found(**{field.name: str(value.get(field.name) or "") for field in fields(Found)})
             return
+        if isinstance(value.get("code"), str) and isinstance(value.get("error"), str) and not value.get("finding"):
+            yield Found(code=value["code"], outcome="failed", expected="", found=value["error"], reason="")
         for member in value.values():
             yield from _walk(member)

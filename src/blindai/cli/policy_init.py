@@ -20,7 +20,7 @@ from blindai.channel.keyset import DEFAULT_SERVICE, parse_keyset
 from blindai.cli.evidence_verb import AtOption, CollateralOption
 from blindai.cli.first_policy import Seen, first_policy
 from blindai.cli.options import Level, ServiceOption, SimulationOption, moment
-from blindai.cli.screen import note, print_findings, say, warn_of_simulation
+from blindai.cli.screen import note, one_line, print_findings, say, warn_of_simulation
 from blindai.cli.whole_file import write_whole
 from blindai.errors import PolicyViolationError
 
@@ -154,16 +154,16 @@ def _show(seen: Seen, findings: tuple[Finding, ...]) -> None:
     say(f"\nseen at {seen.source}, level {'simulated' if seen.simulated else seen.level}")
     for claim in seen.claims:
         for name, value in claim.facts():
-            say(f"  {claim.tee} {name}: {value}")
+            say(one_line(f"  {claim.tee} {name}: {value}"))
     if seen.keyset is not None:
         _show_keyset(seen.keyset)
 
 
 def _show_keyset(keyset: Keyset) -> None:
-    say(f"  service: {keyset.service}")
-    say(f"  software: {keyset.software.name} {keyset.software.version}")
+    say(one_line(f"  service: {keyset.service}"))
+    say(one_line(f"  software: {keyset.software.name} {keyset.software.version}"))
     for name, value in sorted(keyset.runtime.members().items()):
-        say(f"  runtime {name}: {value}")
+        say(one_line(f"  runtime {name}: {value}"))
 
 
 def _warn(findings: tuple[Finding, ...]) -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blindai.cli.explanations import what_to_do
-from blindai.errors import RejectedEvidenceError
+from blindai.errors import ChannelError, RejectedEvidenceError
 from blindai.wire import base64url_encode
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
 
 
+def one_line(text: str) -> str:
+    """The same with line ends escaped too: what evidence says must not look like a line of ours."""
+    return printable(text).replace("\n", "\\n")
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     exact = sys.stdout.encoding.lower().replace("-", "") == "utf8"
@@ -75,7 +80,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent
     for column in columns:
         table.add_column(column, no_wrap=True, justify="right" if column == "bytes" else "left")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     console = Console(file=sys.stdout, highlight=False, width=_UNBROKEN)
     with console.capture() as captured:
         console.print(Padding(table, (0, 0, 0, len(indent)), expand=False))
@@ -87,7 +92,7 @@ def print_findings(findings: Iterable[Finding], *, indent: str = "") -> None:
     """Each check with ✓, ✗ or –, and why it matters: a line each, broken only to fit a terminal."""
     console = out()
     for finding in findings:
-        line = indent + printable(finding.line())
+        line = indent + one_line(finding.line())
         if console.is_terminal:
             line = textwrap.fill(
                 line, console.width, subsequent_indent=indent + "    ", break_on_hyphens=False, break_long_words=False
@@ -101,7 +106,7 @@ def print_refusal(error: RejectedEvidenceError) -> None:
     """Every check that was made before the evidence was refused, the one that failed at the end."""
     print_findings(error.findings)
     if not any(finding.outcome.value == "failed" for finding in error.findings):
-        say(f"✗ {error.finding_code}: {error}")
+        say(one_line(f"✗ {error.finding_code}: {error}"))
 
 
 def warn_of_simulation(simulated: bool) -> None:  # noqa: FBT001  # the one thing it is about
@@ -112,7 +117,8 @@ def warn_of_simulation(simulated: bool) -> None:  # noqa: FBT001  # the one thin
 
 def print_error(error: BlindAIError) -> None:
     """What went wrong, and what to do next."""
-    note(f"error: {error}")
+    is_about_a_peer = isinstance(error, RejectedEvidenceError | ChannelError)
+    note(one_line(f"error: {error}") if is_about_a_peer else f"error: {error}")
     if hint := _hint(error):
         note(f"hint: {hint}")
 

@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from blindai.attester.sealing import write_whole
-from blindai.errors import InvalidSettingsError, UnsealError
+from blindai.errors import InvalidSettingsError, ModelStoreError, UnsealError
 from blindai.server.log import LOG
 from blindai.server.sealed_file import disk_error
 from blindai.server.store_index import ID_BYTES, MAX_INDEX_BYTES, StoreIndex, open_index, seal_index
@@ -31,6 +31,7 @@ INDEX_NAME = "index"
 LOCK_NAME = "lock"
 _NEW_SUFFIX = ".new"
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class KeptStore:
@@ -51,8 +52,10 @@ class KeptStore:
         self._folder = folder
         self._sealer = sealer
         self._random = random
+        self._is_settled = False
         self._lock = _locked(folder)
         try:
+            _require_own(self.files)
             self.files.mkdir(mode=_FOLDER_MODE, exist_ok=True)
             self._root_key = sealer.root_key()
             self.index = self._open()
@@ -65,15 +68,40 @@ class KeptStore:
         """Make this what is kept; on return it is on the disk.
 
         Raises:
-            ModelStoreError: the disk is full or broken; what was kept before still is.
+            ModelStoreError: the disk is full or broken, or the TEE does not count; what was kept before still is.
+            TooLargeError: so much does not fit into an index.
         """
-        index = StoreIndex(generation=self.index.generation + 1, records=records, shares=shares)
+        if not self._is_settled:
+            self._settle()
+        try:
+            self._write(self.index.generation + 1, records, shares)
+        except ModelStoreError:
+            self._is_settled = False
+            with contextlib.suppress(ModelStoreError):
+                self._settle()
+            raise
+
+    def _settle(self) -> None:
+        """Write again what holds.
+
+        What a failed change or a killed server wrote may lie in the operator's hands, uncounted, with the next
+        generation: that one is used up here, so that it can never pass for a change that was answered.
+        """
+        counted = None
+        with contextlib.suppress(UnsealError):  # then it cannot count either, and this fails; but the disk has it
+            counted = self._sealer.generation()
+        now = self.index.generation if counted is None else counted
+        self._write(now + 1, self.index.records, self.index.shares)
+        self._is_settled = True
+
+    def _write(self, generation: int, records: tuple[Record, ...], shares: tuple[tuple[str, str, Share], ...]) -> None:
+        index = StoreIndex(generation=generation, records=records, shares=shares)
         sealed = seal_index(index, root_key=self._root_key, index_id=self._random(ID_BYTES))
         try:
             self._replace(sealed)
         except OSError as problem:
             raise disk_error(problem) from problem
-        self._sealer.advance(index.generation)
+        self._sealer.advance(generation)
         self.index = index
 
     def close(self) -> None:
@@ -96,6 +124,7 @@ class KeptStore:
     def _compare_with_counter(self, index: StoreIndex) -> None:
         """An index one ahead was written, and its writer killed before it counted: that is the last one too."""
         counted = self._sealer.generation()
+        self._is_settled = counted is None
         if counted is None:
             LOG.warning("this TEE has no counter: an old store put back in place of a newer one is not noticed")
         elif index.generation == counted + 1:
@@ -111,7 +140,7 @@ class KeptStore:
         """What an upload or a deletion left behind when its server was killed."""
         named = {file_id.hex() for record in self.index.records for file_id in record.file_ids}
         for path in self.files.iterdir():
-            if path.name not in named:
+            if path.name not in named and (path.is_symlink() or not path.is_dir()):
                 path.unlink()
         with contextlib.suppress(FileNotFoundError):
             (self._folder / (INDEX_NAME + _NEW_SUFFIX)).unlink()
@@ -126,7 +155,7 @@ def _locked(folder: Path) -> int:
     try:
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         folder.chmod(_FOLDER_MODE)
-        lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        lock = os.open(folder / LOCK_NAME, _LOCK_FLAGS, _FILE_MODE)
     except OSError as problem:
         raise InvalidSettingsError(f"models cannot be kept in {folder}: {problem.strerror}") from None
     try:
@@ -137,6 +166,12 @@ def _locked(folder: Path) -> int:
             f"another server keeps its models in {folder}", hint="give each server a folder of its own"
         ) from None
     return lock
+
+
+def _require_own(files: Path) -> None:
+    """Files that no index names are removed, and so it must not lead out of the store."""
+    if files.is_symlink():
+        raise InvalidSettingsError(f"{files} is a symbolic link, and must be a folder")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -158,6 +158,7 @@ class ModelStore:
         with self._lock, self._change():
             models = self._catalogue.matching(reference, version, tenant)
             records = self._catalogue.remove(models)
+            self._forget_shares(tenant, {model.name for model in models})
         for record in records:
             self._remove_files(record.file_ids)
         return models
@@ -208,18 +209,24 @@ class ModelStore:
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:
         """Around what changes the catalogue, with the lock held: all of it is kept before anybody sees it, or none."""
-        before = self._catalogue.records()
+        before, shares = self._catalogue.records(), self._shares
         try:
             yield
-            if self._kept and _to_keep(self._catalogue) != tuple(filter(_is_kept, before)):
+            if self._kept and (_to_keep(self._catalogue), self._shares) != (tuple(filter(_is_kept, before)), shares):
                 self._kept.save(_to_keep(self._catalogue), self._shares)
         except BaseException:
             self._catalogue.restore(before)
+            self._shares = shares
             raise
+
+    def _forget_shares(self, tenant: str, names: set[str]) -> None:
+        """In the same moment as a name's last version: a kill between would share another model of that name."""
+        gone = {name for name in names if self._catalogue.named(name, tenant) is None}
+        self._shares = tuple(one for one in self._shares if one[0] != tenant or one[1] not in gone)
 
     def _keep_shares(self, shares: Decisions) -> None:
         with self._lock:
-            if self._kept:
+            if self._kept and shares != self._shares:
                 self._kept.save(_to_keep(self._catalogue), shares)
             self._shares = shares
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from blindai.bundle import digest_text, parse_manifest
 from blindai.channel.frames import padded_size
-from blindai.errors import BlindAIError, UnsealError
+from blindai.errors import BlindAIError, TooLargeError, UnsealError
 from blindai.server.catalogue import Record, StoredModel
 from blindai.server.model_config import ServingConfig  # noqa: TC001  # msgspec reads the fields' types
 from blindai.server.sharing import Share
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 MAGIC = b"BLDAIDX1"
 ID_BYTES = 32
 KEY_BYTES = 32
-MAX_INDEX_BYTES = 256 * 1024 * 1024
+MAX_INDEX_BYTES = 64 * 1024 * 1024  # each change writes it whole
 _HEADER = struct.Struct(f">{len(MAGIC)}s{ID_BYTES}sQ")
 _LENGTH = struct.Struct(">I")
+_TAG_BYTES = 16
 _NONCE = bytes(12)  # each id, and so each key, seals one index
 
 
@@ -86,9 +87,14 @@ def seal_index(index: StoreIndex, *, root_key: bytes, index_id: bytes) -> bytes:
         index: what is kept.
         root_key: 32 bytes that only this TEE and measurement have.
         index_id: 32 random bytes, never used before.
+
+    Raises:
+        TooLargeError: it would be larger than what is read.
     """
     content = _encoder.encode(_Content(models=tuple(map(_model, index.records)), shares=tuple(_shares(index.shares))))
     size = _LENGTH.size + len(content)
+    if _HEADER.size + padded_size(size) + _TAG_BYTES > MAX_INDEX_BYTES:
+        raise TooLargeError("what is said about all models no longer fits", hint="Delete models, or use fewer labels.")
     header = _HEADER.pack(MAGIC, index_id, index.generation)
     plaintext = _LENGTH.pack(len(content)) + content + bytes(padded_size(size) - size)
     return header + _cipher(root_key, index_id).encrypt(_NONCE, plaintext, label("stored-index") + header)

@@ -30,7 +30,7 @@ from blindai.attestation.roots import AZURE_VTPM_ROOTS
 from blindai.attestation.tpm2.boot_events import BootClaims, read_boot
 from blindai.attestation.tpm2.boot_policy import judge_boot
 from blindai.attestation.tpm2.certificates import VendorChain, chain_names, judge_vendor_chain, read_vendor_chain
-from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log
+from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log, told
 from blindai.attestation.tpm2.keys import parse_signature, parsing_tpm
 from blindai.attestation.tpm2.pcr_policy import judge_pcrs
 from blindai.attestation.tpm2.quote import Quote, judge_quote, parse_quote, split_pcrs
@@ -184,7 +184,7 @@ def verify(
         runtime=runtime,
         quote=quote,
         pcrs=pcrs,
-        boot=read_boot(log, bank=quote.bank, quoted=quote.selection) if log else None,
+        boot=read_boot(log, bank=quote.bank, quoted=told(log, quote.bank, pcrs)) if log else None,
         ak_certified=vendor is not None,
         revocation=revocation_claims(vendor.certificates, vendor.crls, now=now) if vendor else _NOTHING_REVOCABLE,
     )

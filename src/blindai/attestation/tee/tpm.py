@@ -26,7 +26,7 @@ from blindai.attestation.tpm2.certificates import (
     judge_vendor_chain,
     read_vendor_chain,
 )
-from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log
+from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log, told
 from blindai.attestation.tpm2.keys import parse_public, parse_signature, parsing_tpm
 from blindai.attestation.tpm2.pcr_policy import judge_pcrs
 from blindai.attestation.tpm2.policy import TpmPolicy, judge_certified, judge_restarts, read_tpm_policy
@@ -202,7 +202,7 @@ def verify(item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[Pi
         hierarchy=HIERARCHIES.get(evidence.ak_parent, "below another key"),
         quote=quote,
         pcrs=pcrs,
-        boot=read_boot(log, bank=quote.bank, quoted=quote.selection) if log else None,
+        boot=read_boot(log, bank=quote.bank, quoted=told(log, quote.bank, pcrs)) if log else None,
         revocation=_revocation(chains, now),
     )
 

@@ -39,7 +39,8 @@ _SEPARATORS = (b"\0\0\0\0", b"\xff\xff\xff\xff")  # any other says that measurin
 
 # GRUB, grub-core/lib/tpm: the digest is over the text alone, the log has these words before it and a NUL after it.
 _COMMAND, _COMMAND_LINE = b"grub_cmd: ", b"kernel_cmdline: "
-# A command is a word; a kernel's command line begins with the kernel's file, named absolutely or by blocks, or quoted.
+# A command is a word; a kernel's command line begins with the kernel's file, named absolutely or by blocks, or quoted,
+# or on the network in any way, but as in the measured command that loaded it.
 _NAMES_A_FILE = re.compile(rb"[/(+,0-9\"'\\]")
 _LOADS_KERNEL = re.compile(rb"linux(?:efi|16)?\s+(\S+)")
 _LOADS_INITRD = re.compile(rb"initrd(?:efi|16)?\s+(.+)", re.DOTALL)
@@ -76,7 +77,8 @@ class BootClaims:
     """What was measured while booting; digests are of the quoted bank.
 
     Attributes:
-        quoted: the quoted PCRs' indices; nothing is known of the others, so an empty answer may mean that.
+        quoted: the quoted PCRs of which the log tells everything; nothing is known of the others, so an empty answer
+            may mean that.
         secure_boot: None if PCR 7 does not say it exactly once, before it was closed.
         variables: PK, KEK, db and dbx, with the digests measured.
         unclosed: the quoted firmware PCRs that have not exactly one separator, or one that says an error.
@@ -110,7 +112,7 @@ def read_boot(log: EventLog, *, bank: str, quoted: Collection[int]) -> BootClaim
     Args:
         log: as parsed.
         bank: the quoted bank.
-        quoted: the indices of the quoted PCRs.
+        quoted: the indices of the quoted PCRs of which the log tells everything (`event_log.told`).
     """
     events = _Events(log, bank, quoted)
     texts = tuple(_texts(events))
@@ -263,8 +265,9 @@ def _command_lines(
 ) -> Iterator[CommandLine]:
     for digest in _named(sections, b".cmdline"):
         yield CommandLine(digest=digest, text="")
+    kernels = set(_kernel_names(texts))
     for text, event, is_called_so in texts:
-        if is_called_so or not text or _NAMES_A_FILE.match(text):
+        if is_called_so or not text or _NAMES_A_FILE.match(text) or text.partition(b" ")[0] in kernels:
             yield CommandLine(digest=events.digest(event), text=text.decode("utf-8", "replace"))
     for event in events.of(_CONFIGURATION):
         text = event.data.removesuffix(b"\0\0")

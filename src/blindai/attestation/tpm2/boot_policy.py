@@ -7,6 +7,7 @@ Leaves out: what the log says (tpm2/boot_events.py), PCR values (tpm2/pcr_policy
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -25,14 +26,17 @@ if TYPE_CHECKING:
 
 _HINT = "the machine booted something else than the policy names; find out what before changing the policy"
 
-# Linux, systemd and dracut, and Google's confidential GKE nodes; a name that ends in = or / is a beginning.
+# Linux, systemd and dracut, and Google's confidential GKE nodes; a name that ends in = or / is a beginning, and any
+# other stands alone or before a value of its own.
 DEBUG_ARGUMENTS = (
     *("systemd.debug-shell", "systemd.debug_shell", "rd.shell", "rd.break", "rd.break=", "rd.emergency=", "break="),
     *("systemd.unit=emergency.target", "systemd.unit=rescue.target", "emergency", "rescue", "single"),
+    *("1", "s", "S", "-b", "systemd.run=", "rdinit=/bin/", "rdinit=/usr/bin/"),
     *("init=/bin/", "init=/usr/bin/", "kgdboc=", "kgdbwait", "confidential-gke.hardened=false"),
     "an unknown command line",
 )
 _UNKNOWN = DEBUG_ARGUMENTS[-1]
+_SLASHES = re.compile("/+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,7 @@ class _Words(TypedDict):
 
 def _not_quoted(needed: Collection[int], quoted: Collection[int]) -> str:
     missing = [str(index) for index in needed if index not in quoted]
-    return f"PCRs {', '.join(missing)} not quoted" if missing else ""
+    return f"PCRs {', '.join(missing)} not quoted, or left out of the log" if missing else ""
 
 
 def _judge_unknown(accepted: object, found: str, words: _Words) -> Finding:
@@ -212,12 +216,14 @@ def _judge_debug_arguments(expectation: BootExpectation, boot: BootClaims, bank:
 def _debug_arguments(text: str) -> Iterator[str]:
     if not text:
         yield _UNKNOWN
-    words = [word.strip("\"'") for word in text.split()]
+    words = [_SLASHES.sub("/", word.replace('"', "").replace("'", "")) for word in text.split()]  # as Linux takes them
     yield from (argument for argument in DEBUG_ARGUMENTS if any(_is_argument(word, argument) for word in words))
 
 
 def _is_argument(word: str, argument: str) -> bool:
-    return word.startswith(argument) if argument[-1] in "=/" else word == argument
+    if argument[-1] in "=/":
+        return word.startswith(argument)
+    return word == argument or (word.startswith(f"{argument}=") and f"{argument}=" not in DEBUG_ARGUMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

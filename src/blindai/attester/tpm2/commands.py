@@ -41,6 +41,7 @@ _ATTESTATION_KEY = _FIXED_TPM | _FIXED_PARENT | _OWN_SECRET | _USER_WITH_AUTH | 
 _SEALED_DATA = _FIXED_TPM | _FIXED_PARENT | _ADMIN_WITH_POLICY | _NO_LOCKOUT  # nobody's password opens it
 # TPMA_NV, part 2 §13.4: a counter that only its policy may count up, and everybody may read
 _COUNTER = 1 << 3 | 0x1 << 4 | 1 << 18 | 1 << 25
+_WRITTEN = 1 << 29
 COUNTER_BYTES = 8
 
 CC_POLICY_PCR = 0x17F
@@ -180,23 +181,61 @@ def flush(send: Send, handle: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedData:
-    """What the TPM gives out to be kept outside: nobody but this TPM can open it."""
+    """What the TPM gives out to be kept outside: nobody but this TPM can open it.
+
+    Attributes:
+        private: TPM2B_PRIVATE's content.
+        public: TPMT_PUBLIC.
+        creation: TPMS_CREATION_DATA: among others the PCRs at that time.
+        ticket: TPMT_TK_CREATION, by which the TPM knows that it said so.
+    """
 
     private: bytes
     public: bytes
+    creation: bytes
+    ticket: bytes
 
 
-def seal(send: Send, parent: int, data: bytes, policy: bytes) -> SealedData:
-    """Data that only a session of this policy opens, at most 128 bytes (TPM2_Create)."""
+def seal(send: Send, parent: int, data: bytes, *, policy: bytes, pcrs: tuple[int, ...]) -> SealedData:
+    """Data that only a session of this policy opens, at most 128 bytes, made under PCRs as they are (TPM2_Create)."""
     public = u16(_ALG_KEYEDHASH) + u16(_ALG_SHA256) + u32(_SEALED_DATA) + sized(policy) + u16(_ALG_NULL) + sized(b"")
-    parameters = sized(sized(b"") + sized(data)) + sized(public) + sized(b"") + u32(0)
+    parameters = sized(sized(b"") + sized(data)) + sized(public) + sized(b"") + pcr_selection(pcrs)
     answer = run(send, 0x153, "to seal", handles=(parent,), authorisation=password(), parameters=parameters).parameters
     private, at = take_sized(answer)
-    return SealedData(private=private, public=take_sized(answer, at)[0])
+    public, at = take_sized(answer, at)
+    creation, at = take_sized(answer, at)
+    _, at = take_sized(answer, at)
+    return SealedData(private=private, public=public, creation=creation, ticket=answer[at:])
 
 
 def unseal(send: Send, parent: int, sealed: SealedData, session: int) -> bytes:
-    """The data again (TPM2_Load, TPM2_Unseal)."""
+    """The data again, if the TPM says that it was created so (TPM2_Load, TPM2_Unseal, TPM2_CertifyCreation)."""
+    creation = sized(b"") + sized(hashlib.sha256(sealed.creation).digest()) + u16(_ALG_NULL) + sealed.ticket
+    with _loaded(send, parent, sealed) as handle:
+        opened = run(send, 0x15E, "to unseal", handles=(handle,), authorisation=by_session(session)).parameters
+        run(
+            send,
+            0x14A,
+            "to say how it was made",
+            handles=(RH_NULL, handle),
+            authorisation=password(),
+            parameters=creation,
+        )
+    return take_sized(opened)[0]
+
+
+def require_created_under(sealed: SealedData, pcrs: tuple[int, ...], values: tuple[bytes, ...]) -> None:
+    """Whether data was made under these values of PCRs; whoever uses the TPM can seal what it knows under any policy.
+
+    Raises:
+        AttesterError: it was not.
+    """
+    if not sealed.creation.startswith(pcr_selection(pcrs) + sized(hashlib.sha256(b"".join(values)).digest())):
+        raise AttesterError("it was made by something else than what has booted")
+
+
+@contextlib.contextmanager
+def _loaded(send: Send, parent: int, sealed: SealedData) -> Iterator[int]:
     parameters = sized(sealed.private) + sized(sealed.public)
     answer = run(
         send,
@@ -209,17 +248,33 @@ def unseal(send: Send, parent: int, sealed: SealedData, session: int) -> bytes:
     )
     handle = answer.handle or 0
     try:
-        opened = run(send, 0x15E, "to unseal", handles=(handle,), authorisation=by_session(session)).parameters
+        yield handle
     finally:
         flush(send, handle)
-    return take_sized(opened)[0]
 
 
 def define_counter(send: Send, index: int, policy: bytes) -> None:
     """A counter that only a session of this policy may count up (TPM2_NV_DefineSpace)."""
-    public = u32(index) + u16(_ALG_SHA256) + u32(_COUNTER) + sized(policy) + u16(COUNTER_BYTES)
-    parameters = sized(b"") + sized(public)
+    parameters = sized(b"") + sized(_counter(index, policy, _COUNTER))
     run(send, 0x12A, "a counter", handles=(RH_OWNER,), authorisation=password(), parameters=parameters)
+
+
+def require_counter(send: Send, index: int, policy: bytes) -> None:
+    """Whether it is one that `define_counter` made, and that was counted up (TPM2_NV_ReadPublic).
+
+    The owner can put anything in its place: bytes that it writes as it likes, for example.
+
+    Raises:
+        AttesterError: it is not.
+    """
+    answer = run(send, 0x169, "to show its counter", handles=(index,)).parameters
+    if take_sized(answer)[0] != _counter(index, policy, _COUNTER | _WRITTEN):
+        raise AttesterError("the TPM's counter is not the one that was made for this store")
+
+
+def _counter(index: int, policy: bytes, attributes: int) -> bytes:
+    """TPMS_NV_PUBLIC."""
+    return u32(index) + u16(_ALG_SHA256) + u32(attributes) + sized(policy) + u16(COUNTER_BYTES)
 
 
 def count_up(send: Send, index: int, session: int) -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ MAX_ANSWER_BYTES = 4096
 _HEADER = struct.Struct(">HII")
 _FORMAT_ONE = 0x080
 _POLICY_FAIL = 0x01D
+_SEND_AGAIN = (0x908, 0x90A, 0x922)  # TPM_RC_YIELDED, _TESTING, _RETRY: the command was not begun (part 2 §6.6.3)
+_ATTEMPTS = 8
+_PAUSE_S = 0.02
+_TAG_OF_1_2 = 0x00C4  # of its answers, to commands that it does not know too (TPM Main 1.2 part 2 §6)
 
 
 class TpmRefusedError(AttesterError):
@@ -87,15 +92,28 @@ def run(
         body += len(authorisation).to_bytes(4, "big") + authorisation
     body += parameters
     tag = SESSIONS if authorisation else NO_SESSIONS
-    answer = send(_HEADER.pack(tag, _HEADER.size + len(body), code) + body)
-    if len(answer) < _HEADER.size:
-        raise AttesterError(f"the TPM's answer to {what} is cut")
-    answered_tag, size, result = _HEADER.unpack_from(answer)
-    if size != len(answer):
-        raise AttesterError(f"the TPM's answer to {what} has another length than it says")
+    command = _HEADER.pack(tag, _HEADER.size + len(body), code) + body
+    for attempt in range(_ATTEMPTS):
+        answered_tag, result, answered = _exchange(send, command, what)
+        if result not in _SEND_AGAIN:
+            break
+        time.sleep(_PAUSE_S * attempt)
     if result:
         raise TpmRefusedError(what, result)
-    return _parse(answer[_HEADER.size :], makes_handle=makes_handle, has_sessions=answered_tag == SESSIONS)
+    return _parse(answered, makes_handle=makes_handle, has_sessions=answered_tag == SESSIONS)
+
+
+def _exchange(send: Callable[[bytes], bytes], command: bytes, what: str) -> tuple[int, int, bytes]:
+    """Tag, result, and what follows them."""
+    answer = send(command)
+    if len(answer) < _HEADER.size:
+        raise AttesterError(f"the TPM's answer to {what} is cut")
+    tag, size, result = _HEADER.unpack_from(answer)
+    if size != len(answer):
+        raise AttesterError(f"the TPM's answer to {what} has another length than it says")
+    if tag == _TAG_OF_1_2:
+        raise AttesterError("this is a TPM 1.2", hint="a TPM 2.0 is needed; some firmware can switch between the two")
+    return tag, result, answer[_HEADER.size :]
 
 
 def _parse(body: bytes, *, makes_handle: bool, has_sessions: bool) -> Answer:

@@ -2,7 +2,8 @@
 
 The key is sealed under the PCRs that measure kernel, initrd, command line and Secure Boot; a counter in the TPM, which
 the same PCRs guard, tells an old index from the last one. The operator owns the TPM: it can remove key and counter, so
-that nothing opens any more, and can neither read the key nor count down.
+that nothing opens any more, and can neither read the key nor count down. A key that it made itself is known by the PCRs
+at that time, and such a counter by its attributes.
 Leaves out: the bus between TPM and processor, on which the key travels in clear; a virtual TPM of a guest has none.
 """
 
@@ -60,13 +61,15 @@ class TpmSealer:
         """The key, drawn at the first start.
 
         Raises:
-            UnsealError: something else booted, it is another TPM, or the TPM does not answer.
+            UnsealError: something else booted, or made the key; it is another TPM, or the TPM does not answer; or the
+                counter is not the one that was made with the key.
         """
         with _as_unseal():
             if not self._path.exists():
                 self._draw()
             secret = self._opened()
-        key, self._counter, self._before = _SECRET.unpack(secret)
+            key, self._counter, self._before = _SECRET.unpack(secret)
+            commands.require_counter(self._send, self._counter, self._policy())
         return bytes(key)
 
     def generation(self) -> int:
@@ -76,8 +79,9 @@ class TpmSealer:
 
     def advance(self, generation: int) -> None:
         """Count up to `generation`; a TPM allows some 10 in a minute for years."""
-        with _as_unseal(), commands.pcr_session(self._send, self._pcrs, self._random) as session:
-            commands.count_up(self._send, self._counter, session)
+        if self.generation() == generation - 1:
+            with _as_unseal(), commands.pcr_session(self._send, self._pcrs, self._random) as session:
+                commands.count_up(self._send, self._counter, session)
         if (found := self.generation()) != generation:
             raise UnsealError(f"the TPM's counter says {found} instead of {generation}: somebody else counts")
 
@@ -89,8 +93,11 @@ class TpmSealer:
                 commands.pcr_session(self._send, self._pcrs, self._random) as session,
             ):
                 secret = commands.unseal(self._send, parent, sealed, session)
+            commands.require_created_under(sealed, self._pcrs, commands.read_pcrs(self._send, self._pcrs))
         except TpmRefusedError as error:
             raise UnsealError(f"{self._path.name} does not open: {self._reason(error)}", hint=_HINT) from None
+        except AttesterError as error:
+            raise UnsealError(f"{self._path.name} does not open: {error}", hint=_HINT) from None
         if len(secret) != _SECRET.size:
             raise UnsealError(f"{self._path.name} holds no key")
         return secret
@@ -100,10 +107,12 @@ class TpmSealer:
             return f"PCRs {', '.join(map(str, self._pcrs))} are not what they were: something else has booted"
         return f"it was changed, or sealed by another TPM ({error})"
 
+    def _policy(self) -> bytes:
+        return commands.pcr_policy(self._pcrs, commands.read_pcrs(self._send, self._pcrs))
+
     def _draw(self) -> None:
         """Key and counter, whole or not at all: a counter whose key was never kept is one that nobody reads."""
-        values = commands.read_pcrs(self._send, self._pcrs)
-        policy = commands.pcr_policy(self._pcrs, values)
+        policy = self._policy()
         counter = _COUNTERS + int.from_bytes(self._random(4), "big") % _COUNTER_RANGE
         commands.define_counter(self._send, counter, policy)
         with commands.pcr_session(self._send, self._pcrs, self._random) as session:
@@ -111,8 +120,9 @@ class TpmSealer:
         before = commands.read_counter(self._send, counter)
         secret = _SECRET.pack(self._random(ROOT_KEY_BYTES), counter, before)
         with commands.storage_key(self._send) as parent:
-            sealed = commands.seal(self._send, parent, secret, policy)
-        write_whole(self._path, _MAGIC + commands.sized(sealed.private) + commands.sized(sealed.public))
+            sealed = commands.seal(self._send, parent, secret, policy=policy, pcrs=self._pcrs)
+        parts = (sealed.private, sealed.public, sealed.creation, sealed.ticket)
+        write_whole(self._path, _MAGIC + b"".join(map(commands.sized, parts)))
 
 
 _HINT = "boot what sealed it, on the machine that sealed it; nothing was removed"
@@ -130,8 +140,14 @@ def _as_unseal() -> Iterator[None]:
 def _parse(stored: bytes) -> commands.SealedData:
     if not stored.startswith(_MAGIC):
         raise UnsealError(f"{KEY_NAME} is none of this format")
-    private, at = commands.take_sized(stored, len(_MAGIC))
-    public, end = commands.take_sized(stored, at)
-    if end != len(stored):
-        raise UnsealError(f"{KEY_NAME} is longer than it was written")
-    return commands.SealedData(private=private, public=public)
+    parts, at = [], len(_MAGIC)
+    while at < len(stored):
+        try:
+            part, at = commands.take_sized(stored, at)
+        except AttesterError:
+            raise UnsealError(f"{KEY_NAME} is cut") from None
+        parts.append(part)
+    if len(parts) != 4:  # noqa: PLR2004  # those of `SealedData`
+        raise UnsealError(f"{KEY_NAME} is longer or shorter than it was written")
+    private, public, creation, ticket = parts
+    return commands.SealedData(private=private, public=public, creation=creation, ticket=ticket)
