@@ -177,7 +177,7 @@ def _report_many(judgements: list[Judgement], *, at: str | None, as_json: bool) 
     else:
         print_table(("sample", "TEE", "exit", "passed", "failed", "left out", "why"), map(_row, judgements))
         trusted = sum(judgement.error is None for judgement in judgements)
-        say(f"\n{len(judgements)} samples, {trusted} trusted under this policy")
+        say(f"\n{len(judgements)} sample{'s' * (len(judgements) != 1)}, {trusted} trusted under this policy")
     _warn_of_unbound(judgements)
 
 
