@@ -77,7 +77,7 @@ class TpmAttester:
         except OSError as error:
             raise AttesterError(
                 f"the firmware's event log cannot be read: {self._event_log}: {error.strerror}",
-                hint="Linux lets root alone read it: let the server's user, before it starts (`setfacl` or `chgrp`)",
+                hint="Linux lets root alone read it: let the server's group read it too, at each boot (`chgrp`)",
             ) from None
         if len(log) > MAX_LOG_BYTES:
             raise AttesterError(f"the firmware's event log has more than the {MAX_LOG_BYTES} bytes that clients read")
