@@ -175,7 +175,7 @@ def test_arbitrary_text_is_an_invalid_policy_and_nothing_worse(text: str) -> Non
         parse_policy(text, source="p")
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 10_000])
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 10_000, "a = [{ b = 0x" + "f" * 5_000 + " }]"])
 def test_toml_that_breaks_parsers_is_an_invalid_policy(text: str) -> None:
     with pytest.raises(InvalidPolicyError, match="p, line 1: not TOML"):
         parse_policy(text, source="p")
