@@ -134,8 +134,8 @@ def test_every_certificate_must_be_valid_now() -> None:
         assert outcomes([LEAF, MIDDLE, ROOT], now=now.timestamp()) == {}
         assert utc_text(now.timestamp()) == at
     lifetime = "valid from 2026-01-01T00:00:00Z to 2027-01-01T00:00:00Z"
-    for now in (BEGIN.timestamp() - 1, END.timestamp() + 1):
-        assert outcomes([LEAF, MIDDLE, ROOT], now=now) == {"t.chain_validity": f"leaf, {lifetime}"}
+    for outside in (BEGIN.timestamp() - 1, END.timestamp() + 1):
+        assert outcomes([LEAF, MIDDLE, ROOT], now=outside) == {"t.chain_validity": f"leaf, {lifetime}"}
     old = certificate("root", "root", lifetime=(BEGIN - timedelta(days=9), BEGIN))
     assert outcomes([LEAF, MIDDLE, old], roots=(pinned(old),))["t.chain_validity"].startswith("root, valid from 2025")
 

@@ -157,7 +157,7 @@ def _rim(data: bytes) -> None:
     tools = load_xml_tools()
     if tools is not None:
         sealed = read_rim(data, tools)
-        signed_content(sealed, tools, now=machines()["nvidia_gpu"].now)
+        signed_content(sealed, tools)
         read_content(sealed.root)
 
 
