@@ -9,6 +9,7 @@ from attestation.intel_cases import TEES_OF_INTEL, good, refusal, verify
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.intel_pki import (
     CA_CERTIFICATE,
     CA_NAME,
@@ -20,6 +21,7 @@ from fakes.intel_pki import (
     SIGNER_MADE,
     crl,
     der,
+    name,
     pck_certificate,
     pem,
     sign,
@@ -84,6 +86,16 @@ MALFORMED += [
 
 def test_a_list_that_was_only_signed_again_is_read() -> None:
     assert verify(good("tdx", endorsements={"pck_crl": rewritten_crl(NEXT_UPDATE, NEXT_UPDATE)}).item())
+
+
+@TEES_OF_INTEL
+def test_a_list_of_some_keys_alone_is_no_list(tee: str) -> None:
+    """Signed by the right key, of the right name and in time, and silent about every PCK certificate."""
+    builder = x509.CertificateRevocationListBuilder().issuer_name(name(CA_NAME)).last_update(NOW - DAY)
+    of_cas_alone = x509.IssuingDistributionPoint(None, None, False, True, None, False, False)  # noqa: FBT003  # RFC 5280's order
+    made = builder.next_update(NOW + DAY).add_extension(of_cas_alone, critical=True).sign(PLATFORM_CA, SHA256())
+    changes: dict[str, bytes | None] = {"pck_crl": made.public_bytes(Encoding.DER)}
+    refusal(good(tee, endorsements=changes).item(), "crl_format", MalformedEvidenceError)
 
 
 @TEES_OF_INTEL

@@ -235,6 +235,22 @@ def test_an_empty_list_of_command_lines_accepts_none() -> None:
     assert failures(good_claims(), policy(command_line="[]")) == {"command_line", "boot_files"}
 
 
+def test_names_in_the_log_prove_no_kernel_and_no_initrd_where_other_files_are_not_judged() -> None:
+    """GRUB loaded another kernel, and read the good one too; the log has their names exchanged."""
+    boot = firmware()
+    boot.extend(4, APPLICATION, b"device path", measured=LOADER)
+    grub_command(boot, f"linux {COMMAND_LINE}")
+    boot.extend(9, IPL, b"/font.pf2\0", measured=b"evil kernel").extend(9, IPL, b"/vmlinuz\0", measured=KERNEL)
+    grub_command(boot, COMMAND_LINE, "kernel_cmdline: ")
+    grub_command(boot, "initrd /initrd.img")
+    boot.extend(9, IPL, b"/font.pf3\0", measured=b"evil initrd").extend(9, IPL, b"/initrd.img\0", measured=INITRD)
+    skip = '{ skip = "the reason" }'
+    assert failures(booted(boot), policy(pcrs=skip)) == {"boot_files"}
+    assert failures(booted(boot), policy(pcrs=skip, boot_files=skip)) == {"kernel", "initrd"}
+    assert failures(booted(boot), policy(pcrs=skip, boot_files=skip, kernel=skip, initrd=skip)) == set()
+    assert failures(booted(stub(firmware())), policy(pcrs=skip, boot_files=skip)) == set()
+
+
 def test_what_is_left_out_vouches_for_no_file() -> None:
     skip = '{ skip = "the reason" }'
     assert failures(good_claims(), policy(kernel=skip, initrd=skip, command_line=skip)) == {"boot_files"}
@@ -263,13 +279,11 @@ def test_what_is_left_out_vouches_for_no_file() -> None:
 )
 def test_arguments_that_open_a_shell_are_found_in_any_command_line(words: str, found: str) -> None:
     claims = booted(grub(firmware(), command_line=f"/vmlinuz ro {words}"))
-    accepted = policy(command_line='{ skip = "the reason" }', boot_files='{ skip = "the reason" }')
+    skipped = dict.fromkeys(("command_line", "kernel", "initrd", "boot_files"), '{ skip = "the reason" }')
+    accepted = policy(**skipped)
     assert outcomes(claims, accepted)["debug_arguments"].found == found
     if found != "none":
-        tolerant = policy(
-            command_line='{ skip = "the reason" }', boot_files='{ skip = "x" }', debug_arguments=str([found])
-        )
-        assert failures(claims, tolerant) == set()
+        assert failures(claims, policy(**skipped, debug_arguments=str([found]))) == set()
 
 
 def test_a_command_line_that_is_named_whole_may_have_any_argument() -> None:

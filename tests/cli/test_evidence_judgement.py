@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from blindai.attestation.policy import insecure_simulation_policy, parse_policy,
 from blindai.attestation.tee import TEES, sev_snp, tpm
 from blindai.attester.simulation import SimulationAttester
 from blindai.cli.evidence_judgement import About, Judgement, judge_sample
-from blindai.cli.evidence_verb import show
+from blindai.cli.evidence_verb import _report_one, show
 from blindai.cli.screen import print_error, print_refusal, print_table
 from blindai.errors import MalformedEvidenceError, PolicyViolationError, StaleEvidenceError, WrongOperatorError
 from blindai.evidence_files import Sample, read_sample
@@ -151,6 +152,14 @@ def test_what_evidence_says_never_looks_like_a_verdict(capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert verdict not in [line.strip() for line in (printed.out + printed.err).splitlines()]
     assert len(found.line().splitlines()) == 1
+
+
+def test_json_has_every_fact_though_several_have_one_name(capsys: pytest.CaptureFixture[str]) -> None:
+    boot = tpm_boot.grub(tpm_boot.grub(tpm_boot.firmware(), command_line="/vmlinuz evil"))
+    claims = tpm.verify(tpm_vendor.FakeTpm(boot=boot).item(), tpm_vendor.NOW.timestamp(), Checks())
+    _report_one(Judgement(name="a", tees=("tpm",), claims=(claims,)), at=None, as_json=True)
+    (told,) = json.loads(capsys.readouterr().out)["claims"]
+    assert told["command line"] == ["/vmlinuz evil", tpm_boot.COMMAND_LINE]
 
 
 def test_what_a_policy_asks_of_a_server_and_bare_evidence_cannot_show_is_told() -> None:

@@ -114,7 +114,7 @@ def test_usage(arguments: list[str], said: str, server: Served) -> None:
 def test_serving_without_a_tee_says_what_to_do() -> None:
     ended = blindai("serve")
     assert ended.code == 2
-    assert "hint: `blindai serve --simulation` runs anywhere, and protects nothing" in ended.err
+    assert "`blindai serve --simulation` runs anywhere, and protects nothing" in ended.err.partition("hint: ")[2]
 
 
 def test_an_unknown_setting_is_refused_and_the_known_ones_are_listed(tmp_path: Path) -> None:
@@ -128,12 +128,13 @@ def test_an_unknown_setting_is_refused_and_the_known_ones_are_listed(tmp_path: P
 
 def test_a_policy_with_a_mistake_is_refused_by_file_and_line(server: Served, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
-    policy.write_text(POLICY + "measurment = []\n")
+    text = POLICY + "measurment = []\n"
+    policy.write_text(text)
     ended = blindai("attest", server.url, "--policy", policy, "--json")
     assert ended.code == 2
     told = json.loads(ended.out)
     assert told["code"] == "invalid_policy"
-    assert f"{policy}, line 9: " in told["error"]
+    assert f"{policy}, line {len(text.splitlines())}: " in told["error"]
 
 
 # 1: failed for another reason

@@ -86,6 +86,12 @@ def test_other_keys_are_noticed(sample: Path) -> None:
     assert members(ended.out)["trusted"] is False
 
 
+def test_other_keys_are_noticed_under_a_policy_that_accepts_nothing_too(sample: Path) -> None:
+    ended = blindai("verify-evidence", sample, "--report-data", "00" * 64)
+    assert ended.code == 4
+    assert "✗ binding.report_data: expected 0000" in ended.out
+
+
 def test_another_nonce_is_noticed_and_the_own_one_found(sample: Path) -> None:
     from test_docs import ROOT
 
@@ -211,6 +217,7 @@ def test_a_folder_without_evidence_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     ended = blindai("verify-evidence", tmp_path)
     assert (ended.code, "a folder with none of the files" in ended.err) == (6, True)
+    assert "hint: give the bytes as the vendor's tool wrote them" in ended.err
 
 
 def test_endorsements_that_cannot_be_had_are_exit_status_3(tmp_path: Path) -> None:

@@ -382,3 +382,9 @@ def test_links_that_the_disks_owner_makes_lead_nowhere(tmp_path: Path) -> None:
         open_store(store_folder)
     assert [path.name for path in outside.iterdir()] == ["precious"]
     assert (outside / "precious").read_bytes() == b"precious"
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / INSECURE_KEY_NAME).mkdir()
+    with pytest.raises(InvalidSettingsError, match=r"insecure-simulation-sealing-key: Is a directory"):
+        open_store(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from blindai.attestation.binding import report_data_32
 from blindai.attestation.checks import Checks
 from blindai.attestation.tee import tpm as verifier
+from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES
 from blindai.attester.tpm import TpmAttester
 from blindai.attester.tpm2.device import TpmRefusedError
 from blindai.errors import AttesterError, RejectedEvidenceError
@@ -86,3 +87,15 @@ def test_a_tpm_of_before_is_named() -> None:
     """As one answers TPM2_CreatePrimary: TPM_BADTAG."""
     with pytest.raises(AttesterError, match=r"this is a TPM 1\.2"):
         TpmAttester(lambda _: bytes.fromhex("00c40000000a0000001e")).attest(BOUND)
+
+
+def test_an_event_log_that_cannot_be_read_whole_is_an_error_and_not_left_out(tpm: SoftwareTpm, tmp_path: Path) -> None:
+    """Linux shows it to root alone: a server of another user would send quotes that nothing explains."""
+    log = tmp_path / "log"
+    log.write_bytes(bytes(MAX_LOG_BYTES + 1))
+    with pytest.raises(AttesterError, match="more than the 524288 bytes"):
+        TpmAttester(tpm, log).attest(BOUND)
+    log.unlink()
+    log.mkdir()  # what root cannot read either
+    with pytest.raises(AttesterError, match=r"event log cannot be read: .*: Is a directory"):
+        TpmAttester(tpm, log).attest(BOUND)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,3 +125,25 @@ def test_a_machine_that_booted_something_else_is_refused(tpm: SoftwareTpm, polic
         assert refusal.value.finding_code == "tpm.pcrs"
     finally:
         server.kill()
+
+
+def test_a_tpm_that_cannot_quote_ends_the_start(tmp_path: Path) -> None:
+    """Else each client would be told of a fault in the server."""
+    path = tmp_path / "old-tpm.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as beside:
+        listener.bind(str(path))
+        listener.listen(1)
+        beside.submit(_answer_as_of_before, listener)
+        command = [sys.executable, "-m", "blindai.cli.main", "serve", "--tpm", f"unix:{path}", "--port", "0"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "this is a TPM 1.2" in ended.stderr
+    assert not ended.stdout
+
+
+def _answer_as_of_before(listener: socket.socket) -> None:
+    """TPM_BADTAG, as a TPM 1.2 answers a 2.0's commands."""
+    connection, _ = listener.accept()
+    with connection:
+        while connection.recv(4096):
+            connection.sendall(bytes.fromhex("00c40000000a0000001e"))

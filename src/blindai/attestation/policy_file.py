@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 _SYNTAX_LINE = re.compile(r"at line (\d+)")
+_WORD_BITS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,15 +198,25 @@ def open_policy(text: str, *, source: str) -> Section:
     """The whole file as its outermost table.
 
     Raises:
-        InvalidPolicyError: not TOML; the message names the line.
+        InvalidPolicyError: not TOML, or a number of more than 64 bits; the message names the line where it can.
     """
     try:
         members = tomllib.loads(text)
+        _require_words(members)
     except (ValueError, RecursionError) as error:
         found = _SYNTAX_LINE.search(str(error))
         line = int(found[1]) if found else len(text.splitlines())
         raise InvalidPolicyError(f"{source}, line {line}: not TOML: {error}") from None
     return Section(source=source, text=text, path=(), members=members)
+
+
+def _require_words(value: object) -> None:
+    """TOML 1.0, "Integer": 64 bits. `tomllib` takes more in hexadecimal digits, and Python prints no such number."""
+    if isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            _require_words(member)
+    elif isinstance(value, int) and value.bit_length() > _WORD_BITS:
+        raise ValueError(f"a number of {value.bit_length()} bits")
 
 
 def hex_digest(value: object) -> bytes:

@@ -6,7 +6,6 @@ trusts the machine can name it. Leaves out: certificates of that key, which only
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from blindai.attestation.binding import report_data_32
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.tee.tpm import TEE, TpmEvidence, encode
 from blindai.attestation.tpm2.attestation_key import ENDORSEMENT
+from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES
 from blindai.attestation.tpm2.quote import PCRS, parse_quote
 from blindai.attester.tpm2 import commands
 from blindai.errors import AttesterError
@@ -45,7 +45,7 @@ class TpmAttester:
         """A quote that carries `bound` in its 32 bytes, with the values and the log that explain it.
 
         Raises:
-            AttesterError: the TPM does not answer, or its PCRs change all the time.
+            AttesterError: the TPM does not answer, its PCRs change all the time, or the event log cannot be read whole.
         """
         with commands.attestation_key(self._send) as (key, public):
             quoted, signature, values = self._quote(key, report_data_32(bound))
@@ -68,6 +68,17 @@ class TpmAttester:
         raise AttesterError("the TPM's PCRs change faster than they can be read")
 
     def _read_event_log(self) -> bytes:
-        with contextlib.suppress(FileNotFoundError):
-            return self._event_log.read_bytes()
-        return b""
+        """All of it: one that is cut, or left out because it cannot be read, explains nothing to anybody."""
+        try:
+            with self._event_log.open("rb") as file:
+                log = file.read(MAX_LOG_BYTES + 1)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise AttesterError(
+                f"the firmware's event log cannot be read: {self._event_log}: {error.strerror}",
+                hint="Linux lets root alone read it: let the server's group read it too, at each boot (`chgrp`)",
+            ) from None
+        if len(log) > MAX_LOG_BYTES:
+            raise AttesterError(f"the firmware's event log has more than the {MAX_LOG_BYTES} bytes that clients read")
+        return log

@@ -273,12 +273,13 @@ def _judge_simulated(keyset: Keyset, result: AttestationResult) -> Finding:
 
 
 def _judge_service(keyset: Keyset, service: str | None) -> Finding:
-    code, why = "keyset.service", "Guards against talking to the right kind of server in the wrong place."
+    why = "Guards against talking to the right kind of server in the wrong place."
     if service is None:
-        return leave_out(code=code, reason="nobody said which service is meant", found=keyset.service, why=why)
+        reason = "nobody said which service is meant"
+        return leave_out(code="keyset.service", reason=reason, found=keyset.service, why=why)
     return judge(
         holds=keyset.service == service,
-        code=code,
+        code="keyset.service",
         expected=service,
         found=keyset.service,
         why=why,

@@ -84,15 +84,16 @@ def judge_sample(sample: Sample, policy: Policy, *, about: About, now: float, pr
     """
     tees = tuple(item.tee for item in sample.items)
     unbound = sample.document is None and about.report_data is None
-    authentic = Checks()
+    authentic, compared = Checks(), Checks()
     claims: tuple[Claims, ...] = ()
     try:
         claims = _authentic_claims(sample.items, now, authentic)
+        if about.report_data is not None:  # whatever the policy says, even one that accepts nothing
+            _compare_report_data(claims, about.report_data, compared)
         bound_to, findings = _appraise(sample, policy, about, now)
-        if about.report_data is not None:
-            findings = _compare_report_data(claims, about.report_data, findings)
+        findings = _with_compared(findings, compared.findings)
     except RejectedEvidenceError as error:
-        findings = _all_findings(authentic.findings, error.findings)
+        findings = _with_compared(_all_findings(authentic.findings, error.findings), compared.findings)
         if claims and not policy.any_of:
             findings = (*findings, *preset_findings(claims, preset))
         findings = (*findings, *_untold(error, error.finding_code, findings))
@@ -173,14 +174,16 @@ def _about_document(document: AttestationDocument, nonce: bytes | None) -> str:
     return f"your nonce and the keyset in the same file, of service {keyset.service!r}"
 
 
-def _compare_report_data(
-    claims: Sequence[Claims], expected: bytes, findings: tuple[Finding, ...]
-) -> tuple[Finding, ...]:
+def _with_compared(findings: tuple[Finding, ...], compared: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The comparison with --report-data in place of the appraisal's own check of the binding, where there is one."""
+    codes = {finding.code for finding in compared}
+    return (*(finding for finding in findings if finding.code not in codes), *compared)
+
+
+def _compare_report_data(claims: Sequence[Claims], expected: bytes, checks: Checks) -> None:
     """Whoever carries the binding (a vTPM if there is one, else the machine) must carry exactly these bytes."""
     roles = [TEES[claim.tee].role for claim in claims]
     role = Role.CARRIER if Role.CARRIER in roles else Role.MACHINE
-    checks = Checks()
-    checks.record(finding for finding in findings if finding.code != "binding.report_data")
     for claim in (claim for claim in claims if TEES[claim.tee].role is role):
         compared = judge(
             holds=claim.bound == expected,
@@ -191,7 +194,6 @@ def _compare_report_data(
             hint="the evidence is about something else than the report data that you gave",
         )
         checks.require(compared, StaleEvidenceError, tee=claim.tee)
-    return checks.findings
 
 
 def outcome_counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -38,6 +38,7 @@ from blindai.evidence_files import Sample, folders_without_sample, read_sample, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from blindai.attestation.evidence import Claims
     from blindai.attestation.policy import Policy
     from blindai.cli.endorsement_options import Endorsing
 
@@ -176,7 +177,7 @@ def _report_many(judgements: list[Judgement], *, at: str | None, as_json: bool) 
     else:
         print_table(("sample", "TEE", "exit", "passed", "failed", "left out", "why"), map(_row, judgements))
         trusted = sum(judgement.error is None for judgement in judgements)
-        say(f"\n{len(judgements)} samples, {trusted} trusted under this policy")
+        say(f"\n{len(judgements)} sample{'s' * (len(judgements) != 1)}, {trusted} trusted under this policy")
     _warn_of_unbound(judgements)
 
 
@@ -213,10 +214,18 @@ def _members(judgement: Judgement, at: str | None) -> dict[str, Any]:
         "simulated": judgement.simulated,
         "bound_to": judgement.bound_to or None,
         "assumed_time": at,
-        "claims": [{"tee": claim.tee, **dict(claim.facts())} for claim in judgement.claims],
+        "claims": [_claim_members(claim) for claim in judgement.claims],
         "findings": plain(judgement.findings),
         "error": error_members(judgement.error) if judgement.error else None,
     }
+
+
+def _claim_members(claim: Claims) -> dict[str, str | list[str]]:
+    """Each fact by its name; what is said several times, such as a TPM's command lines, is a list."""
+    said: dict[str, list[str]] = {}
+    for name, value in claim.facts():
+        said.setdefault(name, []).append(value)
+    return {"tee": claim.tee, **{name: values[0] if len(values) == 1 else values for name, values in said.items()}}
 
 
 def _warn_of_unbound(judgements: Iterable[Judgement]) -> None:

@@ -36,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("serve")(server_verbs.serve)
+app.command("serve", short_help="Serve models: simulated, or attested by a TPM.")(server_verbs.serve)
 app.command("demo")(server_verbs.demo)
 app.command("attest")(client_verbs.attest)
 app.command("upload")(client_verbs.upload)

@@ -29,7 +29,7 @@ SignatureOption = Annotated[
 ]
 
 
-@app.command("sign")
+@app.command("sign", short_help="Sign a manifest, beside other signers.")
 def sign(
     manifest: ManifestArgument,
     key: Annotated[Path, typer.Option("--key", metavar="KEY.pem", help="an Ed25519 private key")],
@@ -53,7 +53,7 @@ def sign(
     say(f'public_keys = ["{base64url_encode(made.public_key)}"]')
 
 
-@app.command("verify")
+@app.command("verify", short_help="Check who signed a manifest.")
 def verify(
     manifest: ManifestArgument,
     public_key: Annotated[

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 DIFFERENT = 1
 
 app = typer.Typer(help="What to accept as proof.", no_args_is_help=True, rich_markup_mode=None)
-app.command("init")(init)
+app.command("init", short_help="Write a first policy from what is shown now.")(init)
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="a policy file, or a preset")]
 
 
-@app.command("check")
+@app.command("check", short_help="Show what a policy enforces, tracks and skips.")
 def check(file: FileArgument, as_json: JsonOption = False) -> None:
     """Read a policy, and show what it enforces, only tracks, and skips with which reason."""
     from blindai.attestation.policy_view import rules
@@ -41,7 +41,7 @@ def check(file: FileArgument, as_json: JsonOption = False) -> None:
         note("it names no TEE, so it accepts nobody: reference values are yours to write into a file")
 
 
-@app.command("diff")
+@app.command("diff", short_help="Show what each of two policies alone accepts.")
 def diff(one: FileArgument, other: FileArgument, as_json: JsonOption = False) -> None:
     """Show what each of two policies accepts and the other does not; exits with 1 if there is any such thing."""
     from blindai.attestation.policy_diff import wider

@@ -39,7 +39,7 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options go before it")] = None,
     check_config: Annotated[bool, typer.Option("--check-config", help="show what would be served, and stop")] = False,
 ) -> None:
-    """Serve models: from a machine whose TPM attests it, or simulated."""
+    """Serve models, attested by a TPM or simulated."""
     try:
         from blindai.server.access_file import read_access_file
         from blindai.server.serve import serve as run

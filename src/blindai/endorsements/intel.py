@@ -52,7 +52,7 @@ def intel_endorsements(item: EvidenceItem, source: Source, now: float) -> Mappin
     crl = source.get(_crl(f"{INTEL_API}/pckcrl?ca={authority}&encoding=der", _CRL_ISSUERS), now=now)
     root_crl = source.get(_crl(ROOT_CRL_PATH), now=now)
     return {
-        **_given_chain(item),
+        **_given(item),
         **_signed("tcb_info", "tcbInfo", tcb_info),
         **_signed("qe_identity", "enclaveIdentity", identity),
         "pck_crl": crl.body,
@@ -64,7 +64,7 @@ def intel_endorsements(item: EvidenceItem, source: Source, now: float) -> Mappin
 def _pck(item: EvidenceItem) -> x509.Certificate:
     _, tee_type, versions = _QUOTES[item.tee]
     quote = parse_quote(item.evidence, tee=item.tee, tee_type=tee_type, versions=versions)
-    pem = quote.pck_chain or _given_chain(item).get(PCK_CHAIN)
+    pem = quote.pck_chain or _given(item).get(PCK_CHAIN)
     if pem is None:
         raise EndorsementsUnavailableError(
             "the quote holds no PCK certificate, and none came with it",
@@ -73,9 +73,9 @@ def _pck(item: EvidenceItem) -> x509.Certificate:
     return read_pem_chain(pem, tee=item.tee, what="PCK chain")[0]
 
 
-def _given_chain(item: EvidenceItem) -> Mapping[str, bytes]:
-    """A PCK chain that came beside a quote which holds none; only its own platform has it."""
-    return {name: data for name, data in item.endorsements if name == PCK_CHAIN}
+def _given(item: EvidenceItem) -> Mapping[str, bytes]:
+    """What only the platform itself has: a PCK chain beside a quote that holds none, and a TD's event log."""
+    return {name: data for name, data in item.endorsements if name in (PCK_CHAIN, tdx.CCEL)}
 
 
 def _collateral(path: str, issuers: str) -> Resource:

@@ -193,4 +193,6 @@ def _unknown(name: str, found: str) -> MalformedEvidenceError:
         f"{name}: expected a SEV-SNP report, a TDX or SGX quote, a Nitro document, simulated evidence, "
         f"an attestation document or a proof in JSON, or a folder of a TEE's files; found {found}",
         finding_code="evidence.document",
+        hint="give the bytes as the vendor's tool wrote them, not as text; or a folder with the files that "
+        "docs/spec/tee names for the TEE",
     )

@@ -60,6 +60,9 @@ class KeptStore:
             self._root_key = sealer.root_key()
             self.index = self._open()
             self._remove_unnamed()
+        except OSError as problem:
+            self.close()
+            raise _cannot_keep(folder, problem) from None
         except BaseException:
             self.close()
             raise
@@ -157,7 +160,7 @@ def _locked(folder: Path) -> int:
         folder.chmod(_FOLDER_MODE)
         lock = os.open(folder / LOCK_NAME, _LOCK_FLAGS, _FILE_MODE)
     except OSError as problem:
-        raise InvalidSettingsError(f"models cannot be kept in {folder}: {problem.strerror}") from None
+        raise _cannot_keep(folder, problem) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -166,6 +169,14 @@ def _locked(folder: Path) -> int:
             f"another server keeps its models in {folder}", hint="give each server a folder of its own"
         ) from None
     return lock
+
+
+def _cannot_keep(folder: Path, problem: OSError) -> InvalidSettingsError:
+    where = problem.filename or folder
+    return InvalidSettingsError(
+        f"models cannot be kept in {folder}: {where}: {problem.strerror}",
+        hint="the server's user must own the folder, and be able to write there",
+    )
 
 
 def _require_own(files: Path) -> None:

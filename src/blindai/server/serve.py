@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from blindai.server.tls_identity import TlsIdentity
 
 _METRICS_DRAIN_S = 1.0
+_BOUND_BYTES = 64
 _TPM_SAYS = "; the TPM says only what has booted"
 _COLLECTED_AFTER = (5_000, 10, 10)  # objects more than before, then rounds, as `gc.set_threshold` takes them
 
@@ -136,7 +137,9 @@ def create_app(
 def _attester(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Attester:
     if settings.simulation or tpm is None:
         return SimulationAttester(random=os.urandom, measurement=measure_software())
-    return TpmAttester(tpm)
+    attester = TpmAttester(tpm)
+    attester.attest(bytes(_BOUND_BYTES))  # what hinders it is told now, and not to each client
+    return attester
 
 
 def _kept_store(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> KeptStore | None:

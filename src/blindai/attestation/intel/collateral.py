@@ -162,7 +162,7 @@ def _parse_tcb_info(members: dict[str, Any]) -> TcbInfo:
     component_lists = 2 if members["id"] == TDX else 1
     levels = [_platform_level(level, component_lists) for level in map(_object, _list(members["tcbLevels"]))]
     modules = [_module_identity(_object(module)) for module in _list(members.get("tdxModuleIdentities", []))]
-    if "tdxModule" in members:
+    if members["id"] == TDX:  # without it nobody would say whose a module of version 0 must be
         modules.append(_module_identity({"id": "", "tcbLevels": [], **_object(members["tdxModule"])}))
     # Intel's own verifier sorts them, and what is matched first depends on it.
     levels.sort(key=lambda level: (level.sgx_components, level.pce_svn, level.tdx_components), reverse=True)

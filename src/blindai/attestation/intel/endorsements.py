@@ -171,21 +171,26 @@ def _no_chain(tee: str, what: str) -> MalformedEvidenceError:
 
 
 def _read_crl(der: bytes, tee: str, what: str) -> RevocationList:
+    """Intel's lists have no critical extension; one that is indirect or partial would mean something else."""
     try:
         crl = x509.load_der_x509_crl(der)
-        crl.issuer, crl.extensions  # noqa: B018  # parsed only when asked for, and must parse
+        crl.issuer  # noqa: B018  # parsed only when asked for, and must parse
+        extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
         last_update, next_update = crl.last_update_utc, crl.next_update_utc
         serials = frozenset(revoked.serial_number for revoked in crl)
     except UNREADABLE:
         raise _no_crl(tee, what) from None
-    if next_update is None or not holds_whole_bytes(crl.signature, der):
+    is_partial = any(extension.critical for extension in extensions)
+    if next_update is None or is_partial or not holds_whole_bytes(crl.signature, der):
         raise _no_crl(tee, what)
     return RevocationList(crl=crl, issued=last_update.timestamp(), next_update=next_update.timestamp(), serials=serials)
 
 
 def _no_crl(tee: str, what: str) -> MalformedEvidenceError:
     return MalformedEvidenceError(
-        f"expected {what} in DER with a next update", finding_code=f"{tee}.crl_format", tee=tee
+        f"expected {what} in DER with a next update and no critical extension",
+        finding_code=f"{tee}.crl_format",
+        tee=tee,
     )
 
 

@@ -90,6 +90,8 @@ class BootClaims:
         initrds: sections `.initrd`, files that GRUB's command `initrd` named, and what the kernel measured.
         command_lines: sections `.cmdline`, GRUB's texts, and whatever PCR 12 has.
         files: everything that PCR 9 measured: the loader's files, and what the kernel's stub got.
+        by_name: whether PCR 8 has a loader's commands, so that kernels and initrds may be known by names that nothing
+            proves, but that every other file is known.
     """
 
     quoted: frozenset[int]
@@ -104,6 +106,7 @@ class BootClaims:
     initrds: tuple[bytes, ...]
     command_lines: tuple[CommandLine, ...]
     files: tuple[bytes, ...]
+    by_name: bool
 
 
 def read_boot(log: EventLog, *, bank: str, quoted: Collection[int]) -> BootClaims:
@@ -130,6 +133,7 @@ def read_boot(log: EventLog, *, bank: str, quoted: Collection[int]) -> BootClaim
         initrds=(*_named(sections, b".initrd"), *_files_of(events, _initrd_names(texts)), *_linux_initrds(events)),
         command_lines=tuple(_command_lines(events, texts, sections)),
         files=tuple(events.digest(event) for event in events.of(_FILES)),
+        by_name=bool(texts),
     )
 
 

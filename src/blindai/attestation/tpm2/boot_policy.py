@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from blindai.attestation.checks import judge, leave_out
 from blindai.attestation.expectations import judge_flag, judge_names, one_of, read_accepted, read_flag, read_names
@@ -138,11 +138,30 @@ def _judge_applications(expectation: BootExpectation, boot: BootClaims, _: str, 
 
 
 def _judge_kernel(expectation: BootExpectation, boot: BootClaims, _: str, words: _Words) -> Finding:
-    return _judge_digests(expectation.kernel, boot.kernels, words)
+    return _judge_loaded(expectation, boot, "kernel", words)
 
 
 def _judge_initrd(expectation: BootExpectation, boot: BootClaims, _: str, words: _Words) -> Finding:
-    return _judge_digests(expectation.initrd, boot.initrds, words)
+    return _judge_loaded(expectation, boot, "initrd", words)
+
+
+def _judge_loaded(
+    expectation: BootExpectation, boot: BootClaims, kind: Literal["kernel", "initrd"], words: _Words
+) -> Finding:
+    """A name of GRUB's proves its file only where `boot_files` leaves no other file for it."""
+    accepted, found = {
+        "kernel": (expectation.kernel, boot.kernels),
+        "initrd": (expectation.initrd, boot.initrds),
+    }[kind]
+    if isinstance(accepted, Skip) or not (boot.by_name and isinstance(expectation.boot_files, Skip)):
+        return _judge_digests(accepted, found, words)
+    return judge(
+        holds=False,
+        expected="a file that the log proves, or `boot_files`",
+        found="names in the log, which prove nothing while other files are not judged",
+        hint="name the loader's other files in `boot_files`; who pins PCR 9 can leave this check out, too",
+        **words,
+    )
 
 
 def _judge_digests(accepted: tuple[bytes, ...] | Skip, found: tuple[bytes, ...], words: _Words) -> Finding:

@@ -204,7 +204,8 @@ def open_tpm(where: str) -> TpmFile | TpmSocket:
 
 
 def _no_tpm(path: str, error: OSError) -> AttesterError:
+    what = "this user may not use the TPM at" if isinstance(error, PermissionError) else "there is no TPM at"
     return AttesterError(
-        f"there is no TPM at {path}: {error.strerror}",
+        f"{what} {path}: {error.strerror}",
         hint="/dev/tpmrm0 is where Linux shows a TPM 2.0; the server's user must be of its group, often `tss`",
     )
