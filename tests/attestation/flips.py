@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blindai.attestation.azure.hcl import parse_hcl
 from blindai.attestation.exact_reader import ExactReader
-from blindai.attestation.tee import tpm
+from blindai.attestation.tee import azure_vtpm, tdx, tpm
 from blindai.errors import RejectedEvidenceError
 
 if TYPE_CHECKING:
@@ -167,7 +168,21 @@ def _event_log_words(item: EvidenceItem) -> Iterator[range]:
 _EV_NO_ACTION = 3
 _SHA256 = 0x000B
 _DIGEST_BYTES = {0x0004: 20, _SHA256: 32, 0x000C: 48, 0x000D: 64}
-PLACES: dict[str, Callable[[EvidenceItem], Iterator[range]]] = {"event_log_words": _event_log_words}
+
+
+def _td_report_words(item: EvidenceItem) -> Iterator[range]:
+    """In an Azure TDREPORT: what the quote beside it does not hold, too (REPORTMACSTRUCT, TEE_TCB_INFO and TDINFO)."""
+    hcl = parse_hcl(azure_vtpm.parse(item.evidence).hcl_report)
+    if hcl.hardware == tdx.TEE:
+        start = item.evidence.index(hcl.hardware_report)
+        for first, end in ((0x00, 0x80), (0xC0, 0x108), (0x180, 0x200), (0x390, 0x400)):
+            yield range(start + first, start + end)
+
+
+PLACES: dict[str, Callable[[EvidenceItem], Iterator[range]]] = {
+    "event_log_words": _event_log_words,
+    "td_report_words": _td_report_words,
+}
 
 
 def bytes_of(item: EvidenceItem, entry: Meaningless) -> frozenset[int]:

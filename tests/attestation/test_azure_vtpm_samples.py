@@ -86,6 +86,12 @@ def one_genuine() -> tuple[EvidenceItem, float]:
     return max(each, key=lambda one: len(one[0].endorsements))
 
 
+def machine_beside(carrier: EvidenceItem) -> EvidenceItem:
+    """The CPU's item of the sample that a vTPM's item is of."""
+    each = (read(folder, collateral) for folder, _, collateral in samples())
+    return next(machine for machine, other, *_ in each if other == carrier)
+
+
 def strict_policy(items: tuple[EvidenceItem, ...], folder: Path) -> Policy:
     """The preset `strict`; PCRs are the sample's own, and the CPU's measurements are anything."""
     pcrs = json.loads((folder / "pcrs_sha256.json").read_text("utf-8"))

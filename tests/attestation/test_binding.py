@@ -157,3 +157,17 @@ def test_a_batch_has_nonces_and_only_theirs() -> None:
         BatchTree(nonces(3)).path(3)
     with pytest.raises(ValueError, match="a nonce has 32 bytes"):
         BatchTree([b"short"])
+
+
+def test_values_of_ours_of_another_size_are_our_own_mistake() -> None:
+    with pytest.raises(ValueError, match="a device digest has 32 bytes"):
+        report_data(mode=Mode.CACHED, keyset_id=bytes(32), challenge=b"", device_digest=bytes(33))
+    with pytest.raises(ValueError, match="a keyset id has 32 bytes"):
+        device_nonce(mode=Mode.CACHED, keyset_id=bytes(33), challenge=b"")
+
+
+def test_a_batch_counts_with_32_bits() -> None:
+    most = 2**32 - 1
+    assert len(root_from_path(nonce=bytes(32), index=0, count=most, path=[bytes(32)] * 32)) == 32
+    with pytest.raises(StaleEvidenceError, match="nonce 0 of 4294967296 cannot be"):
+        root_from_path(nonce=bytes(32), index=0, count=most + 1, path=[bytes(32)] * 32)

@@ -20,16 +20,16 @@ from blindai.attestation.binding import Binding, InsecureUnbound, Mode, device_d
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Level, Outcome
 from blindai.attestation.policy import Policy
-from blindai.attestation.policy_file import Skip
-from blindai.attestation.tee import TEES, sev_snp
+from blindai.attestation.policy_file import Skip, TeePolicy
+from blindai.attestation.tee import TEES, Role, sev_snp
 from blindai.attestation.tee.sev_snp import SevSnpPolicy
+from blindai.attester.simulation import SimulationAttester
 from blindai.errors import PolicyViolationError, RejectedEvidenceError, StaleEvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blindai.attestation.evidence import AttestationResult
-    from blindai.attestation.policy_file import TeePolicy
 
 NOW = amd.NOW.timestamp()
 SKIP = Skip(reason="not tested here")
@@ -48,7 +48,7 @@ def _fake_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
 def policy(*any_of: Sequence[TeePolicy]) -> Policy:
     return Policy(
         source="test",
-        insecure_simulation=False,
+        insecure_simulation=any(tee.tee == "simulation" for tees in any_of for tee in tees),
         minimum_level=Level.FRESH,
         operator=SKIP,
         runtime=SKIP,
@@ -214,7 +214,67 @@ def test_evidence_that_is_bound_to_nothing_is_still_one_machines() -> None:
     assert refused.finding_code == "machine.carrier"
 
 
+def test_two_vtpms_beside_one_cpu_are_refused() -> None:
+    machine, carrier = vm().items()
+    refused = refusal_of([machine, carrier, carrier], policy(strict("sev_snp", "azure_vtpm", "azure_vtpm")), UNDEVICED)
+    assert refused.finding_code == "machine.one"
+    assert "found 1 machine, 2 carrying the binding" in str(refused)
+
+
+def test_what_says_nothing_of_a_report_carries_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_carrier = dataclasses.replace(TEES["simulation"], role=Role.CARRIER)
+    monkeypatch.setitem(TEES, "simulation", as_carrier)
+    simulated = policy(strict("sev_snp", "simulation"))
+    carrier = SimulationAttester(bytes, bytes(32)).attest(UNDEVICED.bound())
+    refused = refusal_of([cpu(UNDEVICED), carrier], simulated, UNDEVICED)
+    assert refused.finding_code == "machine.carrier"
+    assert refused.findings[-1].expected == ""
+
+
+def test_a_device_that_does_not_say_which_it_is_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEES, "simulation", dataclasses.replace(TEES["simulation"], role=Role.DEVICE))
+    simulated = policy(strict("sev_snp", "simulation"))
+    device = SimulationAttester(bytes, bytes(32)).attest(b"n" * 64)
+    refused = refusal_of([cpu(UNDEVICED), device], simulated, UNBOUND)
+    assert refused.finding_code == "machine.devices_differ"
+
+
+def test_a_machine_that_is_partly_simulated_is_simulated() -> None:
+    devices = dataclasses.replace(strict_policy_of("nvidia_gpu"), gpus=1, switches=0)  # type: ignore[call-arg]
+    accepted = policy((*strict("simulation"), devices))
+    binding = bound_to(gpu(0))
+    machine = SimulationAttester(bytes, bytes(32)).attest(binding.bound())
+    assert judged([machine, gpu(0)], accepted, binding).simulated
+    assert not judged([cpu(binding), gpu(0)], gpus_policy(1), binding).simulated
+
+
 # --- alternatives, and checks that are only tracked
+
+
+def test_the_first_of_several_failures_gives_the_error_its_name() -> None:
+    accepted = pinning(b"x" * 48, host_data=(b"x" * 32,))
+    refused = refusal_of([cpu(UNDEVICED)], policy((accepted,)), UNDEVICED, PolicyViolationError)
+    failed = [one.code for one in refused.findings if one.outcome is Outcome.FAILED]
+    assert len(failed) > 1
+    assert refused.finding_code == failed[0]
+
+
+@pytest.mark.parametrize("names", [["unheard_of"], ["sev_snp", "unheard_of"]])
+def test_evidence_that_no_release_can_verify_is_refused_even_if_a_policy_names_it(names: list[str]) -> None:
+    foreign = EvidenceItem(tee="unheard_of", evidence=b"", endorsements=())
+    shown = [cpu(UNDEVICED) if name == "sev_snp" else foreign for name in names]
+    unknown = TeePolicy(tee="unheard_of")
+    named = tuple(strict_policy_of(name) if name in TEES else unknown for name in names)
+    for accepted in (policy(named), policy(strict("sev_snp"))):
+        assert refusal_of(shown, accepted, UNDEVICED, PolicyViolationError).finding_code == "policy.tees"
+
+
+def test_a_policy_and_evidence_of_nothing_are_said_to_be_that() -> None:
+    refused = refusal_of([], policy(strict("tdx")), UNDEVICED, PolicyViolationError)
+    assert str(refused) == "policy.tees: expected evidence of exactly tdx, found no TEE"
+    assert refused.findings[0].found == "none"
+    refused = refusal_of([], policy(), UNDEVICED, PolicyViolationError)
+    assert refused.findings[-1].found == "test: no TEE"
 
 
 def pinning(measurement: bytes, **changes: object) -> SevSnpPolicy:
