@@ -189,3 +189,9 @@ def test_a_tracked_check_refuses_nothing() -> None:
 def test_every_code_is_documented() -> None:
     listed = set(re.findall(r"^\| `(tdx\.[a-z0-9_]+)` \| check \|", DOCUMENT.read_text("utf-8"), re.MULTILINE))
     assert listed == CODES
+
+
+@pytest.mark.parametrize("code", ["tdx.collateral", "tdx.tcb_level"])
+def test_collateral_and_revoked_levels_are_never_only_tracked(code: str) -> None:
+    with pytest.raises(InvalidPolicyError, match="track"):
+        policy_of("tdx", f'{REFERENCE}track = ["{code}"]')

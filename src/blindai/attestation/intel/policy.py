@@ -26,7 +26,7 @@ from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.x509_chain import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from blindai.attestation.evidence import Finding
     from blindai.attestation.intel.chain import Vouched
@@ -65,6 +65,13 @@ INTEL_CODES = (
     "platform",
     *_FLAGS,
 )
+# Without these the quoting enclave is nobody's, and what was revoked would pass.
+_NEVER_TRACKED = ("collateral", "tcb_level")
+
+
+def trackable(tee: str, codes: Iterable[str]) -> frozenset[str]:
+    """The codes of a TEE's checks that a policy may only track."""
+    return frozenset(codes).difference(f"{tee}.{code}" for code in _NEVER_TRACKED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from blindai.attestation.intel.policy import (
     check_platform,
     platform_claims,
     read_intel_fields,
+    trackable,
 )
 from blindai.attestation.intel.quote import TEE_SGX, Quote, SgxReport, parse_quote
 from blindai.attestation.intel.tcb import sgx_state
@@ -231,7 +232,7 @@ def parse_policy(section: Section) -> SgxPolicy:
     if isinstance(isv_prod_id, Skip) and not isinstance(fields["mr_signer"], Skip):
         raise section.error("must be set beside `mr_signer`: one signer makes several enclaves", "isv_prod_id")
     return SgxPolicy(
-        track=read_track(section, CODES),
+        track=read_track(section, trackable(TEE, CODES)),
         isv_prod_id=isv_prod_id,
         debug=read_flag(section, "debug"),
         **read_intel_fields(section),

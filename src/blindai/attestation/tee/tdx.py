@@ -24,6 +24,7 @@ from blindai.attestation.intel.policy import (
     judge_status,
     platform_claims,
     read_intel_fields,
+    trackable,
 )
 from blindai.attestation.intel.quote import TEE_TDX, Quote, TdReport, parse_quote
 from blindai.attestation.intel.tcb import module_identity, tdx_state
@@ -320,7 +321,7 @@ def parse_policy(section: Section) -> TdxPolicy:
     fields: dict[str, Any] = {name: read_accepted(section, name, _DIGEST_BYTES) for name in _ACCEPTED}
     fields |= {name: read_flag(section, name) for name in ATTRIBUTE_BITS}
     return TdxPolicy(
-        track=read_track(section, CODES),
+        track=read_track(section, trackable(TEE, CODES)),
         xfam=read_masked(section, "xfam", _XFAM_BYTES),
         measured_events=read_accepted(section, "measured_events", _DIGEST_BYTES),
         **read_intel_fields(section),
