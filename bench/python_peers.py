@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -155,8 +156,14 @@ def running(peer: Peer, model: BenchModel, *, cores: str, cache: Path) -> Iterat
             command = peer.command(programs, model, port, folder)
             log = stack.enter_context((folder / "log").open("wb"))
             process = subprocess.Popen(
-                [*pinned(cores), *command], stdout=log, stderr=log, env=_environment(programs, model), cwd=folder
+                [*pinned(cores), *command],
+                stdout=log,
+                stderr=log,
+                env=_environment(programs, model),
+                cwd=folder,
+                start_new_session=True,
             )
+            stack.callback(_end_session, process.pid)
             stack.enter_context(ended(process))
             wait_until_ready(process, f"http://127.0.0.1:{port}{peer.ready}")
         except (OSError, subprocess.SubprocessError, TimeoutError) as error:
@@ -171,6 +178,12 @@ def running(peer: Peer, model: BenchModel, *, cores: str, cache: Path) -> Iterat
             "headers": {"Content-Type": "application/json"},
         }
         yield Target(name=peer.name, process_id=process.pid, spec=spec)
+
+
+def _end_session(leader: int) -> None:
+    """LitServe's workers outlive a parent that was killed, and would spin beside what is measured next."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _installed(peer: Peer, cache: Path) -> Path:
