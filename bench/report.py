@@ -130,14 +130,18 @@ def write_page(result: dict[str, Any]) -> None:
 def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Several runs of some parts each, on one machine, as one: when and where is the first one's.
 
-    Of work that was measured again, the last run's samples count, whole.
+    Of work that was measured again, the last run's samples and bars count, whole.
     """
     last = {sample["work"]: index for index, result in enumerate(results) for sample in result["samples"]}
     samples = [
         sample for index, result in enumerate(results) for sample in result["samples"] if last[sample["work"]] == index
     ]
-    lists = {name: [one for result in results for one in result[name]] for name in ("bars", "notes")}
-    return {**results[0], **lists, "samples": samples}
+    bars = {tuple(one["bar"][name] for name in ("work", "ours", "theirs")): one for one in _all(results, "bars")}
+    return {**results[0], "bars": [*bars.values()], "notes": _all(results, "notes"), "samples": samples}
+
+
+def _all(results: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    return [one for result in results for one in result[name]]
 
 
 if __name__ == "__main__":
