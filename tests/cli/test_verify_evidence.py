@@ -226,6 +226,7 @@ def test_endorsements_that_cannot_be_had_are_exit_status_3(tmp_path: Path) -> No
     assert (ended.code, "http://127.0.0.1:9/vcek/v1/Genoa/" in ended.err) == (3, True)
 
 
+@pytest.mark.network
 def test_what_was_fetched_becomes_a_bundle_that_answers_alone(tmp_path: Path) -> None:
     from endorsements.test_complete_amd import serve
     from fakes.amd import FakeMachine
