@@ -175,9 +175,10 @@ def _read_crl(der: bytes, tee: str, what: str) -> RevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
         crl.issuer  # noqa: B018  # parsed only when asked for, and must parse
-        extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
+        entries = tuple(crl)
+        extensions = [*crl.extensions, *(one for entry in entries for one in entry.extensions)]
         last_update, next_update = crl.last_update_utc, crl.next_update_utc
-        serials = frozenset(revoked.serial_number for revoked in crl)
+        serials = frozenset(entry.serial_number for entry in entries)
     except UNREADABLE:
         raise _no_crl(tee, what) from None
     is_partial = any(extension.critical for extension in extensions)

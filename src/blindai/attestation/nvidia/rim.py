@@ -212,6 +212,7 @@ def signed_content(sealed: SealedRim, tools: XmlTools) -> Any:
         return None
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def read_content(signed: Any) -> Rim:
     """The measurements in what was signed.
 
