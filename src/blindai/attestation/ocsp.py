@@ -182,7 +182,12 @@ def _responder(response: ocsp.OCSPResponse, question: Question, now: float) -> x
 def _is_named(response: ocsp.OCSPResponse, candidate: x509.Certificate) -> bool:
     if (name := response.responder_name) is not None:
         return name == candidate.subject
-    return response.responder_key_hash == x509.SubjectKeyIdentifier.from_public_key(candidate.public_key()).digest
+    return response.responder_key_hash == _key_hash(candidate)
+
+
+@functools.lru_cache(maxsize=64)  # of issuers and responders
+def _key_hash(certificate: x509.Certificate) -> bytes:
+    return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
 
 
 def _may_answer(candidate: x509.Certificate, issuer: x509.Certificate, now: float) -> bool:

@@ -9,6 +9,7 @@ Leaves out: the links between certificates (x509_chain.py), and the report (amd/
 from __future__ import annotations
 
 import enum
+import functools
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,10 @@ def read_amd_certificate(der: bytes, what: str) -> x509.Certificate:
     """
     with _without_warnings():
         return read_certificate(der, tee=TEE, what=what)
+
+
+# Kept, since the certificates above a machine's own are the same for its whole product line.
+read_amd_issuer = functools.lru_cache(maxsize=16)(read_amd_certificate)
 
 
 @contextmanager
@@ -198,6 +203,7 @@ def _malformed(found: str) -> MalformedEvidenceError:
     )
 
 
+@functools.lru_cache(maxsize=8)  # a product line's list, the same for each of its machines
 def read_crl(der: bytes) -> x509.CertificateRevocationList:
     """A revocation list from exactly its DER, with both times and no critical extension.
 
