@@ -54,8 +54,14 @@ def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
     return certificate
 
 
-# Kept, since a certificate's names take longest to read. Only for a vendor's own, which many machines show.
-_read_kept = functools.lru_cache(maxsize=64)(read_certificate)
+@functools.lru_cache(maxsize=64)
+def read_issuer(der: bytes, *, tee: str, what: str) -> x509.Certificate:
+    """`read_certificate`, kept: for a vendor's own certificates, which many machines show.
+
+    Raises:
+        MalformedEvidenceError: as there.
+    """
+    return read_certificate(der, tee=tee, what=what)
 
 
 def read_chain(ders: Sequence[bytes], *, tee: str, what: str, own: int) -> tuple[x509.Certificate, ...]:
@@ -71,7 +77,7 @@ def read_chain(ders: Sequence[bytes], *, tee: str, what: str, own: int) -> tuple
         MalformedEvidenceError: one is none.
     """
     machines = (read_certificate(der, tee=tee, what=what) for der in ders[:own])
-    return (*machines, *(_read_kept(der, tee=tee, what=what) for der in ders[own:]))
+    return (*machines, *(read_issuer(der, tee=tee, what=what) for der in ders[own:]))
 
 
 def holds_whole_bytes(signature: bytes, der: bytes) -> bool:

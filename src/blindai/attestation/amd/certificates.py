@@ -90,8 +90,14 @@ def read_amd_certificate(der: bytes, what: str) -> x509.Certificate:
         return read_certificate(der, tee=TEE, what=what)
 
 
-# Kept, since the certificates above a machine's own are the same for its whole product line.
-read_amd_issuer = functools.lru_cache(maxsize=16)(read_amd_certificate)
+@functools.lru_cache(maxsize=16)
+def read_amd_issuer(der: bytes, what: str) -> x509.Certificate:
+    """`read_amd_certificate`, kept: for those above a machine's own, which its whole product line shows.
+
+    Raises:
+        MalformedEvidenceError: as there.
+    """
+    return read_amd_certificate(der, what)
 
 
 @contextmanager

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MAX_COLLATERAL_BYTES = 256 << 10
 MAX_LEVELS = 256
-_KEPT = 16  # documents: they take a millisecond, and are the same for every platform of a kind
 MAX_ADVISORIES = 1024
 COMPONENTS = 16
 # What a document says that it is for: `id` of TCB info, and of a QE identity.
@@ -131,7 +130,7 @@ class QeIdentity:
     levels: tuple[EnclaveLevel, ...]
 
 
-@functools.lru_cache(maxsize=_KEPT)
+@functools.lru_cache(maxsize=16)  # it takes a millisecond, and is the same for every platform of a kind
 def parse_tcb_info(data: bytes, *, tee: str) -> TcbInfo:
     """Read TCB info of at most 256 KiB.
 
@@ -141,7 +140,7 @@ def parse_tcb_info(data: bytes, *, tee: str) -> TcbInfo:
     return _parse(data, _parse_tcb_info, tee=tee, what="Intel's TCB info")
 
 
-@functools.lru_cache(maxsize=_KEPT)
+@functools.lru_cache(maxsize=16)  # it takes a millisecond, and is the same for every platform of a kind
 def parse_qe_identity(data: bytes, *, tee: str) -> QeIdentity:
     """Read a QE identity of at most 256 KiB.
 

@@ -156,8 +156,9 @@ def _read_pem(text: bytes, tee: str, what: str) -> x509.Certificate:
     return read_certificate(_decode_pem(text, tee, what), tee=tee, what=what)
 
 
-# Kept, since Intel has few issuers, and their names take longest to read.
-_read_issuer = functools.lru_cache(maxsize=64)(_read_pem)
+@functools.lru_cache(maxsize=64)  # Intel has few issuers, and their names take longest to read
+def _read_issuer(text: bytes, tee: str, what: str) -> x509.Certificate:
+    return _read_pem(text, tee, what)
 
 
 def _decode_pem(text: bytes, tee: str, what: str) -> bytes:
