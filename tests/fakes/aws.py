@@ -47,9 +47,12 @@ def issue(
     is_ca: bool = True,
     usage: str | None = "",
 ) -> Issued:
-    """A certificate, signed by the issuer or by itself; `usage` is `key_cert_sign` for CAs unless said otherwise."""
+    """A certificate, signed by the issuer or by itself; a `+` in its name stands between two names.
+
+    `usage` is `key_cert_sign` for CAs unless said otherwise; there may be several.
+    """
     key = key or ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)] if name else [])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one) for one in name.split("+") if one])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -71,7 +74,7 @@ def _key_usage(chosen: str) -> x509.KeyUsage:
         *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
         *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
     )
-    return x509.KeyUsage(**{name: name == chosen for name in names})
+    return x509.KeyUsage(**{name: name in chosen.split() for name in names})
 
 
 ROOT = issue(
