@@ -33,6 +33,7 @@ from blindai.policies import preset_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+RSA_KEY = rsa.generate_private_key(65537, 2048).public_key()
 POLICY = NitroPolicy(debug=False, max_age_s=300, pcrs=tuple((index, (aws.pcr(index),)) for index in JUDGED_PCRS))
 
 
@@ -322,7 +323,7 @@ def test_validity_is_judged_now_and_not_at_the_documents_own_time() -> None:
         aws.issue(f"{aws.MODULE_ID}.x.aws", aws.INSTANCE, is_ca=False, usage="key_agreement"),
         aws.issue(f"{aws.MODULE_ID}.x.aws", aws.INSTANCE, is_ca=False, usage="key_cert_sign"),
         aws.issue(f"{aws.MODULE_ID}.x.aws", aws.INSTANCE, is_ca=False, usage="digital_signature key_cert_sign"),
-        aws.issue(f"{aws.MODULE_ID}.x.aws", aws.INSTANCE, is_ca=False, key=rsa.generate_private_key(65537, 2048)),
+        aws.issue(f"{aws.MODULE_ID}.x.aws", aws.INSTANCE, is_ca=False, certified=RSA_KEY),
         aws.issue(f"{aws.MODULE_ID}.x.aws", aws.INSTANCE, is_ca=False, key=ec.generate_private_key(ec.SECP256R1())),
     ],
     ids=["no usage", "another usage", "a CA's usage", "a CA's usage too", "RSA", "another curve"],
