@@ -32,6 +32,9 @@ def serve(
     tpm: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="TPM 2.0 that attests and seals, such as /dev/tpmrm0")
     ] = None,
+    rotate_store_key: Annotated[
+        bool | None, typer.Option("--rotate-store-key", help="give the model store a new key at this start")
+    ] = None,
     access: Annotated[str | None, typer.Option(metavar="FILE", help="TOML file of tenants, keys and quotas")] = None,
     require_sealed: Annotated[
         bool | None, typer.Option("--require-sealed", help="close the pinned-TLS and gRPC doors")
@@ -61,6 +64,7 @@ def serve(
         "model_repository": model_repository,
         "model_store": model_store,
         "tpm": tpm,
+        "rotate_store_key": rotate_store_key,
         "access": access,
         "authentication": None if access is None else "required",
         "require_sealed": require_sealed,

@@ -13,7 +13,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from blindai.attester.sealing import write_whole
+from blindai.attester.sealing import sync_folder, write_whole
 from blindai.errors import InvalidSettingsError, ModelStoreError, UnsealError
 from blindai.server.log import LOG
 from blindai.server.sealed_file import disk_error
@@ -58,7 +58,8 @@ class KeptStore:
             _require_own(self.files)
             self.files.mkdir(mode=_FOLDER_MODE, exist_ok=True)
             self._root_key = sealer.root_key()
-            self.index = self._open()
+            is_next, self.index = self._open()
+            self._finish_rotation(is_next=is_next)
             self._remove_unnamed()
         except OSError as problem:
             self.close()
@@ -83,6 +84,21 @@ class KeptStore:
             with contextlib.suppress(ModelStoreError):
                 self._settle()
             raise
+
+    def rotate(self) -> None:
+        """Wrap all models' keys under a new root key; on return the old one is gone, and opens nothing that is kept.
+
+        To be called before anything else is done; where it fails, only the next start can tell which key holds.
+
+        Raises:
+            ModelStoreError: the disk is full or broken, or the TEE does not keep a key or count.
+        """
+        try:
+            self._root_key = self._sealer.next_key()  # on the disk before an index needs it
+            self.save(self.index.records, self.index.shares)
+            self._sealer.take_up()
+        except OSError as problem:
+            raise disk_error(problem) from problem
 
     def _settle(self) -> None:
         """Write again what holds.
@@ -113,16 +129,35 @@ class KeptStore:
             lock, self._lock = self._lock, -1
             os.close(lock)
 
-    def _open(self) -> StoreIndex:
+    def _open(self) -> tuple[bool, StoreIndex]:
+        """Whether it is the next key's, and the index."""
+        is_next = False
         try:
             with (self._folder / INDEX_NAME).open("rb") as file:
                 sealed = file.read(MAX_INDEX_BYTES + 1)
         except FileNotFoundError:
             index = StoreIndex(generation=0, records=(), shares=())
         else:
-            index = open_index(sealed, root_key=self._root_key)
+            is_next, index = self._unsealed(sealed)
         self._compare_with_counter(index)
-        return index
+        return is_next, index
+
+    def _unsealed(self, sealed: bytes) -> tuple[bool, StoreIndex]:
+        try:
+            return False, open_index(sealed, root_key=self._root_key)
+        except UnsealError:
+            key = self._sealer.waiting_key()
+            if key is None:
+                raise
+        self._root_key = key
+        return True, open_index(sealed, root_key=key)
+
+    def _finish_rotation(self, *, is_next: bool) -> None:
+        """One that was killed: after it had written its index it is done to its end, before that it never was."""
+        if is_next:
+            self._sealer.take_up()
+        else:
+            self._sealer.drop_next()
 
     def _compare_with_counter(self, index: StoreIndex) -> None:
         """An index one ahead was written, and its writer killed before it counted: that is the last one too."""
@@ -149,9 +184,9 @@ class KeptStore:
             (self._folder / (INDEX_NAME + _NEW_SUFFIX)).unlink()
 
     def _replace(self, sealed: bytes) -> None:
-        _sync_folder(self.files)  # the names of the files that the index is about to name
+        sync_folder(self.files)  # the names of the files that the index is about to name
         write_whole(self._folder / INDEX_NAME, sealed)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
 
 def _locked(folder: Path) -> int:
@@ -183,11 +218,3 @@ def _require_own(files: Path) -> None:
     """Files that no index names are removed, and so it must not lead out of the store."""
     if files.is_symlink():
         raise InvalidSettingsError(f"{files} is a symbolic link, and must be a folder")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -76,6 +76,7 @@ class Settings:
         model_store: folder in which uploaded models outlive the server, sealed (kept_store.py); else they end with it.
         tpm: the TPM 2.0 that attests what booted, unless in simulation, and seals the model store's key:
             `/dev/tpmrm0`, or `unix:PATH` for one behind a socket.
+        rotate_store_key: gives the model store a new key at each start; the old one then opens nothing that is kept.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -113,6 +114,7 @@ class Settings:
     model_repository: str | None = None
     model_store: str | None = None
     tpm: str | None = None
+    rotate_store_key: bool = False
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -171,6 +173,8 @@ class Settings:
             raise InvalidSettingsError(
                 "a TPM is named, and in simulation it only seals a model store's key", hint="set `model_store`"
             )
+        if self.rotate_store_key and self.model_store is None:
+            raise InvalidSettingsError("there is no model store, so nothing to rotate", hint="set `model_store`")
         try:
             printable(self.service)
         except ValueError as error:
