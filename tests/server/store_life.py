@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from blindai.attester.sealing import Sealer
 
-CALLS = {"sendall", "open", "write", "fsync", "replace", "rename", "mkdir", "unlink"}
+CALLS = {"sendall", "posix_fallocate", "open", "write", "fsync", "replace", "rename", "mkdir", "unlink"}
 STEPS = (
     ("upload", "a", "1", 3_000_000),
     ("upload", "b", "1", 10),

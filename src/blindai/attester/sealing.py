@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROOT_KEY_BYTES = 32
 INSECURE_KEY_NAME = "insecure-simulation-sealing-key"
+NEW_SUFFIX = ".new"  # of what is not yet whole
 _NEXT_SUFFIX = ".next"
 
 
@@ -142,11 +143,15 @@ def sync_folder(folder: Path) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """A new private file, whole or not at all: it has its name only once it is on the disk."""
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(path.name + NEW_SUFFIX)
     new.unlink(missing_ok=True)  # what a killed server left, or a link to somebody else's file
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        new.unlink()  # on a full disk, what it takes may be all that there is
+        raise
     new.rename(path)

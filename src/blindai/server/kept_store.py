@@ -9,12 +9,14 @@ Leaves out: what an index holds (store_index.py), and the models' own files (sea
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from blindai.attester.sealing import sync_folder, write_whole
+from blindai.attester.sealing import NEW_SUFFIX, sync_folder, write_whole
 from blindai.errors import InvalidSettingsError, ModelStoreError, UnsealError
+from blindai.server.index_reserve import IndexReserve
 from blindai.server.log import LOG
 from blindai.server.sealed_file import disk_error
 from blindai.server.store_index import ID_BYTES, MAX_INDEX_BYTES, StoreIndex, open_index, seal_index
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index"
 LOCK_NAME = "lock"
-_NEW_SUFFIX = ".new"
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -53,6 +55,7 @@ class KeptStore:
         self._sealer = sealer
         self._random = random
         self._is_settled = False
+        self._reserve = IndexReserve(folder)
         self._lock = _locked(folder)
         try:
             _require_own(self.files)
@@ -61,6 +64,7 @@ class KeptStore:
             is_next, self.index = self._open()
             self._finish_rotation(is_next=is_next)
             self._remove_unnamed()
+            self._refill(self._index_bytes())
         except OSError as problem:
             self.close()
             raise _cannot_keep(folder, problem) from None
@@ -177,16 +181,36 @@ class KeptStore:
     def _remove_unnamed(self) -> None:
         """What an upload or a deletion left behind when its server was killed."""
         named = {file_id.hex() for record in self.index.records for file_id in record.file_ids}
-        for path in self.files.iterdir():
-            if path.name not in named and (path.is_symlink() or not path.is_dir()):
+        unnamed = [path for path in self.files.iterdir() if path.name not in named]
+        for path in (*unnamed, *self._folder.glob("*" + NEW_SUFFIX)):
+            if path.is_symlink() or not path.is_dir():
                 path.unlink()
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / (INDEX_NAME + _NEW_SUFFIX)).unlink()
 
     def _replace(self, sealed: bytes) -> None:
+        """The new index takes the old one's place; one that is no larger finds room on a full disk too."""
+        grows = len(sealed) > self._index_bytes()
+        if grows:
+            self._reserve.hold(len(sealed))  # or what is kept could not be deleted any more
         sync_folder(self.files)  # the names of the files that the index is about to name
-        write_whole(self._folder / INDEX_NAME, sealed)
+        try:
+            write_whole(self._folder / INDEX_NAME, sealed)
+        except OSError as problem:
+            if grows or problem.errno not in _DISK_IS_FULL:
+                raise
+            self._reserve.become(self._folder / INDEX_NAME, sealed)
         sync_folder(self._folder)
+        self._refill(len(sealed))
+
+    def _index_bytes(self) -> int:
+        try:
+            return (self._folder / INDEX_NAME).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _refill(self, size: int) -> None:
+        """As soon as there is room: a deletion makes some after its index is kept, and the next change takes it."""
+        with contextlib.suppress(OSError):
+            self._reserve.hold(size)
 
 
 def _locked(folder: Path) -> int:
