@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
+from fakes.key_usage import key_usage
 from fakes.tpm_boot import ALGORITHMS, FakeBoot, firmware, grub
 
 from blindai.attestation.evidence import EvidenceItem
@@ -206,7 +207,9 @@ class FakeVendor:
         is_ca: bool = False,
         signs: bool = True,
         usage: bool = True,
+        revokes: bool = True,
         purposes: tuple[str, ...] = (),
+        extensions: tuple[x509.ExtensionType, ...] = (),
         crl_url: bool = False,
         not_after: datetime = NOW + YEAR,
     ) -> x509.Certificate:
@@ -221,13 +224,15 @@ class FakeVendor:
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
         if usage:
-            builder = builder.add_extension(_usage(is_ca=is_ca, signs=signs), critical=True)
+            builder = builder.add_extension(_usage(is_ca=is_ca, signs=signs, revokes=revokes), critical=True)
         if purposes:
             oids = [x509.ObjectIdentifier(purpose) for purpose in purposes]
             builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False)
         if crl_url:
             point = x509.DistributionPoint([x509.UniformResourceIdentifier("http://crl.test/")], None, None, None)
             builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=True)
         return builder.sign(signer or self.key, hashes.SHA256())
 
     def crl(
@@ -259,15 +264,7 @@ class FakeVendor:
         return {**chain, f"{kind}_crl_1": self.crl()}
 
 
-def _usage(*, is_ca: bool, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=signs and not is_ca,
-        key_encipherment=not signs,
-        key_cert_sign=is_ca,
-        crl_sign=is_ca,
-        content_commitment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _usage(*, is_ca: bool, signs: bool, revokes: bool) -> x509.KeyUsage:
+    if is_ca:
+        return key_usage("key_cert_sign", "crl_sign") if revokes else key_usage("key_cert_sign")
+    return key_usage("digital_signature" if signs else "key_encipherment")
