@@ -274,4 +274,4 @@ def test_options_that_do_nothing_are_a_wrong_usage(options: tuple[str, ...], wor
 def test_policy_violations_stay_what_they_are(url: str, far: VendorServices) -> None:
     other = POLICY.replace("6d" * 48, "00" * 48)
     with pytest.raises(PolicyViolationError):
-        Client(url, policy=accepting(other), endorsements=impatient(far))
+        Client(url, policy=accepting(text=other), endorsements=impatient(far))

@@ -109,9 +109,10 @@ host_data = ["{"00" * 32}"]
 """
 
 
-def accepting(text: str = POLICY) -> Policy:
+def accepting(level: str = "fresh", *, text: str = POLICY) -> Policy:
     """A policy that accepts that machine's software."""
-    return read_policy(text, source="policy.toml", folder=Path())
+    levelled = text.replace("[tee", f'level.minimum = "{level}"\n[tee', 1)
+    return read_policy(levelled, source="policy.toml", folder=Path())
 
 
 @contextlib.contextmanager

@@ -181,6 +181,7 @@ class FakeVendor:
     """A root, an intermediate CA below it, and any certificate or CRL of theirs."""
 
     name: str = "fake vendor"
+    crl_urls: tuple[str, ...] = ("http://crl.test/",)
     root_key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
@@ -190,7 +191,9 @@ class FakeVendor:
 
     @functools.cached_property
     def intermediate(self) -> x509.Certificate:
-        return self.certify(self.key, "intermediate", is_ca=True, issuer="root", signer=self.root_key, crl_url=True)
+        return self.certify(
+            self.key, "intermediate", is_ca=True, issuer="root", signer=self.root_key, crl_urls=self.crl_urls
+        )
 
     @property
     def pinned(self) -> tuple[PinnedRoot, ...]:
@@ -210,7 +213,7 @@ class FakeVendor:
         revokes: bool = True,
         purposes: tuple[str, ...] = (),
         extensions: tuple[x509.ExtensionType, ...] = (),
-        crl_url: bool = False,
+        crl_urls: tuple[str, ...] = (),
         not_after: datetime = NOW + YEAR,
     ) -> x509.Certificate:
         builder = (
@@ -228,8 +231,8 @@ class FakeVendor:
         if purposes:
             oids = [x509.ObjectIdentifier(purpose) for purpose in purposes]
             builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False)
-        if crl_url:
-            point = x509.DistributionPoint([x509.UniformResourceIdentifier("http://crl.test/")], None, None, None)
+        if crl_urls:
+            point = x509.DistributionPoint([x509.UniformResourceIdentifier(url) for url in crl_urls], None, None, None)
             builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
         for extension in extensions:
             builder = builder.add_extension(extension, critical=True)

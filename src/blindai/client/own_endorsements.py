@@ -40,6 +40,7 @@ class Endorsements:
         intel_ca_file: with `fetch`: PEM of the authority of a PCCS with a certificate of its own.
         nvidia_ocsp: with `fetch`: the address of a mirror of NVIDIA's OCSP service.
         nvidia_rim: with `fetch`: the address of a mirror of NVIDIA's RIM service.
+        vendor_crl: with `fetch`: the address of a mirror of the lists that a TPM's certificates name.
     """
 
     bundles: str | os.PathLike[str] | None = None
@@ -50,6 +51,7 @@ class Endorsements:
     intel_ca_file: str | None = None
     nvidia_ocsp: str | None = None
     nvidia_rim: str | None = None
+    vendor_crl: str | None = None
 
     def open(self) -> Source:
         """The source that this describes; bundles are read now, and nothing is fetched yet.
