@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blindai.attestation.checks import judge, leave_out
+from blindai.attestation.checks import FETCH_THEM, judge, leave_out
 from blindai.attestation.policy_file import Skip
 from blindai.attestation.x509_chain import UNREADABLE, may_sign_crls
 from blindai.errors import MalformedEvidenceError
@@ -143,5 +143,5 @@ def judge_revocation_age(grace_s: int | Skip, claims: RevocationClaims, *, tee: 
         expected=f"CRLs for every certificate that names one, at most {grace_s} s past their time",
         found=found,
         why=why,
-        hint="let the server staple newer CRLs, or say with `revocation_grace_s` how long old ones will do",
+        hint=f"let the server staple newer CRLs, or {FETCH_THEM}; `revocation_grace_s` says how long old ones will do",
     )
