@@ -191,7 +191,7 @@ class AsyncClient:
 
     async def _judge(self, flow: Flow[T], outcome: HttpResponse | BaseException) -> HttpRequest | _Ended[T]:
         """Hand a flow an attestation; it may have to fetch endorsements, for which nobody else shall wait."""
-        if self._connection.settings.endorsements is None:
+        if self._connection.settings.endorsements is None or isinstance(outcome, BaseException):
             return _resume(flow, outcome)
         return await asyncio.to_thread(_resume, flow, outcome)
 

@@ -304,9 +304,8 @@ def _point(key: bytes) -> ec.EllipticCurvePublicKey | None:
 @functools.lru_cache(maxsize=16)
 def _is_crl_of(revocation: RevocationList, issuer: x509.Certificate) -> bool:
     crl, public_key = revocation.crl, issuer.public_key()
-    if crl.issuer != issuer.subject or not may_sign_crls(issuer):
-        return False
-    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+    may_sign = crl.issuer == issuer.subject and may_sign_crls(issuer)
+    if not may_sign or not isinstance(public_key, ec.EllipticCurvePublicKey):
         return False
     return crl.is_signature_valid(public_key)
 
