@@ -420,13 +420,22 @@ def test_revoked_certificates_are_refused() -> None:
     assert refuse(with_endorsements(ak_crl_2=own), "ak_revoked") == "CN=key"
 
 
-def test_a_crl_that_is_silent_about_some_certificates_is_refused() -> None:
+@pytest.mark.parametrize("critical", [False, True])
+def test_a_crl_that_is_silent_about_some_certificates_is_refused(*, critical: bool) -> None:
     for extension in (
         x509.DeltaCRLIndicator(1),
-        x509.CRLNumber(7),  # as critical as the others: what that would mean nobody knows
         x509.IssuingDistributionPoint(None, None, True, False, None, False, False),  # noqa: FBT003  # its only form
     ):
-        refuse(with_endorsements(ak_crl_1=VENDOR.crl(extension=extension)), "crl_format", MalformedEvidenceError)
+        crl = VENDOR.crl(extension=extension, critical=critical)
+        refuse(with_endorsements(ak_crl_1=crl), "crl_format", MalformedEvidenceError)
+
+
+def test_a_crl_with_a_critical_extension_is_refused() -> None:
+    other = VENDOR.certify(VENDOR.key, "other")
+    for part in ({"extension": x509.CRLNumber(7)}, {"of_entries": x509.CRLReason(x509.ReasonFlags.superseded)}):
+        harmless = VENDOR.crl(revoked=(other,), critical=False, **part)
+        assert verified(with_endorsements(ak_crl_1=harmless)).ak_root
+        refuse(with_endorsements(ak_crl_1=VENDOR.crl(revoked=(other,), **part)), "crl_format", MalformedEvidenceError)
 
 
 def test_what_crls_leave_open_is_told() -> None:

@@ -247,6 +247,8 @@ class FakeVendor:
         begin: datetime = NOW - timedelta(days=1),
         end: datetime = NOW + timedelta(days=1),
         extension: x509.ExtensionType | None = None,
+        critical: bool = True,
+        of_entries: x509.ExtensionType | None = None,
     ) -> bytes:
         builder = x509.CertificateRevocationListBuilder(
             issuer_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]),
@@ -255,9 +257,11 @@ class FakeVendor:
         )
         for certificate in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(begin)
+            if of_entries is not None:
+                entry = entry.add_extension(of_entries, critical=critical)
             builder = builder.add_revoked_certificate(entry.build())
         if extension is not None:
-            builder = builder.add_extension(extension, critical=True)
+            builder = builder.add_extension(extension, critical=critical)
         return builder.sign(signer or self.root_key, hashes.SHA256()).public_bytes(Encoding.DER)
 
     def chain(self, leaf: x509.Certificate, kind: str = "ak") -> dict[str, bytes]:
