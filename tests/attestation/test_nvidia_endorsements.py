@@ -368,6 +368,11 @@ def test_a_responder_may_say_for_what_it_is_as_nvidias_do() -> None:
             )
         },
         {"responder": _responder(end=NOW - timedelta(days=1))},
+        {
+            "responder": _responder(
+                extensions=[(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False)]
+            )
+        },
         {"responder": _responder(extensions=[*nvidia.OCSP_SIGNING, (key_usage("key_agreement"), True)])},
         {"responder": _responder(extensions=[*nvidia.OCSP_SIGNING, (x509.InhibitAnyPolicy(0), True)])},
         {"responder": CHAIN[0], "signer": nvidia.key("GH100 A01 GSP FMC LF")},
