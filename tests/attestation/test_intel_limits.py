@@ -135,9 +135,9 @@ def test_lists_are_as_long_as_they_may_be() -> None:
     most = level(advisories=[f"INTEL-SA-{number}" for number in range(MAX_ADVISORIES)])
     assert len(tcb(tcbLevels=[most]).levels[0].verdict.advisories) == 1024
     more = level(advisories=["INTEL-SA-00001"] * (MAX_ADVISORIES + 1))
-    for changes in ({"tcbLevels": [level()] * (MAX_LEVELS + 1)}, {"tcbLevels": [more]}):
+    for levels in ([level()] * (MAX_LEVELS + 1), [more]):
         with pytest.raises(MalformedEvidenceError, match="a list of at most"):
-            tcb(**changes)
+            tcb(tcbLevels=levels)
 
 
 @pytest.mark.parametrize("fmspc", ["00 00 00 00 ", "00" * 5 + "\t\n", ["00"] * 12, 5, None, "00" * 7])
