@@ -147,7 +147,7 @@ def test_a_hardware_id_in_an_octet_string_is_whole(size: int) -> None:
 
 
 def test_names_are_told_from_leaf_to_root() -> None:
-    def named(*attributes: x509.NameAttribute) -> x509.Certificate:
+    def named(*attributes: x509.NameAttribute[str]) -> x509.Certificate:
         key = rsa_key("a")
         builder = x509.CertificateBuilder(x509.Name([]), x509.Name(attributes), key.public_key(), 1, NOW, NOW)
         return builder.sign(key, SHA384())
