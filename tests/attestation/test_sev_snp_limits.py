@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
-from fakes.amd import CHIP, NOW, FakeMachine, certificate, der, ec_key, name, pinned, revocation_list, rsa_key
+from fakes.amd import CHIP, NOW, FakeMachine, certificate, der, ec_key, integer, name, pinned, revocation_list, rsa_key
 
 from blindai.attestation.amd.certificates import (
     SigningKey,
@@ -138,6 +138,12 @@ def test_the_longest_text_is_read() -> None:
 def test_a_level_is_a_number_of_one_byte_in_its_shortest_form(content: bytes) -> None:
     refusal = refusal_of(FakeMachine(extensions={"3.1": der(2, content)}))
     assert (refusal.finding_code, type(refusal)) == ("sev_snp.vek_format", MalformedEvidenceError)
+
+
+def test_the_highest_level_is_read() -> None:
+    refusal = refusal_of(FakeMachine(extensions={"3.8": integer(255)}))
+    assert refusal.finding_code == "sev_snp.vek_tcb"
+    assert "microcode 255" in str(refusal)
 
 
 @pytest.mark.parametrize("size", [0, 61, 63, 65])
