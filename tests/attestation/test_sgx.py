@@ -128,6 +128,9 @@ def test_the_policy_of_the_seed_generation_can_be_said() -> None:
         ("isv_prod_id", "1"),
         ("isv_prod_id", "[65536]"),
         ("isv_prod_id", "[-1]"),
+        ("isv_prod_id", "[1, -1]"),
+        ("isv_prod_id", '[1, "2"]'),
+        ("isv_prod_id", "[1, 65536]"),
         ("isv_prod_id", "[true]"),
         ("isv_svn", "-1"),
         ("mr_enclave", '["00"]'),
@@ -161,6 +164,10 @@ def test_each_flag_has_its_bit() -> None:
         "KSS": 7,
         "AEX_NOTIFY": 10,
     }
+
+
+def test_a_product_is_any_number_of_16_bits() -> None:
+    assert policy_of("sgx", policy_text(isv_prod_id="[0, 65535]")).isv_prod_id == (0, 65535)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "size"), [("mr_enclave", 32), ("mr_signer", 32), ("config_id", 64)])
