@@ -17,6 +17,7 @@ import importlib.abc
 import importlib.util
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mutants.in_place import MOST_BYTES
 from mutants.mutate import Mutant, mutants_of
 
 if TYPE_CHECKING:
@@ -145,6 +147,10 @@ def run_all(modules: Sequence[str], *, seconds: int, jobs: int) -> Iterator[Outc
     """Every mutant of the modules, `jobs` at a time; those of an earlier run with the same files are taken from it."""
     by_line = tests_by_line()
     kept = KEPT / f"outcomes-{digest_of_tree()[:16]}.jsonl"
+    if child := os.fork():
+        os.waitpid(child, 0)
+    else:
+        run_in_place(modules, by_line, kept, seconds=seconds, jobs=jobs)
     known = {(one["name"], one["line"]): one["how"] for one in map(json.loads, _lines(kept))}
     preload()
     running: dict[int, tuple[Mutant, float]] = {}
@@ -162,6 +168,39 @@ def run_all(modules: Sequence[str], *, seconds: int, jobs: int) -> Iterator[Outc
             print(f"{module}: {len(known)} known, {sum(1 for _ in _lines(kept))} kept", flush=True)
         while running:
             yield from _ended(running, seconds, out)
+
+
+def run_in_place(
+    modules: Sequence[str], by_line: Mapping[str, Mapping[int, Sequence[str]]], kept: Path, *, seconds: int, jobs: int
+) -> None:
+    """Keep the outcomes of all mutants for which nothing has to be imported anew, and end this process."""
+    import pytest
+    from mutants.in_place import InPlace, Task, living_functions, swaps
+
+    known = {(one["name"], one["line"]) for one in map(json.loads, _lines(kept))}
+
+    def tasks() -> Iterator[Task]:
+        for module in modules:
+            source, path = path_of(module).read_text("utf-8"), str(path_of(module))
+            living, lines = living_functions(path), by_line[module]
+            for mutant in mutants_of(source, module):
+                if (mutant.name, mutant.line) in known or "" in lines.get(mutant.line, [""]):
+                    continue
+                if changed := swaps(source, mutant.source, path, living):
+                    tests = frozenset(tests_of(mutant, lines))
+                    yield Task(key={"name": mutant.name, "line": mutant.line}, swaps=changed, tests=tests)
+
+    with kept.open("a", encoding="utf-8") as out:
+
+        def found(task: Task, how: str) -> None:
+            out.write(json.dumps({**task.key, "how": how}) + "\n")
+            out.flush()
+
+        preload()
+        times = KEPT / f"times-{digest_of_tree()[:16]}.json"
+        plugin = InPlace(tasks=tasks, found=found, times=times, jobs=jobs, seconds=seconds)
+        status = pytest.main([*_OPTIONS, *ignored(), TESTS], plugins=[plugin])
+    os._exit(int(status))
 
 
 def _lines(path: Path) -> list[str]:
@@ -233,6 +272,7 @@ def start(mutant: Mutant, tests: Sequence[str]) -> int:
         return child
     status = 1
     try:
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
