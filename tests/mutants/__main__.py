@@ -247,7 +247,7 @@ def require_killed_by_tests_alone(module: str, tests: Sequence[str]) -> None:
     Raises:
         SystemExit: it does not, so that nothing that fails would say anything.
     """
-    unchanged = Mutant(module=module, line=0, what="nothing", source=path_of(module).read_text("utf-8"))
+    unchanged = Mutant(module=module, line=0, where="", what="nothing", source=path_of(module).read_text("utf-8"))
     _, status = os.waitpid(start(unchanged, tests), 0)
     if status:
         sys.exit(f"{module} fails its tests unchanged (status {status})")

@@ -52,25 +52,27 @@ class Mutant:
     Attributes:
         module: its dotted name.
         line: in the file as it is.
+        where: the qualified name of the class or function around it, empty at the top.
         what: the changed expression or statement, before and after.
         source: the whole file with the wrong in it.
     """
 
     module: str
     line: int
+    where: str
     what: str
     source: str
 
     @property
     def name(self) -> str:
-        """What a table of mutants calls it: not by line, which moves."""
-        return f"{self.module}: {self.what}"
+        """What a table of mutants calls it: not by line, which moves, but by function, which has few alike."""
+        return f"{self.module}:{self.where}: {self.what}"
 
 
 def mutants_of(source: str, module: str) -> Iterator[Mutant]:
     """Every mutant of a file; two that read the same are one."""
     tree = ast.parse(source)
-    said = _said_to_people(tree) | _names(tree)
+    said, around = _said_to_people(tree) | _names(tree), _around(tree)
     seen = set()
     for parent, field, at in _places(tree):
         node = _get(parent, field, at)
@@ -82,7 +84,18 @@ def mutants_of(source: str, module: str) -> Iterator[Mutant]:
             _set(parent, field, at, node)
             if text not in seen:
                 seen.add(text)
-                yield Mutant(module=module, line=node.lineno, what=f"{_shown(node)} -> {_shown(changed)}", source=text)
+                what = f"{_shown(node)} -> {_shown(changed)}"
+                yield Mutant(module=module, line=node.lineno, where=around[id(node)], what=what, source=text)
+
+
+def _around(tree: ast.AST, where: str = "") -> dict[int, str]:
+    """By node, the qualified name of the class or function in which it stands."""
+    found = {}
+    for node in ast.iter_child_nodes(tree):
+        found[id(node)] = where
+        is_place = isinstance(node, ast.ClassDef | ast.FunctionDef)
+        found |= _around(node, f"{where}.{node.name}".removeprefix(".") if is_place else where)
+    return found
 
 
 def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
