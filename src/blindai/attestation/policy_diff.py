@@ -95,8 +95,8 @@ def _more(place: str, mine: Any, theirs: Any) -> str:
     """What `mine` accepts and `theirs` does not, in words; nothing if there is no such thing."""
     if mine == theirs and type(mine) is type(theirs):
         return ""
-    if isinstance(mine, Skip) or isinstance(theirs, Skip):
-        return "" if isinstance(theirs, Skip) else text_of(mine)
+    if isinstance(theirs, Skip):
+        return ""
     if _are(Level, mine, theirs) or _are(Release, mine, theirs):
         return f"{text_of(mine)} and up" if mine < theirs else ""
     if type(mine) is int and type(theirs) is int:

@@ -57,12 +57,13 @@ class Section:
     members: Mapping[str, Any] = field(repr=False)
     inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def error(self, problem: str, *keys: str) -> InvalidPolicyError:
-        """A complaint about this table, or about the field that `keys` lead to."""
-        path = (*self.path, *keys)
-        names = ".".join(key for key in path if isinstance(key, str))
+    def error(self, problem: str, key: str | None = None) -> InvalidPolicyError:
+        """A complaint about this table, or about the field `key` of it."""
+        path = self.path if key is None else (*self.path, key)
+        names = ".".join(name for name in path if isinstance(name, str))
         what = f"`{names}`" if names else "the policy"
-        origin = f" (from {self.inherited[keys[0]]})" if keys and keys[0] in self.inherited else ""
+        source = None if key is None else self.inherited.get(key)
+        origin = f" (from {source})" if source else ""
         return InvalidPolicyError(f"{self.source}, line {line_of(self.text, path)}: {what}{origin} {problem}")
 
     def require_keys(self, *required: str, optional: tuple[str, ...] = ()) -> None:
