@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from mutants.mutate import Mutant
+
 Swaps = list[tuple[FunctionType, CodeType]]
 Living = dict[tuple[str, int], list[FunctionType]]
 
@@ -53,23 +55,21 @@ def swaps(
         path: of the file.
         living: `living_functions(path)`.
     """
-    plain = ast.unparse(ast.parse(source))
+    texts = (source, ast.unparse(ast.parse(source)), mutant)
+    original, before, after = (compile(text, path, "exec") for text in texts)
     found: Swaps = []
-    codes = [compile(text, path, "exec") for text in (source, plain, mutant)]
-    return found if _swap(*codes, living, found, is_inside=False) else None
+    return found if _swap((original, before, after), living, found, is_inside=False) else None
 
 
 def _swap(
-    original: CodeType,
-    before: CodeType,
-    after: CodeType,
+    codes: tuple[CodeType, CodeType, CodeType],
     living: Mapping[tuple[str, int], Sequence[FunctionType]],
     found: Swaps,
     *,
     is_inside: bool,
 ) -> bool:
     """Whether the change of a code, and of those inside it, is one of loaded functions; these are added."""
-    inner = [[one for one in code.co_consts if isinstance(one, CodeType)] for code in (original, before, after)]
+    original, before, after = codes
     if _deep(before) == _deep(after):
         return True
     is_function = bool(original.co_flags & inspect.CO_OPTIMIZED)
@@ -77,12 +77,13 @@ def _swap(
     if any(function.__code__.co_freevars != after.co_freevars for function in functions):
         return False
     found += [(function, after) for function in functions]
-    if _shallow(before) != _shallow(after) and not functions and not is_inside:
-        return False
-    if len({len(codes) for codes in inner}) != 1:
-        return bool(functions) or is_inside
     is_inside = is_inside or bool(functions)
-    return all(_swap(*three, living, found, is_inside=is_inside) for three in zip(*inner, strict=True))
+    if _shallow(before) != _shallow(after) and not is_inside:
+        return False
+    inner = [[one for one in code.co_consts if isinstance(one, CodeType)] for code in codes]
+    if len({len(found_inside) for found_inside in inner}) != 1:
+        return is_inside
+    return all(_swap(three, living, found, is_inside=is_inside) for three in zip(*inner, strict=True))
 
 
 def _shallow(code: CodeType) -> tuple[object, ...]:
@@ -98,11 +99,30 @@ def _deep(code: CodeType) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One mutant: the functions that change, the names of the tests that run its line, and its key in the results."""
+    """One mutant: the functions that change, and the names of the tests that run its line."""
 
-    key: Mapping[str, object]
+    mutant: Mutant
     swaps: Swaps
     tests: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """Since when a process runs, and how long it may."""
+
+    since: float
+    patience_s: float
+
+    def ended(self, child: int) -> str | None:
+        """How it ended, if it has: `killed`, `survived`, or `timed out`, which is a death as well."""
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return "killed" if status else "survived"
+        if time.monotonic() - self.since < self.patience_s:
+            return None
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return "timed out"
 
 
 @dataclass(kw_only=True)
@@ -111,12 +131,12 @@ class InPlace:
 
     Attributes:
         tasks: made when everything is collected and loaded.
-        found: called with each task and how it ended: `killed`, `survived` or `timed out`.
+        found: called with each mutant and how it ended.
         times: where seconds by test are kept, for the quickest first.
     """
 
     tasks: Callable[[], Iterator[Task]]
-    found: Callable[[Task, str], None]
+    found: Callable[[Mutant, str], None]
     times: Path
     jobs: int
     seconds: int
@@ -129,17 +149,18 @@ class InPlace:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Every task in a fork of its own, `jobs` at a time."""
-        if not self.times.exists() and _wait(_fork(lambda: self._measure(session.items))):
+        if not self.times.exists() and wait(fork(lambda: self._measure(session.items))):
             raise pytest.UsageError("the tests fail without any mutant")
         seconds = json.loads(self.times.read_text("utf-8"))
         items = sorted(session.items, key=lambda item: float(seconds[item.nodeid]))
-        running: dict[int, tuple[Task, float]] = {}
+        running: dict[int, tuple[Task, Ran]] = {}
         for task in self.tasks():
             while len(running) >= self.jobs:
                 self._reap(running)
             chosen = [item for item in items if item.nodeid.partition("[")[0] in task.tests]
             chosen.sort(key=lambda item: item.nodeid not in self._killers)
-            running[_fork(functools.partial(self._run, task, chosen))] = (task, time.monotonic())
+            ran = Ran(since=time.monotonic(), patience_s=self.seconds)
+            running[fork(functools.partial(self._run, task, chosen))] = (task, ran)
         while running:
             self._reap(running)
         return True
@@ -155,6 +176,7 @@ class InPlace:
         return int(self._failed)
 
     def _run(self, task: Task, items: Sequence[pytest.Item]) -> int:
+        items[0].config.pluginmanager.unregister(name="terminalreporter")
         for function, code in task.swaps:
             function.__code__ = code
         for item, after in itertools.zip_longest(items, items[1:]):
@@ -164,26 +186,23 @@ class InPlace:
                 return 1
         return 0
 
-    def _reap(self, running: dict[int, tuple[Task, float]]) -> None:
+    def _reap(self, running: dict[int, tuple[Task, Ran]]) -> None:
         time.sleep(0.005)
-        for child, (task, since) in list(running.items()):
-            ended, status = os.waitpid(child, os.WNOHANG)
-            how = "survived" if status == 0 else "killed"
-            if not ended:
-                if time.monotonic() - since < self.seconds:
-                    continue
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                how = "timed out"
-            del running[child]
-            if (killer := self.times.with_name(f"killer-{child}")).exists():
-                self._killers = [killer.read_text("utf-8"), *self._killers][:_KILLERS_FIRST]
-                killer.unlink()
-            self.found(task, how)
+        for child, (task, ran) in list(running.items()):
+            if how := ran.ended(child):
+                del running[child]
+                self._remember_killer(child)
+                self.found(task.mutant, how)
+
+    def _remember_killer(self, child: int) -> None:
+        """The test that killed a mutant is likely to kill the next one."""
+        if (killer := self.times.with_name(f"killer-{child}")).exists():
+            self._killers = [killer.read_text("utf-8"), *self._killers][:_KILLERS_FIRST]
+            killer.unlink()
 
 
-def _fork(work: Callable[[], int]) -> int:
-    """A process that is silent, does this and ends with what it returns."""
+def fork(work: Callable[[], int]) -> int:
+    """A process that is silent, has little memory, does this and ends with what it returns."""
     child = os.fork()
     if child:
         return child
@@ -199,5 +218,6 @@ def _fork(work: Callable[[], int]) -> int:
     return 0
 
 
-def _wait(child: int) -> int:
+def wait(child: int) -> int:
+    """How a process ended: 0 if well."""
     return os.waitpid(child, 0)[1]

@@ -93,8 +93,8 @@ def _around(tree: ast.AST, where: str = "") -> dict[int, str]:
     found = {}
     for node in ast.iter_child_nodes(tree):
         found[id(node)] = where
-        is_place = isinstance(node, ast.ClassDef | ast.FunctionDef)
-        found |= _around(node, f"{where}.{node.name}".removeprefix(".") if is_place else where)
+        inside = f"{where}.{node.name}" if isinstance(node, ast.ClassDef | ast.FunctionDef) else where
+        found |= _around(node, inside.removeprefix("."))
     return found
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import tomllib
 
-from mutants.__main__ import TABLE, module_names, name_of
+from mutants.__main__ import TABLE
 from mutants.mutate import mutants_of
+from mutants.reached import module_names, name_of
 
 SOURCE = '''"""Words."""
 from __future__ import annotations
@@ -59,7 +60,7 @@ def test_a_mutant_is_the_whole_file_with_one_wrong_in_it() -> None:
     good = ast.unparse(ast.parse(SOURCE)).splitlines()
     for mutant in mutants_of(SOURCE, "m"):
         lines = mutant.source.splitlines()
-        assert mutant.name == f"m: {mutant.what}"
+        assert mutant.name == f"m:{mutant.where}: {mutant.what}"
         assert sum(one != other for one, other in zip(lines, good, strict=False)) >= 1
 
 
