@@ -153,8 +153,17 @@ def test_a_cut_or_longer_log_is_refused() -> None:
         refuse(wrong)
 
 
+def test_a_header_has_at_most_256_bytes() -> None:
+    room = 256 - len(spec_id(("sha256",)))
+    assert parsed(FakeBoot(header=spec_id(("sha256",), vendor=bytes(room))).log()).banks == ("sha256",)
+    assert "at most 256" in refuse(FakeBoot(header=spec_id(("sha256",), vendor=bytes(room + 1))).log())
+
+
 def test_a_log_larger_than_accepted_is_refused() -> None:
     assert "at most" in refuse(bytes(MAX_LOG_BYTES + 1))
+    room = MAX_LOG_BYTES - len(FakeBoot().extend(0, ACTION, b"").log())
+    assert len(parsed(FakeBoot().extend(0, ACTION, bytes(room)).log()).events) == 1
+    assert "at most" in refuse(FakeBoot().extend(0, ACTION, bytes(room + 1)).log())
     boot = FakeBoot(banks=("sha1",))
     boot.events = boot.extend(0, ACTION, b"").events * MAX_EVENTS
     assert len(parsed(boot.log()).events) == MAX_EVENTS

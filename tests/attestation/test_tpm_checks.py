@@ -291,6 +291,22 @@ def test_a_command_line_that_is_named_whole_may_have_any_argument() -> None:
     assert failures(booted(grub(firmware(), command_line=line)), policy(command_line=str([line]))) == set()
 
 
+@pytest.mark.parametrize(
+    "measured",
+    [
+        COMMAND_LINE.encode(),
+        COMMAND_LINE.encode() + b"\0",
+        wide(COMMAND_LINE),
+        wide(f"{COMMAND_LINE}\0"),
+        wide(f"BOOT_IMAGE={COMMAND_LINE}"),
+    ],
+)
+def test_a_command_line_is_known_in_every_form_that_loaders_measure(measured: bytes) -> None:
+    boot = stub(firmware()).extend(12, IPL, b"", measured=measured)
+    assert failures(booted(boot), policy()) == set()
+    assert failures(booted(boot.extend(12, IPL, b"", measured=measured + b"x")), policy()) >= {"command_line"}
+
+
 def test_a_second_kernels_command_line_is_judged_too() -> None:
     boot = grub(firmware())
     grub_command(boot, "/vmlinuz evil")

@@ -1,8 +1,9 @@
 """Small wrongs in a module's source, one at a time: what a test should notice (`python -m mutants`, `make audit`).
 
 Comparisons become their opposites and their neighbours, `and` becomes `or` or loses a part, conditions are negated,
-numbers move by one, bytes and compared texts change, statements and returned values go. Annotations, docstrings and
-what is said to people (a finding's words, an error's message) stay as they are: they decide nothing.
+numbers move by one, bytes and compared texts change, statements and returned values go. Annotations, types' names,
+docstrings and what is said to people (a finding's words, an error's message, the words for nothing in `found or "no
+flag"`) stay as they are: they decide nothing.
 Leaves out: running tests on them (__main__.py).
 """
 
@@ -122,26 +123,48 @@ def _set(parent: ast.AST, field: str, at: int | None, node: ast.AST) -> None:
 
 
 def _said_to_people(tree: ast.AST) -> set[int]:
-    """The nodes inside annotations, docstrings, words of findings, and messages of errors."""
-    roots: list[ast.AST | None] = []
-    for node in ast.walk(tree):
-        match node:
-            case ast.Expr(value=ast.Constant()):
-                roots.append(node)
-            case ast.AnnAssign():
-                roots.append(node.annotation)
-            case ast.FunctionDef():
-                roots += [node.returns, *(argument.annotation for argument in _arguments(node))]
-                roots += node.decorator_list
-            case ast.ClassDef():
-                roots += [*node.decorator_list, *node.bases]
-            case ast.Raise(exc=ast.Call(args=[message, *_])):
-                roots.append(message)
-            case ast.keyword(arg=str(word)) if word in _WORDS:
-                roots.append(node.value)
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.JoinedStr() | ast.ImportFrom():
-                roots.append(node)
+    """The nodes inside what is about types, and inside docstrings, words of findings, and messages of errors."""
+    roots = [root for node in ast.walk(tree) for root in (*_about_types(node), *_told(node))]
     return {id(inside) for root in roots if root is not None for inside in ast.walk(root)}
+
+
+def _about_types(node: ast.AST) -> list[ast.AST | None]:
+    match node:
+        case ast.AnnAssign():
+            return [node.annotation]
+        case ast.FunctionDef():
+            return [node.returns, *(argument.annotation for argument in _arguments(node)), *node.decorator_list]
+        case ast.ClassDef():
+            return [*node.decorator_list, *node.bases]
+        case ast.Assign(targets=[ast.Name(id=name)]) if _is_type(name):
+            return [node.value]
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.ImportFrom():
+            return [node]
+    return []
+
+
+def _told(node: ast.AST) -> list[ast.AST | None]:
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.JoinedStr():
+            return [node]
+        case ast.Raise(exc=ast.Call(args=[message, *_])):
+            return [message]
+        case ast.keyword(arg=str(word)) if word in _WORDS:
+            return [node.value]
+        case ast.BoolOp(op=ast.Or(), values=[*_, last]) if _is_words(last):
+            return [node]
+        case ast.Call():  # what is read, in words: `reader.take(4, "the magic")`
+            return [one for one in node.args if isinstance(one, ast.Constant) and " " in str(one.value)]
+    return []
+
+
+def _is_words(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _is_type(name: str) -> bool:
+    """Whether a name is a type's, such as `Chain`, which only annotations use, and not a constant's."""
+    return name.lstrip("_")[:1].isupper() and not name.isupper()
 
 
 def _names(tree: ast.AST) -> set[int]:
