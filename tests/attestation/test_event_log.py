@@ -15,6 +15,7 @@ from blindai.attestation.tpm2.event_log import (
     EventLog,
     parse_event_log,
     replay,
+    told,
 )
 from blindai.errors import MalformedEvidenceError
 
@@ -67,6 +68,16 @@ def test_the_startup_locality_is_where_pcr_0_begins(locality: int) -> None:
 def test_a_locality_counts_only_unextended() -> None:
     boot = FakeBoot().extend(0, ACTION, b"StartupLocality\0\x03")
     assert parsed(boot.log()).startup_locality == 0
+
+
+def test_pcrs_are_told_in_their_order() -> None:
+    boot = FakeBoot().extend(8, ACTION, b"x").extend(1, ACTION, b"x")
+    assert list(replay(parsed(boot.log()), "sha256")) == [1, 8]
+
+
+def test_silence_about_a_pcr_means_something_only_while_it_is_all_zeros() -> None:
+    log = parsed(FakeBoot().extend(4, ACTION, b"x").log())
+    assert told(log, {4: bytes(32), 5: bytes(32), 6: bytes(31) + b"\1", 7: b"\1" + bytes(31)}) == (4, 5)
 
 
 def test_a_log_of_nothing_leads_nowhere() -> None:
