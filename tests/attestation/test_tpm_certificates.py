@@ -14,9 +14,16 @@ from fakes.intel_pki import der
 from fakes.tpm_vendor import EK_PURPOSE, NOW, FakeTpm, FakeVendor, rsa_key
 
 from blindai.attestation.checks import Checks
+from blindai.attestation.evidence import Outcome
 from blindai.attestation.tee.tpm import TpmClaims, verify
 from blindai.attestation.tpm2.certificates import chain_names
-from blindai.attestation.tpm2.revocation import RevocationClaims, judge_revocation_age, read_crl
+from blindai.attestation.tpm2.revocation import (
+    RevocationClaims,
+    judge_revocation,
+    judge_revocation_age,
+    read_crl,
+    revocation_claims,
+)
 from blindai.errors import MalformedEvidenceError
 
 VENDOR = FakeVendor()
@@ -85,6 +92,26 @@ def test_a_lists_entries_must_be_readable() -> None:
     made = builder.add_revoked_certificate(entry.build()).sign(VENDOR.root_key, SHA256())
     with pytest.raises(MalformedEvidenceError):
         read_crl(made.public_bytes(Encoding.DER), tee="tpm")
+
+
+def test_a_list_begins_at_its_update_and_the_oldest_of_several_counts() -> None:
+    chain = (VENDOR.certify(rsa_key()), VENDOR.intermediate, VENDOR.root)
+    begun, old = (
+        read_crl(VENDOR.crl(begin=begin, end=end), tee="tpm")
+        for begin, end in ((NOW, NOW + timedelta(days=1)), (NOW - timedelta(days=9), NOW - timedelta(seconds=90)))
+    )
+    assert revocation_claims(chain, (begun,), now=NOW.timestamp()) == RevocationClaims(unknown=(), late_s=0)
+    assert revocation_claims(chain, (begun,), now=NOW.timestamp() - 1).unknown == ("CN=intermediate",)
+    for crls in ((begun, old), (old, begun)):
+        assert revocation_claims(chain, crls, now=NOW.timestamp()).late_s == 90
+
+
+def test_a_key_lists_nothing_of_its_own() -> None:
+    key = ec.derive_private_key(9, ec.SECP256R1())
+    chain = (VENDOR.certify(key), VENDOR.intermediate, VENDOR.root)
+    own = read_crl(VENDOR.crl(issuer="key", signer=key), tee="tpm")
+    signed, _ = judge_revocation(chain, (own,), tee="tpm", kind="ak")
+    assert (signed.outcome, signed.found) == (Outcome.FAILED, "1 of 1 signed by none of them")
 
 
 def test_what_lists_leave_open_is_told() -> None:
