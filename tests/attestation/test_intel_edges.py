@@ -79,6 +79,13 @@ def test_a_members_name_is_an_oid() -> None:
     pck_of(sgx_extension({**GOOD, 4: der(0x30, der(6, oid) + der(4, b"F" * 6))}))
 
 
+def test_a_platform_instance_and_a_configuration_come_alone_too() -> None:
+    alone = pck_of(sgx_extension({number: value for number, value in GOOD.items() if number != 7}))
+    assert (alone.platform_instance_id, alone.smt_enabled) == (b"I" * 16, None)
+    other = pck_of(sgx_extension({number: value for number, value in GOOD.items() if number != 6}))
+    assert (other.platform_instance_id, other.smt_enabled) == (None, True)
+
+
 def test_numbers_have_one_form_up_to_their_ends() -> None:
     pck = pck_of(sgx_extension(sgx_members(components=(127, 128, *(0,) * 14), pce_svn=0x0105)))
     assert (pck.components[:2], pck.pce_svn) == ((127, 128), 0x0105)
