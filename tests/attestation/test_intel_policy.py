@@ -91,10 +91,10 @@ def test_the_narrowest_period_counts(tee: str) -> None:
     for evidence in (good(tee, tcb_info=narrow), good(tee, qe_identity=narrow)):
         assert failures(evidence, accepted, begin) == failures(evidence, accepted, end) == set()
         assert failures(evidence, accepted, begin - 1) == failures(evidence, accepted, end + 1) == {"collateral_time"}
-    moments = {"begin": NOW - timedelta(hours=1), "end": NOW + timedelta(hours=1)}
+    hour = timedelta(hours=1)
     for name, made in (
-        ("root_ca_crl", crl(ROOT_NAME, ROOT, **moments)),
-        ("pck_crl", crl(CA_NAME, PLATFORM_CA, **moments)),
+        ("root_ca_crl", crl(ROOT_NAME, ROOT, begin=NOW - hour, end=NOW + hour)),
+        ("pck_crl", crl(CA_NAME, PLATFORM_CA, begin=NOW - hour, end=NOW + hour)),
     ):
         evidence = good(tee, endorsements={name: made})
         assert failures(evidence, policy(tee), begin) == failures(evidence, policy(tee), end) == set()

@@ -62,7 +62,8 @@ def sealed(content: str) -> SealedRim:
 
 def is_read(content: str) -> bool:
     """Read, signed, and its measurements read too."""
-    return bool(read_content(signed_content(sealed(content), TOOLS)).golden)  # type: ignore[arg-type]  # installed
+    assert TOOLS is not None
+    return bool(read_content(signed_content(sealed(content), TOOLS)).golden)
 
 
 def refused_rim(content: str) -> str:
