@@ -126,6 +126,18 @@ def test_an_error_in_what_a_preset_says_names_the_preset() -> None:
     assert "`insecure_simulation` (from the preset cloud-gcp) must be true or false" in str(error)
 
 
+def test_an_error_inside_a_table_of_a_presets_names_the_preset() -> None:
+    inside: dict[str, Any] = {"level": {"minimum": "lax"}, "runtime": {"require": {"a": 1.5}}}
+    head = 'version = 1\npreset = "strict"\ninsecure_simulation = true\noperator.skip = "a"\nrelease.skip = "c"\n'
+    for own, problem in (
+        ('runtime.skip = "b"\n', "`level.minimum` (from the preset strict) must be one of"),
+        ('level.minimum = "fresh"\n', "`runtime.require.a` (from the preset strict) must be true, false"),
+        ('runtime.skip = "b"\nlevel.minimum = "lax"\n', "`level.minimum` must be one of"),
+    ):
+        error = refusal(head + own + "[tee.simulation]\n", reading({}, lambda *_: inside))
+        assert problem in str(error)
+
+
 def test_without_a_preset_every_field_must_be_set() -> None:
     error = refusal(GENERAL.replace('release.skip = "a test"\n', "") + "[tee.simulation]\n", reading({}, preset_table))
     assert "does not set `release`, and a policy leaves nothing open" in str(error)
