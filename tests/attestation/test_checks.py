@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from blindai.attestation.checks import Checks
+from blindai.attestation.checks import Checks, failed, judge, leave_out, only_track
 from blindai.attestation.evidence import Outcome
 from blindai.errors import MalformedEvidenceError
 
@@ -43,3 +45,24 @@ def test_what_could_be_parsed_is_a_finding_too() -> None:
         "a quote",
         "a quote",
     )
+
+
+def test_only_what_failed_and_is_named_is_tracked() -> None:
+    """Everything else stays what it was, in its place."""
+    made = [
+        judge(holds=holds, code=code, expected="1", found="2", why="It matters.", hint="do it")
+        for code in ("t.named", "t.other")
+        for holds in (True, False)
+    ]
+    made.append(leave_out(code="t.named", reason="known", found="2", why="It matters."))
+    tracked = list(only_track(made, {"t.named"}))
+    assert [one.outcome for one in tracked] == [
+        Outcome.PASSED,
+        Outcome.TRACKED,
+        Outcome.PASSED,
+        Outcome.FAILED,
+        Outcome.SKIPPED,
+    ]
+    assert [replace(one, outcome=old.outcome) for one, old in zip(tracked, made, strict=True)] == made
+    assert [one.hint for one in made] == ["", "do it", "", "do it", ""]
+    assert failed(tracked) == (made[3],)

@@ -137,6 +137,13 @@ def test_anything_but_exactly_a_document_is_refused(data: bytes) -> None:
     assert refusal.value.finding_code == "evidence.document"
 
 
+def test_the_longest_document_is_read() -> None:
+    longest = encode_document(DOCUMENT).ljust(1024 * 1024)
+    assert parse_document(longest) == DOCUMENT
+    with pytest.raises(MalformedEvidenceError):
+        parse_document(longest + b" ")
+
+
 def test_endorsements_stand_in_the_order_of_their_names() -> None:
     other = changed(evidence=[{**ITEM_MEMBERS, "endorsements": {"root": "", "device_certificate": "Yw"}}])
     assert other != changed()
@@ -158,6 +165,7 @@ def test_an_endorsement_is_never_named_twice() -> None:
 def test_levels_are_ordered_and_named() -> None:
     assert Level.SIMULATED < Level.PINNED_TLS < Level.CACHED < Level.FRESH
     assert [level.text for level in Level] == ["simulated", "pinned-tls", "cached", "fresh"]
+    assert [level.value for level in Level] == [0, 1, 2, 3]
 
 
 def test_explanation_shows_each_outcome_on_its_line() -> None:

@@ -93,6 +93,19 @@ def test_only_zeros_are_taken_from_the_end_of_the_pck_chain(tee: str) -> None:
     assert quote.pck_chain == b"-----x"
 
 
+@pytest.mark.parametrize("kind", range(8))
+@TEES_OF_INTEL
+def test_a_quote_may_name_its_pck_certificate_in_404_bytes(tee: str, kind: int) -> None:
+    """Certification data of types 1 to 3; type 5 is the chain itself, and no other is read."""
+    for size in (403, 404, 405):
+        quote = good(tee, certification=(kind, bytes(size))).quote()
+        if kind == 5 or (kind in {1, 2, 3} and size == 404):
+            assert PARSE[tee](quote).pck_chain == (b"" if kind == 5 else None)
+        else:
+            with pytest.raises(MalformedEvidenceError, match=f"certification data of type {kind} and {size} bytes"):
+                PARSE[tee](quote)
+
+
 # --- collateral -------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +141,14 @@ def test_a_number_is_as_large_as_its_field(read: Any, changed: Any, largest: int
     for number in (-1, largest + 1):
         with pytest.raises(MalformedEvidenceError, match="something else where a number"):
             read(**changed(number))
+
+
+def test_documents_are_as_long_as_they_may_be() -> None:
+    for read, document in ((parse_tcb_info, tcb_info("sgx")), (parse_qe_identity, qe_identity("sgx"))):
+        longest = json.dumps(document).encode().ljust(256 * 1024)
+        assert read(longest, tee="sgx").issue.evaluation_number == 20
+        with pytest.raises(MalformedEvidenceError, match="262144"):
+            read(longest + b" ", tee="sgx")
 
 
 def test_lists_are_as_long_as_they_may_be() -> None:

@@ -17,12 +17,12 @@ from fakes import nvidia
 from fakes.nvidia import NOW
 
 from blindai.attestation.evidence import Finding, Outcome
-from blindai.attestation.ocsp import MAX_ANSWER_BYTES, Question, judge_answers, read_answer
+from blindai.attestation.ocsp import Question, answers, judge_answers, read_answer
 from blindai.errors import MalformedEvidenceError
 
 ROM, PROVISIONER = nvidia.device_chain()[1:3]
 QUESTION = Question(certificate=ROM, issuer=PROVISIONER)
-ROM_NAME = "GH100 A01 GSP BROM"
+ROM_NAME, ISSUER = "GH100 A01 GSP BROM", "GH100 Provisioner"
 GOOD = nvidia.answer(ROM, PROVISIONER)
 UNSUCCESSFUL = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER).public_bytes(Encoding.DER)
 FORM = "found an error, several answers, a critical extension, or another encoding"
@@ -116,9 +116,9 @@ def of_size(size: int) -> bytes:
 
 
 def test_the_largest_answer_is_read() -> None:
-    assert failed(of_size(MAX_ANSWER_BYTES)) == {}
+    assert failed(of_size(8192)) == {}
     with pytest.raises(MalformedEvidenceError, match=FORM):
-        read(of_size(MAX_ANSWER_BYTES + 1))
+        read(of_size(8193))
 
 
 @pytest.mark.parametrize("which", [1, 2])
@@ -129,6 +129,24 @@ def test_a_time_that_python_has_not_is_none(which: int) -> None:
     changed[times[which] : times[which] + 17] = b"\x18\x0f00000101000000Z"
     with pytest.raises(MalformedEvidenceError, match="bytes that are none"):
         read(bytes(changed))
+
+
+# --- about which certificate ------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_about_one_certificate_of_one_issuer() -> None:
+    """Serial number, issuer's name and issuer's key: an answer about another is about none of ours."""
+    later = nvidia.certify(ROM_NAME, by=ISSUER, serial=8)
+    namesake = nvidia.certify(ISSUER, by="GH100 Identity", subject_key=nvidia.key("another").public_key())
+    renamed = nvidia.certify("Another", by="GH100 Identity", subject_key=nvidia.key(ISSUER).public_key())
+    by_another = nvidia.certify(ROM_NAME, by="Another", serial=ROM.serial_number)
+    for digest in (SHA256(), SHA384(), SHA512()):
+        assert answers(read(nvidia.answer(ROM, PROVISIONER, algorithm=digest)), QUESTION)
+        for certificate, issuer in ((later, PROVISIONER), (ROM, namesake), (by_another, renamed)):
+            about = read(nvidia.answer(certificate, issuer, algorithm=digest))
+            assert not answers(about, QUESTION)
+            assert answers(about, Question(certificate=certificate, issuer=issuer))
+    assert not answers(read(nvidia.answer(ROM, PROVISIONER, algorithm=SHA224())), QUESTION)
 
 
 # --- who answers ------------------------------------------------------------------------------------------------------

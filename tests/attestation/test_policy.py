@@ -185,6 +185,25 @@ def test_toml_that_breaks_parsers_is_an_invalid_policy(text: str) -> None:
         parse_policy(text, source="p")
 
 
+def test_a_policy_of_1_mib_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(GOOD.ljust(1024 * 1024, "\n"), "utf-8")
+    assert load_policy(file).release == parse_release("1.2.0")
+    file.write_text(GOOD.ljust(1024 * 1024 + 1, "\n"), "utf-8")
+    with pytest.raises(InvalidPolicyError, match="at most 1048576 bytes"):
+        load_policy(file)
+
+
+def test_a_number_has_64_bits() -> None:
+    for sign in ("", "-"):
+        accepted = f"{sign}{2**64 - 1}"
+        assert requiring(f"number = {accepted}").runtime == (
+            RuntimeRequirement(path=("number",), accepted=(int(accepted),)),
+        )
+        with pytest.raises(InvalidPolicyError, match="a number of 65 bits"):
+            requiring(f"number = {sign}{2**64}")
+
+
 def test_simulation_is_said_in_two_places() -> None:
     simulation = SimulationPolicy(measurement=(bytes(32),))
     skip = Skip(reason="a test")

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
-from fakes.amd import CHIP, NOW, FakeMachine, certificate, der, ec_key, name, pinned, revocation_list, rsa_key
+from fakes.amd import CHIP, NOW, FakeMachine, certificate, der, ec_key, integer, name, pinned, revocation_list, rsa_key
 
 from blindai.attestation.amd.certificates import (
     SigningKey,
@@ -22,9 +22,9 @@ from blindai.attestation.amd.certificates import (
     read_endorsement,
     times_of,
 )
-from blindai.attestation.amd.flags import unknown_bits
+from blindai.attestation.amd.flags import GUEST_POLICY_FLAGS, PLATFORM_FLAGS, unknown_bits
 from blindai.attestation.amd.report import parse
-from blindai.attestation.amd.tcb import Product, read_minimum_tcb
+from blindai.attestation.amd.tcb import Product, Tcb, read_minimum_tcb
 from blindai.attestation.checks import Checks
 from blindai.attestation.policy_file import Skip, open_policy
 from blindai.attestation.tee.sev_snp import SevSnpClaims, verify
@@ -63,6 +63,66 @@ def refusal_of(machine: FakeMachine) -> RejectedEvidenceError:
 def test_the_last_byte_of_a_number_counts(fields: dict[str, int | bytes], words: str) -> None:
     with pytest.raises(MalformedEvidenceError, match=words):
         parse(FakeMachine(fields=fields).report())
+
+
+# Of every version, and what versions below 3 and below 5 leave out.
+RESERVED = (*range(0x4C, 0x50), *range(0x18B, 0x1A0), 0x1EB, 0x1EF, *range(0x208, 0x2A0))
+RESERVED += (*range(0x2D0, 0x2E8), *range(0x318, 0x4A0))
+OLD: dict[str, int | bytes] = {"launch_mit_vector": 0, "current_mit_vector": 0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reserved"),
+    [
+        ({}, RESERVED),
+        ({**OLD, "version": 4}, (*RESERVED, *range(0x1F8, 0x208))),
+        ({**OLD, "version": 3}, (*RESERVED, *range(0x1F8, 0x208))),
+        ({**OLD, "version": 2, "cpuid": bytes(3)}, (*RESERVED, *range(0x1F8, 0x208), *range(0x188, 0x18B))),
+    ],
+)
+def test_no_reserved_byte_is_passed_over(fields: dict[str, int | bytes], reserved: tuple[int, ...]) -> None:
+    good = FakeMachine(fields=fields).report()
+    assert len(parse(good).signed) == 0x2A0
+    for at in reserved:
+        with pytest.raises(MalformedEvidenceError, match="that are not zero"):
+            parse(good[:at] + b"\1" + good[at + 1 :])
+
+
+def test_each_bit_of_the_guest_policy_is_defined_or_refused() -> None:
+    good = FakeMachine().report()
+    for bit in range(64):
+        raw = good[:8] + (1 << 17 | 1 << bit).to_bytes(8, "little") + good[16:]
+        if bit < 26:
+            assert parse(raw).policy == 1 << 17 | 1 << bit
+        else:
+            with pytest.raises(MalformedEvidenceError, match="guest policy"):
+                parse(raw)
+    with pytest.raises(MalformedEvidenceError, match="guest policy"):
+        parse(good[:8] + (0x3FFFFFF & ~(1 << 17)).to_bytes(8, "little") + good[16:])
+
+
+def test_each_flag_has_its_bit() -> None:
+    """AMD document 56860, tables "Guest Policy" and ATTESTATION_REPORT."""
+    assert {flag.name: flag.bit for flag in GUEST_POLICY_FLAGS} == {
+        "smt_allowed": 16,
+        "migrate_ma": 18,
+        "debug": 19,
+        "single_socket": 20,
+        "cxl_allowed": 21,
+        "aes_256_xts": 22,
+        "rapl_dis": 23,
+        "ciphertext_hiding": 24,
+        "page_swap_disable": 25,
+    }
+    assert {flag.name: flag.bit for flag in PLATFORM_FLAGS} == {
+        "smt_enabled": 0,
+        "tsme_enabled": 1,
+        "ecc_enabled": 2,
+        "rapl_disabled": 3,
+        "ciphertext_hiding_enabled": 4,
+        "alias_check_complete": 5,
+        "tio_enabled": 7,
+    }
 
 
 @pytest.mark.parametrize("bits", range(8))
@@ -138,6 +198,25 @@ def test_the_longest_text_is_read() -> None:
 def test_a_level_is_a_number_of_one_byte_in_its_shortest_form(content: bytes) -> None:
     refusal = refusal_of(FakeMachine(extensions={"3.1": der(2, content)}))
     assert (refusal.finding_code, type(refusal)) == ("sev_snp.vek_format", MalformedEvidenceError)
+
+
+def test_the_highest_level_is_read() -> None:
+    refusal = refusal_of(FakeMachine(extensions={"3.8": integer(255)}))
+    assert refusal.finding_code == "sev_snp.vek_tcb"
+    assert "microcode 255" in str(refusal)
+
+
+@pytest.mark.parametrize(
+    ("product", "places"), [("Milan", (4, 5, 6, 7)), ("Genoa", (4, 5, 6, 7)), ("Turin", (5, 6, 7))]
+)
+def test_every_reserved_level_is_zero(product: str, places: tuple[int, ...]) -> None:
+    for place in places:
+        refusal = refusal_of(FakeMachine(product=product, extensions={f"3.{place}": integer(1)}))
+        assert (refusal.finding_code, type(refusal)) == ("sev_snp.vek_format", MalformedEvidenceError)
+
+
+def test_a_level_that_is_not_said_is_0() -> None:
+    assert str(Tcb()) == "fmc 0, bootloader 0, tee 0, snp 0, microcode 0"
 
 
 @pytest.mark.parametrize("size", [0, 61, 63, 65])

@@ -119,11 +119,11 @@ class Section:
             raise self.error("must be at least one table", key)
         return tuple(self._inside(table, key, index) for index, table in enumerate(tables))
 
-    def _inside(self, members: Mapping[str, Any], *keys: str | int) -> Section:
+    def _inside(self, members: Mapping[str, Any], key: str, *index: int) -> Section:
         """A table inside this one; what is said of it names the place that it was inherited from, too."""
-        origin = self.inherited.get(str(keys[0]))
+        origin = self.inherited.get(key)
         inherited = {} if origin is None else dict.fromkeys(members, origin)
-        return replace(self, path=(*self.path, *keys), members=members, inherited=inherited)
+        return replace(self, path=(*self.path, key, *index), members=members, inherited=inherited)
 
     def skip_instead_of(self, key: str) -> Skip | None:
         """The reason if the table says `skip`, or None if it sets `key`; it does exactly one of both.
