@@ -122,6 +122,12 @@ def refused_text(text: str) -> str:
     return str(refusal.value)
 
 
+def test_a_signer_may_stand_right_under_the_root() -> None:
+    assert TOOLS is not None
+    chain = (nvidia.certify("RIM signer", by="RIM root", is_ca=False), nvidia.root("RIM root"))
+    assert len(read_rim(nvidia.signed_rim(CONTENT, chain=chain), TOOLS).chain) == 2
+
+
 def test_every_part_of_a_signature_is_of_its_namespace() -> None:
     text = nvidia.signed_rim(CONTENT).decode()
     other = text.replace("<ds:X509Data>", '<o:X509Data xmlns:o="u:o">').replace("</ds:X509Data>", "</o:X509Data>")
@@ -141,6 +147,7 @@ def test_a_signature_and_a_digest_are_not_empty() -> None:
     ("old", "new", "words"),
     [
         ('index="200" active="False"', 'index="200" active="false"', "an active of True or False, found false"),
+        ("<ns0:Resource ", "<ns0:File ", "measurements in the payload, found File"),
         ('alternatives="2"', 'alternatives="1"', "as many hashes as alternatives, 1, found 2"),
     ],
 )
