@@ -22,7 +22,7 @@ class RunningServer:
     """
 
     def __init__(
-        self, log: Path, *, port: int = 0, options: tuple[str, ...] = (), command: tuple[str, ...] | None = None
+        self, log: Path, *, port: int = 0, options: tuple[str, ...] = (), command: tuple[str, ...] = COMMAND
     ) -> None:
         self._log = log
         self._log_file = log.open("wb")
