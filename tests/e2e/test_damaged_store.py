@@ -22,7 +22,8 @@ NAMES = ("flipped", "left", "right", "whole")
 def test_each_damage_is_named_and_the_rest_is_served(tmp_path: Path) -> None:
     options = ("--model-store", str(tmp_path / "kept"))
     server = RunningServer(tmp_path / "first.log", options=options)
-    files, seen = {}, set()
+    files: dict[str, Path] = {}
+    seen: set[Path] = set()
     with blindai.connect(server.url, insecure_simulation=True) as client:
         for number, name in enumerate(NAMES):
             client.upload_model(tiny_models.times(tmp_path / f"{name}.onnx", number + 2), name=name)

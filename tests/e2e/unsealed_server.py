@@ -48,5 +48,5 @@ class TalkativeCipher:
 
 if __name__ == "__main__":
     for module, cipher in ((sealed_file, ClearCipher), (store_index, ClearCipher), (frames, TalkativeCipher)):
-        module.AESGCM = cipher
+        vars(module)["AESGCM"] = cipher
     main()
