@@ -95,7 +95,7 @@ class InferResult:
             KeyError: it answers none.
         """
         rows = zip(self["labels"].tolist(), self["scores"].tolist(), strict=True)
-        return [[(label.decode(), score) for label, score in zip(*row, strict=True)] for row in rows]
+        return [[(label.decode("utf-8", "replace"), score) for label, score in zip(*row, strict=True)] for row in rows]
 
     def texts(self) -> list[str]:
         """Of a model whose pipeline answers text: the text of each row.
@@ -103,7 +103,7 @@ class InferResult:
         Raises:
             KeyError: it answers none.
         """
-        return [text.decode() for text in self["text"].tolist()]
+        return [text.decode("utf-8", "replace") for text in self["text"].tolist()]
 
     @property
     def receipt(self) -> Receipt:

@@ -88,6 +88,11 @@ def text(
         raise InvalidModelError(f"the tokenizer's description is not BERT's: {problem!r}", hint=_ONLY) from None
 
 
+def word_piece_of(tokens: Sequence[str], *, lowercase: bool = True) -> WordPiece:
+    """Text in, by BERT's own settings and these tokens, whose numbers are their places."""
+    return _word_piece(_of_vocabulary(tokens, lowercase=lowercase), {"input_ids", "attention_mask"}, _MAX_TOKENS)
+
+
 def picture(
     to: str,
     *,
@@ -190,7 +195,7 @@ def _described(tokenizer: Any, *, lowercase: bool) -> tuple[dict[str, Any], Sequ
     )
 
 
-def _of_vocabulary(tokens: list[str], *, lowercase: bool) -> dict[str, Any]:
+def _of_vocabulary(tokens: Sequence[str], *, lowercase: bool) -> dict[str, Any]:
     ids = {token: index for index, token in enumerate(tokens)}
     specials = [token for token in ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]") if token in ids]
     normalizer = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": lowercase}
