@@ -25,10 +25,11 @@ def scan(path: Path, stored: np.ndarray = STORED, **members: Any) -> Path:
 
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
+    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("1.2.3")
     dataset = Dataset()
     dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.PatientName, dataset.PatientID = "Lovelace^Ada", "secret-number"
     dataset.Rows, dataset.Columns = stored.shape[:2]
     dataset.SamplesPerPixel = stored.shape[2] if stored.ndim == 3 else 1

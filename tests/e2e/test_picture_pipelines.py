@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from pipeline import small_models
 
+import blindai
 from blindai import pipeline
 from blindai.errors import InferenceError, InvalidInputError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from e2e.running_server import RunningServer
 
     from blindai import Client
 
@@ -74,14 +77,23 @@ def test_a_picture_gets_labels(client: Client, model: Path, tmp_path: Path, kind
             assert [score for _, score in row] == pytest.approx([1, 0.2, 0], abs=0.02)
 
 
-def test_every_hostile_picture_is_refused_in_words_and_the_model_answers_on(client: Client, model: Path) -> None:
-    client.upload_model(model)
-    good = file("JPEG")
-    for what, data in hostile():
-        with pytest.raises(InferenceError) as refused:
-            client.infer("bright", data)
-        assert isinstance(refused.value, InvalidInputError | TooLargeError), (what, refused.value)
-        assert client.infer("bright", good).labels(), what
+def test_every_hostile_picture_is_refused_in_words_by_a_process_that_lives_on(
+    empty_server: RunningServer, model: Path, tmp_path: Path
+) -> None:
+    with blindai.connect(empty_server.url, insecure_simulation=True) as client:
+        client.upload_model(model)
+        client.upload_model(small_models.sentiment(tmp_path / "other.onnx"))
+        good = file("JPEG")
+        client.infer("bright", good)
+        client.infer("other", "text")
+        before = empty_server.model_processes()
+        for what, data in hostile():
+            with pytest.raises(InferenceError) as refused:
+                client.infer("bright", data)
+            assert isinstance(refused.value, InvalidInputError | TooLargeError), (what, refused.value)
+            assert client.infer("bright", good).labels(), what
+        client.infer("other", "text")
+        assert empty_server.model_processes() == before
 
 
 def test_of_a_bomb_that_lies_no_more_is_unpacked_than_it_claims(client: Client, model: Path) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from blindai import pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 LETTERS = string.ascii_lowercase
@@ -30,10 +30,10 @@ LABELS = ("negative", "positive")
 def save(
     path: Path,
     nodes: Sequence[onnx.NodeProto],
-    inputs: dict[str, tuple[int, Sequence[str | int]]],
+    inputs: Mapping[str, tuple[int, Sequence[str | int]]],
     output: tuple[str, Sequence[str | int]],
     *,
-    constants: dict[str, np.ndarray] | None = None,
+    constants: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     takes = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
     gives = [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1])]

@@ -248,8 +248,9 @@ def _check_input(said: WordPiece | Picture | Sound) -> None:
         _require(all(map(math.isfinite, numbers)) and 0 not in said.deviation, "a number of the recipe is not usable")
         _require({len(said.mean), len(said.deviation)} <= {1, channels}, "mean and deviation fit no channels")
         for step in said.steps:
-            is_crop = isinstance(step, Crop)
-            _require(not is_crop or max(step.top + step.bottom, step.left + step.right) < 1, "a crop leaves nothing")
+            if isinstance(step, Crop):
+                most = max(step.top + step.bottom, step.left + step.right)
+                _require(most < 1, "a crop leaves nothing")
 
 
 def _check_output(said: Labels | Transcript) -> None:
