@@ -123,7 +123,8 @@ def _mono(data: bytes, kind: int, channels: int, bits: int) -> Array:
     if not data:
         raise _broken("it has no format or no sound")
     if kind == _FLOAT:
-        samples = np.frombuffer(data, dtype="<f4").astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
+            samples = np.frombuffer(data, dtype="<f4").astype(np.float64)
         if not np.isfinite(samples).all():
             raise _broken("it holds a NaN or an infinity")
     elif bits == 8:  # noqa: PLR2004  # the only unsigned one
