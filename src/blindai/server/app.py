@@ -85,6 +85,7 @@ class App:
             try:
                 await self.sealed.service.pool.close()
             finally:
+                self.sealed.service.changes.close()
                 self.sealed.service.store.close()
 
     async def _sweep(self) -> None:

@@ -119,7 +119,6 @@ def create_app(
         pool=_worker_pool(store, settings, directory, metrics),
         bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
         access=access,
-        sharing=store.sharing,
         runs=RunSlots(access.quota),
         metrics=metrics,
     )
