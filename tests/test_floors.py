@@ -33,6 +33,7 @@ FLOORS = {
     "blindai.policies": 3,
     "blindai.attester": 3,
     "blindai.attestation": 2,
+    "blindai.pipeline": 2,
     "blindai.oip": 1,
     "blindai.bundle": 1,
     "blindai.model_guard": 1,
