@@ -1,0 +1,140 @@
+"""A TPM's endorsement key: its certificate, and the answer to a verifier's credential (TCG EK Credential Profile 2.5).
+
+Leaves out: how a credential is made (attestation/tpm2/credential.py), and EKs of other templates than L-1 and L-2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blindai.attester.tpm2 import commands
+from blindai.attester.tpm2.commands import RH_ENDORSEMENT, sized, take_sized, u16, u32
+from blindai.attester.tpm2.device import TpmRefusedError, run
+from blindai.errors import AttesterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blindai.attestation.tpm2.credential import Credential
+    from blindai.attester.tpm2.commands import Send
+
+# fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt
+_ATTRIBUTES = 0x000300B2
+# PolicyA of the profile, §B.3: PolicySecret of the endorsement hierarchy.
+_POLICY = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+_HEAD = u16(0x000B) + u32(_ATTRIBUTES) + sized(_POLICY) + u16(0x0006) + u16(128) + u16(0x0043) + u16(0x0010)
+_NO_INDEX = 0x18B  # TPM_RC_HANDLE of the first handle: nothing was ever defined there
+_PIECE_BYTES = 512  # every TPM 2.0 reads at least as many at once
+_MAX_CERTIFICATE_BYTES = 4096
+_SEQUENCE, _LONG_LENGTH = 0x30, 0x82
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndorsementKind:
+    """One of the TCG's default endorsement keys.
+
+    Attributes:
+        certificate_index: the NV index of its certificate.
+        template: the TPMT_PUBLIC that it is made from.
+    """
+
+    certificate_index: int
+    template: bytes
+
+
+RSA = EndorsementKind(  # L-1
+    certificate_index=0x01C00002,
+    template=u16(0x0001) + _HEAD + u16(0x0010) + u16(2048) + u32(0) + sized(bytes(256)),
+)
+ECC = EndorsementKind(  # L-2
+    certificate_index=0x01C0000A,
+    template=u16(0x0023) + _HEAD + u16(0x0010) + u16(0x0003) + u16(0x0010) + sized(bytes(32)) + sized(bytes(32)),
+)
+
+
+@contextlib.contextmanager
+def endorsement_key(send: Send, kind: EndorsementKind) -> Iterator[tuple[int, bytes]]:
+    """The key, the same each time, and its TPMT_PUBLIC."""
+    with commands.primary_key(send, RH_ENDORSEMENT, kind.template) as key:
+        yield key
+
+
+def activate(send: Send, kind: EndorsementKind, credential: Credential, random: Callable[[int], bytes]) -> bytes:
+    """The secret in a credential for this TPM's EK and its attestation key (TPM2_ActivateCredential).
+
+    Raises:
+        TpmRefusedError: it is for another EK or another AK, or was changed.
+        AttesterError: the TPM does not answer.
+    """
+    parameters = sized(credential.blob) + sized(credential.encrypted_seed)
+    with (
+        endorsement_key(send, kind) as (ek, _),
+        commands.attestation_key(send) as (ak, _),
+        commands.policy_session(send, random) as session,
+    ):
+        _state_secret(send, session)
+        answer = run(
+            send,
+            0x147,
+            "to open a credential",
+            handles=(ak, ek),
+            authorisation=commands.password() + commands.by_session(session),
+            parameters=parameters,
+        )
+    return take_sized(answer.parameters)[0]
+
+
+def _state_secret(send: Send, session: int) -> None:
+    """TPM2_PolicySecret: we may use the endorsement hierarchy, whose password is empty."""
+    parameters = sized(b"") + sized(b"") + sized(b"") + u32(0)  # no nonce, no command, no reference, no end
+    run(
+        send,
+        0x151,
+        "to use its endorsement key",
+        handles=(RH_ENDORSEMENT, session),
+        authorisation=commands.password(),
+        parameters=parameters,
+    )
+
+
+def read_certificate(send: Send, kind: EndorsementKind) -> bytes | None:
+    """The EK's certificate in DER as its maker left it, or None if there is none; filling after it is left out.
+
+    Raises:
+        AttesterError: what is there is no certificate of at most 4096 bytes.
+    """
+    try:
+        answer = run(send, 0x169, "to show its EK certificate", handles=(kind.certificate_index,)).parameters
+    except TpmRefusedError as error:
+        if error.result == _NO_INDEX:
+            return None
+        raise
+    size = int.from_bytes(take_sized(answer)[0][-2:], "big")  # TPMS_NV_PUBLIC ends with dataSize
+    if size > _MAX_CERTIFICATE_BYTES:
+        raise AttesterError(f"the TPM's EK certificate has {size} bytes, at most {_MAX_CERTIFICATE_BYTES} are read")
+    pieces = (_read_piece(send, kind, at, min(_PIECE_BYTES, size - at)) for at in range(0, size, _PIECE_BYTES))
+    return _without_filling(b"".join(pieces))
+
+
+def _read_piece(send: Send, kind: EndorsementKind, at: int, size: int) -> bytes:
+    """TPM2_NV_Read."""
+    index = kind.certificate_index
+    answer = run(
+        send,
+        0x14E,
+        "to read its EK certificate",
+        handles=(index, index),
+        authorisation=commands.password(),
+        parameters=u16(size) + u16(at),
+    )
+    return take_sized(answer.parameters)[0]
+
+
+def _without_filling(stored: bytes) -> bytes:
+    """The DER SEQUENCE that it begins with; X.690 §8.1.3: a certificate's length takes two bytes."""
+    size = 4 + int.from_bytes(stored[2:4], "big")
+    if stored[:2] != bytes([_SEQUENCE, _LONG_LENGTH]) or size > len(stored):
+        raise AttesterError("what the TPM keeps in the place of its EK certificate is none")
+    return stored[:size]
