@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 
 import pytest
+from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CFB
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 from fakes.tpm_vendor import rsa_key
@@ -87,10 +86,10 @@ def test_other_sizes_and_keys_are_refused(
         make_credential(ek.public_key(), NAME, secret, random=random)
 
 
-def test_an_answer_is_for_one_secret_and_one_keyset() -> None:
-    keyset_id = hashlib.sha256(b"keyset").digest()
-    answer = activation_answer(SECRET, keyset_id)
-    assert is_activated(answer, SECRET, keyset_id)
-    assert not is_activated(answer, bytes(32), keyset_id)
-    assert not is_activated(answer, SECRET, bytes(32))
-    assert not is_activated(None, SECRET, keyset_id)
+def test_an_answer_is_for_one_secret_and_one_ak() -> None:
+    answer = activation_answer(SECRET, NAME)
+    assert is_activated(answer, SECRET, NAME)
+    assert not is_activated(answer, bytes(32), NAME)
+    assert not is_activated(answer, SECRET, NAME[:-1] + b"\0")
+    assert not is_activated(b"", SECRET, NAME)
+    assert not is_activated(SECRET, SECRET, NAME)  # who tells the secret has answered nothing

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blindai.attestation.roots import PinnedRoot
 
 MAX_CERTIFICATES = 8
+ROOT_WHY = "A root that came with the evidence proves nothing until it is recognised."
 # What cryptography raises for certificates and answers that are none, or that it does not know.
 UNREADABLE = (
     ValueError,
@@ -120,7 +121,7 @@ def _malformed(tee: str, words: str) -> MalformedEvidenceError:
 def judge_chain(
     chain: Sequence[x509.Certificate], roots: Sequence[PinnedRoot], *, tee: str, now: float, code: str = "chain"
 ) -> Iterator[Finding]:
-    """Root pinned, every link signed by the next, every issuer a CA, every certificate valid at `now`.
+    """Root pinned, and what `judge_links` looks at.
 
     Args:
         chain: from the leaf to the root, the root included.
@@ -135,8 +136,16 @@ def judge_chain(
         code=f"{tee}.{code}_root",
         expected=" or ".join(root.name for root in roots),
         found=root.name if root else "a certificate that is not pinned",
-        why="A root that came with the evidence proves nothing until it is recognised.",
+        why=ROOT_WHY,
     )
+    yield from judge_links(chain, tee=tee, now=now, code=code)
+
+
+def judge_links(chain: Sequence[x509.Certificate], *, tee: str, now: float, code: str) -> Iterator[Finding]:
+    """Every link signed by the next, every issuer a CA, every certificate valid at `now`; whose root it is, is open.
+
+    The arguments are those of `judge_chain`.
+    """
     broken = next((name for name in _broken_links(chain)), "")
     yield judge(
         holds=not broken,

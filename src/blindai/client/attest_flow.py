@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blindai.attestation.binding import Mode
 from blindai.channel.attested import MAX_ANSWER_S, MAX_CLOCK_DIFFERENCE_S, AttestedKeyset, accept_attestation
+from blindai.client.activation_flow import activate
 from blindai.client.transport import HttpRequest, HttpResponse
 from blindai.errors import ConnectionLostError, OverloadedError
 from blindai.wire import base64url_encode, compact_json
@@ -36,11 +37,12 @@ class AttestedMeanwhileError(Exception):
 
 
 def attest(connection: Connection) -> Flow[AttestedKeyset]:
-    """Ask for evidence and decide on it; nothing else is ever sent to a server before this has returned.
+    """Ask for evidence, and its TPM about its keys, and decide; nothing else is ever sent to a server before that.
 
     Raises:
         RejectedEvidenceError: the server is not proven to be what the policy accepts.
         ChannelError: no answer, another service or operator, or keys that have ended.
+        InferenceError: the server cannot attest now, or its TPM is too slow.
     """
     before = connection.attested
     try:
@@ -90,10 +92,12 @@ def ask(connection: Connection) -> Flow[Answer]:
 def _attest(connection: Connection) -> Flow[AttestedKeyset]:
     settings = connection.settings
     answer = yield from ask(connection)
+    answered_s = connection.clock.steady()
+    policy = yield from activate(connection, answer.body)
     now = connection.clock.wall()
     keyset = accept_attestation(
         answer.body,
-        settings.policy,
+        policy,
         service=settings.service,
         mode=settings.mode,
         nonce=answer.nonce,
@@ -103,7 +107,7 @@ def _attest(connection: Connection) -> Flow[AttestedKeyset]:
     )
     if settings.mode is Mode.FRESH and abs(now - keyset.keyset.not_before) > MAX_CLOCK_DIFFERENCE_S:
         _LOG.warning("the server's clock and this machine's differ by more than %d s", MAX_CLOCK_DIFFERENCE_S)
-    connection.remember(keyset)
+    connection.remember(keyset, answered_s=answered_s)
     return keyset
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blindai.attestation.policy import Policy
+    from blindai.attestation.tpm2.vouchers import Activation
     from blindai.channel.attested import AttestedKeyset
     from blindai.channel.exchange import SessionSecret
     from blindai.channel.heads import SessionGrant
@@ -102,6 +103,7 @@ class Connection:
         self._session: tuple[AttestedKeyset, ClientSession] | None = None
         self._opening = False
         self.models: dict[str, ModelMetadata] = {}
+        self.activations: set[Activation] = set()
         self.token = self.random(16)
 
     @property
@@ -110,10 +112,15 @@ class Connection:
         attested = self._attested
         return attested.keyset if attested else None
 
-    def remember(self, keyset: AttestedKeyset) -> None:
-        """Keep keys that were just accepted; an older session ends."""
+    def remember(self, keyset: AttestedKeyset, *, answered_s: float) -> None:
+        """Keep keys that were just accepted; an older session ends.
+
+        Args:
+            keyset: the keys.
+            answered_s: when the server had answered for them, by the steady clock: from then on fresh ones get old.
+        """
         with self._lock:
-            self._attested = _Attested(keyset=keyset, answered_s=self.clock.steady())
+            self._attested = _Attested(keyset=keyset, answered_s=answered_s)
             self._session = None
 
     def forget(self, keyset: AttestedKeyset) -> None:

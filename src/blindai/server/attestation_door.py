@@ -46,16 +46,17 @@ class AttestationDoor:
     Attributes:
         keys: what the documents are about.
         attester: the quote device.
+        device: held by whoever uses it.
         batch_interval_s: shortest time from the close of one batch of nonces to that of the next.
     """
 
     keys: KeyRing
     attester: Attester
+    device: asyncio.Lock = field(default_factory=asyncio.Lock)
     batch_interval_s: float = BATCH_INTERVAL_S
     _waiting: list[_Waiting] = field(default_factory=list)
     _sources: Counter[str] = field(default_factory=Counter)
     _quoting: asyncio.Task[None] | None = None
-    _device: asyncio.Lock = field(default_factory=asyncio.Lock)
     _closed_s: float = -math.inf
     _cached: tuple[bytes, asyncio.Task[bytes]] | None = None  # by keyset id; a document keeps no ended key alive
 
@@ -131,7 +132,7 @@ class AttestationDoor:
 
     async def _quote(self, held: HeldKey, mode: Mode, challenge: bytes) -> tuple[EvidenceItem, ...]:
         bound = report_data(mode=mode, keyset_id=held.keyset_id, challenge=challenge)
-        async with self._device:
+        async with self.device:
             return (await asyncio.to_thread(self.attester.attest, bound),)
 
 

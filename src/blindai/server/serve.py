@@ -32,6 +32,7 @@ from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
 from blindai.server.access_file import read_access_file
+from blindai.server.activation_door import ActivationDoor
 from blindai.server.app import App
 from blindai.server.attestation_door import AttestationDoor
 from blindai.server.authentication import Access
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from blindai.attestation.tpm2.credential import Credential
     from blindai.attester import Attester
     from blindai.server.settings import Settings
     from blindai.server.tls_identity import TlsIdentity
@@ -123,8 +125,10 @@ def create_app(
         runs=RunSlots(access.quota),
         metrics=metrics,
     )
+    device = asyncio.Lock()
     app = App(
-        attestation=AttestationDoor(keys=keys, attester=attester),
+        attestation=AttestationDoor(keys=keys, attester=attester, device=device),
+        activation=ActivationDoor(activate=_activate_by(attester), device=device),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,
@@ -134,10 +138,15 @@ def create_app(
     return app
 
 
+def _activate_by(attester: Attester) -> Callable[[Credential], bytes] | None:
+    return attester.activate if isinstance(attester, TpmAttester) and attester.can_activate else None
+
+
 def _attester(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Attester:
     if settings.simulation or tpm is None:
         return SimulationAttester(random=os.urandom, measurement=measure_software())
-    attester = TpmAttester(tpm)
+    issuers = settings.tpm_ek_issuers
+    attester = TpmAttester(tpm, ek_issuers=None if issuers is None else Path(issuers))
     attester.attest(bytes(_BOUND_BYTES))  # what hinders it is told now, and not to each client
     return attester
 

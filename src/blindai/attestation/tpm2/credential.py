@@ -1,8 +1,10 @@
-"""A secret that only the TPM of one EK gives out, and only if it holds one AK (TPM 2.0 Library, Part 1, §24).
+"""A secret that only the TPM of one EK opens, and only if it holds one AK (docs/spec/tee/tpm.md §5).
 
-MakeCredential is what a verifier does without a TPM; the TPM's half is ActivateCredential (attester/tpm2/endorsement.py).
-The EK is one of the TCG's default ones (EK Credential Profile 2.5, templates L-1 and L-2): SHA-256 and AES-128.
-Leaves out: who certified the EK (tpm2/certificates.py), and how a credential travels.
+MakeCredential of TPM 2.0 Library, Part 1, "Credential Protection": what a verifier does without a TPM.
+The EK is one of the TCG's default ones of 2048 bits or on P-256 (EK Credential Profile, templates L-1 and L-2), whose
+name algorithm is SHA-256 and whose symmetric one is AES-128.
+Leaves out: who certified the EK (tpm2/certificates.py), how a credential travels (channel/activation.py), and the TPM's
+half, ActivateCredential (attester/tpm2/endorsement.py).
 """
 
 from __future__ import annotations
@@ -10,23 +12,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from cryptography.hazmat.decrepit.ciphers.modes import CFB  # no standing of its own; a TPM knows no other mode here
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CFB
 
 from blindai.wire import label, length_prefixed
 
-if TYPE_CHECKING:
-    from blindai.attestation.tpm2.keys import PublicKey
-
 SECRET_BYTES = 32  # as many as an EK of SHA-256 lets a credential have
 RANDOM_BYTES = 64
+BLOB_BYTES = 68
+ENCRYPTED_SEED_BYTES = (256, 68)  # for RSA-2048, for P-256
 _SEED_BYTES = 32
 _SYMMETRIC_BITS, _INTEGRITY_BITS = 128, 256
-_LABEL = b"IDENTITY\0"  # Part 1, annexes B.10.4 and C.6.4: the zero belongs to it
+_LABEL = b"IDENTITY\0"  # Part 1, "Credential Protection"; the zero belongs to it
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SP 800-186 §3.2.1.3
 _COORDINATE_BYTES = 32
 _RSA_BITS = 2048
@@ -45,11 +45,11 @@ class Credential:
     encrypted_seed: bytes = field(repr=False)
 
 
-def make_credential(ek: PublicKey, ak_name: bytes, secret: bytes, *, random: bytes) -> Credential:
+def make_credential(ek: object, ak_name: bytes, secret: bytes, *, random: bytes) -> Credential:
     """Encrypt `secret` so that the TPM of `ek` opens it only for an AK of this name.
 
     Args:
-        ek: the endorsement key, RSA-2048 or P-256.
+        ek: the endorsement key of a certificate, RSA-2048 or P-256.
         ak_name: the attestation key's TPM name.
         secret: 32 bytes.
         random: 64 fresh bytes, used for nothing else; the same ones give the same credential.
@@ -68,17 +68,21 @@ def make_credential(ek: PublicKey, ak_name: bytes, secret: bytes, *, random: byt
     return Credential(blob=_sized(tag) + encrypted, encrypted_seed=encrypted_seed)
 
 
-def activation_answer(secret: bytes, keyset_id: bytes) -> bytes:
-    """What the holder of the secret says about a keyset: `HMAC-SHA-256(secret, L("tpm-activation") ‖ LP(KSID))`."""
-    return hmac.digest(secret, label("tpm-activation") + length_prefixed(keyset_id), "sha256")
+def activation_answer(secret: bytes, ak_name: bytes) -> bytes:
+    """What only the holder of the secret says of an AK: `HMAC-SHA-256(secret, L("tpm-activation") ‖ LP(AK name))`.
+
+    The secret itself is not told, so that no credential that somebody else made for the same keys, and for a purpose of
+    his own, can be opened with the server's help.
+    """
+    return hmac.digest(secret, label("tpm-activation") + length_prefixed(ak_name), "sha256")
 
 
-def is_activated(answer: bytes | None, secret: bytes, keyset_id: bytes) -> bool:
-    """Whether this is the answer to that secret for this keyset; none is no answer."""
-    return answer is not None and hmac.compare_digest(answer, activation_answer(secret, keyset_id))
+def is_activated(answer: bytes, secret: bytes, ak_name: bytes) -> bool:
+    """Whether this is the answer to that secret for this AK."""
+    return hmac.compare_digest(answer, activation_answer(secret, ak_name))
 
 
-def _share_seed(ek: PublicKey, random: bytes) -> tuple[bytes, bytes]:
+def _share_seed(ek: object, random: bytes) -> tuple[bytes, bytes]:
     """The seed of both keys, and how only the EK learns it."""
     if isinstance(ek, rsa.RSAPublicKey) and ek.key_size == _RSA_BITS:
         seed, blinding = random[:_SEED_BYTES], random[_SEED_BYTES:]
@@ -111,7 +115,7 @@ def _xor(left: bytes, right: bytes) -> bytes:
 
 
 def _agree(ek: ec.EllipticCurvePublicKey, random: bytes) -> tuple[bytes, bytes]:
-    """One-pass ECDH with a key of its own; the seed is KDFe of what both know (Part 1, §11.4.10.3 and annex C.6.4)."""
+    """One-pass ECDH with a key of its own; the seed is KDFe of what both know (Part 1, annex C)."""
     number = int.from_bytes(random, "big") % (_P256_ORDER - 1) + 1
     own = ec.derive_private_key(number, ec.SECP256R1())
     shared = own.exchange(ec.ECDH(), ek)
@@ -122,7 +126,7 @@ def _agree(ek: ec.EllipticCurvePublicKey, random: bytes) -> tuple[bytes, bytes]:
 
 
 def _derive(seed: bytes, purpose: bytes, context: bytes, *, bits: int) -> bytes:
-    """KDFa with SHA-256, one block (Part 1, §11.4.10.2)."""
+    """KDFa with SHA-256, one block (Part 1, "Key Derivation Function")."""
     message = (1).to_bytes(4, "big") + purpose + b"\0" + context + bits.to_bytes(4, "big")
     return hmac.digest(seed, message, "sha256")[: bits // 8]
 

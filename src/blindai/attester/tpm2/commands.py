@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blindai.attester.tpm2.device import run
+from blindai.attester.tpm2.device import TpmRefusedError, run
 from blindai.errors import AttesterError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _WRITTEN = 1 << 29
 COUNTER_BYTES = 8
 
 CC_POLICY_PCR = 0x17F
+NO_HANDLE = 0x18B  # TPM_RC_HANDLE of the first handle: there is nothing under it
 
 
 def u16(value: int) -> bytes:
@@ -178,6 +179,16 @@ def primary_key(send: Send, hierarchy: int, public: bytes) -> Iterator[tuple[int
         yield handle, take_sized(answer.parameters)[0]
     finally:
         flush(send, handle)
+
+
+def read_public(send: Send, handle: int) -> bytes | None:
+    """TPMT_PUBLIC of a key that the TPM keeps under a handle, or None if there is none (TPM2_ReadPublic)."""
+    try:
+        return take_sized(run(send, 0x173, "to show a key", handles=(handle,)).parameters)[0]
+    except TpmRefusedError as error:
+        if error.result == NO_HANDLE:
+            return None
+        raise
 
 
 def quote(send: Send, key: int, extra_data: bytes, pcrs: tuple[int, ...]) -> tuple[bytes, bytes]:

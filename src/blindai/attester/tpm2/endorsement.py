@@ -9,6 +9,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from blindai.attestation.x509_chain import UNREADABLE
 from blindai.attester.tpm2 import commands
 from blindai.attester.tpm2.commands import RH_ENDORSEMENT, sized, take_sized, u16, u32
 from blindai.attester.tpm2.device import TpmRefusedError, run
@@ -24,8 +29,8 @@ if TYPE_CHECKING:
 _ATTRIBUTES = 0x000300B2
 # PolicyA of the profile, §B.3: PolicySecret of the endorsement hierarchy.
 _POLICY = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
-_HEAD = u16(0x000B) + u32(_ATTRIBUTES) + sized(_POLICY) + u16(0x0006) + u16(128) + u16(0x0043) + u16(0x0010)
-_NO_INDEX = 0x18B  # TPM_RC_HANDLE of the first handle: nothing was ever defined there
+_HEAD = u16(0x000B) + u32(_ATTRIBUTES) + sized(_POLICY) + u16(0x0006) + u16(128) + u16(0x0043)
+_FORMAT_ONE = 0x080
 _PIECE_BYTES = 512  # every TPM 2.0 reads at least as many at once
 _MAX_CERTIFICATE_BYTES = 4096
 _SEQUENCE, _LONG_LENGTH = 0x30, 0x82
@@ -37,52 +42,125 @@ class EndorsementKind:
 
     Attributes:
         certificate_index: the NV index of its certificate.
-        template: the TPMT_PUBLIC that it is made from.
+        kept_at: the handle under which makers and owners keep it, if they do.
+        head: the TPMT_PUBLIC that it is made from, up to what tells one such key from another.
+        unique: the rest of it; zeros.
     """
 
     certificate_index: int
-    template: bytes
+    kept_at: int
+    head: bytes
+    unique: bytes
 
 
 RSA = EndorsementKind(  # L-1
     certificate_index=0x01C00002,
-    template=u16(0x0001) + _HEAD + u16(0x0010) + u16(2048) + u32(0) + sized(bytes(256)),
+    kept_at=0x81010001,
+    head=u16(0x0001) + _HEAD + u16(0x0010) + u16(2048) + u32(0),
+    unique=sized(bytes(256)),
 )
 ECC = EndorsementKind(  # L-2
     certificate_index=0x01C0000A,
-    template=u16(0x0023) + _HEAD + u16(0x0010) + u16(0x0003) + u16(0x0010) + sized(bytes(32)) + sized(bytes(32)),
+    kept_at=0x8101000A,
+    head=u16(0x0023) + _HEAD + u16(0x0010) + u16(0x0003) + u16(0x0010),
+    unique=sized(bytes(32)) + sized(bytes(32)),
 )
+KINDS = (ECC, RSA)  # a key on P-256 is made in a moment, one of RSA takes a hardware TPM many seconds
+
+
+class CredentialRefusedError(AttesterError):
+    """The TPM opened no credential: it is for another EK or another AK, or was changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndorsementKey:
+    """A TPM's own.
+
+    Attributes:
+        certificate: as its maker left it, in DER.
+        public: TPMT_PUBLIC of the key in it.
+    """
+
+    kind: EndorsementKind
+    certificate: bytes
+    public: bytes
+
+
+def certified_key(send: Send) -> EndorsementKey:
+    """The EK for which the TPM keeps a certificate.
+
+    Raises:
+        AttesterError: it keeps none for an EK of these kinds.
+    """
+    for kind in KINDS:
+        if (certificate := read_certificate(send, kind)) is not None:
+            return EndorsementKey(kind=kind, certificate=certificate, public=kind.head + _unique(kind, certificate))
+    raise AttesterError(
+        "the TPM keeps no certificate of an endorsement key on P-256 or of RSA-2048",
+        hint="leave `tpm_ek_issuers` out, and let clients name this TPM's key in `ak_names`",
+    )
+
+
+def _unique(kind: EndorsementKind, certificate: bytes) -> bytes:
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except UNREADABLE:
+        key = None
+    if isinstance(key, rsa.RSAPublicKey):
+        unique = sized(key.public_numbers().n.to_bytes(key.key_size // 8, "big"))
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
+        unique = sized(point[: len(point) // 2]) + sized(point[len(point) // 2 :])
+    else:
+        unique = b""
+    if len(unique) != len(kind.unique):
+        raise AttesterError("the TPM's EK certificate is about a key of another kind than its place says")
+    return unique
 
 
 @contextlib.contextmanager
-def endorsement_key(send: Send, kind: EndorsementKind) -> Iterator[tuple[int, bytes]]:
-    """The key, the same each time, and its TPMT_PUBLIC."""
-    with commands.primary_key(send, RH_ENDORSEMENT, kind.template) as key:
-        yield key
+def _loaded(send: Send, ek: EndorsementKey) -> Iterator[int]:
+    """The key's handle: the TPM keeps it, or makes it again, which takes one without an accelerator long."""
+    if commands.read_public(send, ek.kind.kept_at) == ek.public:
+        yield ek.kind.kept_at
+        return
+    with commands.primary_key(send, RH_ENDORSEMENT, ek.kind.head + ek.kind.unique) as (handle, _):
+        yield handle
 
 
-def activate(send: Send, kind: EndorsementKind, credential: Credential, random: Callable[[int], bytes]) -> bytes:
-    """The secret in a credential for this TPM's EK and its attestation key (TPM2_ActivateCredential).
+def activate(
+    send: Send, key: EndorsementKey, credential: Credential, random: Callable[[int], bytes]
+) -> tuple[bytes, bytes]:
+    """The secret in a credential for this TPM's EK and its attestation key, and that key's TPMT_PUBLIC.
 
     Raises:
-        TpmRefusedError: it is for another EK or another AK, or was changed.
-        AttesterError: the TPM does not answer.
+        CredentialRefusedError: it is for another EK or another AK, or was changed.
+        AttesterError: the TPM does not answer, or cannot do it now.
     """
-    parameters = sized(credential.blob) + sized(credential.encrypted_seed)
     with (
-        endorsement_key(send, kind) as (ek, _),
-        commands.attestation_key(send) as (ak, _),
+        _loaded(send, key) as ek,
+        commands.attestation_key(send) as (ak, ak_public),
         commands.policy_session(send, random) as session,
     ):
         _state_secret(send, session)
+        return _open(send, (ak, ek), session, credential), ak_public
+
+
+def _open(send: Send, handles: tuple[int, int], session: int, credential: Credential) -> bytes:
+    """TPM2_ActivateCredential."""
+    try:
         answer = run(
             send,
             0x147,
             "to open a credential",
-            handles=(ak, ek),
+            handles=handles,
             authorisation=commands.password() + commands.by_session(session),
-            parameters=parameters,
+            parameters=sized(credential.blob) + sized(credential.encrypted_seed),
         )
+    except TpmRefusedError as error:
+        if error.result & _FORMAT_ONE:  # about what it was given; the others are about the TPM's own state
+            raise CredentialRefusedError(str(error)) from None
+        raise
     return take_sized(answer.parameters)[0]
 
 
@@ -108,7 +186,7 @@ def read_certificate(send: Send, kind: EndorsementKind) -> bytes | None:
     try:
         answer = run(send, 0x169, "to show its EK certificate", handles=(kind.certificate_index,)).parameters
     except TpmRefusedError as error:
-        if error.result == _NO_INDEX:
+        if error.result == commands.NO_HANDLE:
             return None
         raise
     size = int.from_bytes(take_sized(answer)[0][-2:], "big")  # TPMS_NV_PUBLIC ends with dataSize
