@@ -120,9 +120,7 @@ ITEM_MEMBERS = document_members(DOCUMENT)["evidence"][0]
         changed(batch={"index": 0, "count": True, "path": []}),
         changed(batch={"index": -1, "count": 1, "path": []}),
         changed(batch={"index": 0, "count": 1, "path": ["AA"]}),
-        changed(
-            activation="AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-        ),
+        changed(activation="AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
         b" " * (MAX_DOCUMENT_BYTES + 1),
     ],
 )

@@ -2,88 +2,78 @@
 
 from __future__ import annotations
 
-import hmac
+import dataclasses
 
 import pytest
-from cryptography.hazmat.decrepit.ciphers.modes import CFB
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
-from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from fakes.tpm_endorsement import SoftwareEk
 from fakes.tpm_vendor import rsa_key
 
 from blindai.attestation.tpm2.credential import Credential, activation_answer, is_activated, make_credential
+from blindai.attester.tpm2.endorsement import CredentialRefusedError
 
 NAME = b"\x00\x0b" + bytes(range(32))
 SECRET, RANDOM = b"s" * 32, bytes(range(64))
 CURVE_KEY = ec.derive_private_key(12345, ec.SECP256R1())
+both_kinds = pytest.mark.parametrize("kind", ["rsa", "ecc"])
 
 
-def opened_seed(ek: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, encrypted: bytes) -> bytes:
-    if isinstance(ek, rsa.RSAPrivateKey):
-        oaep = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=b"IDENTITY\0")
-        return ek.decrypt(encrypted, oaep)
-    x, y = encrypted[2:34], encrypted[36:68]
-    point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y)
-    theirs = ek.public_key().public_numbers().x.to_bytes(32, "big")
-    kdf = ConcatKDFHash(algorithm=hashes.SHA256(), length=32, otherinfo=b"IDENTITY\0" + x + theirs)
-    return kdf.derive(ek.exchange(ec.ECDH(), point))
+def key_of(kind: str) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+    return rsa_key() if kind == "rsa" else CURVE_KEY
 
 
-def derived(seed: bytes, label: bytes, context: bytes, size: int) -> bytes:
-    return KBKDFHMAC(
-        algorithm=hashes.SHA256(),
-        mode=Mode.CounterMode,
-        length=size,
-        rlen=4,
-        llen=4,
-        location=CounterLocation.BeforeFixed,
-        label=label,
-        context=context,
-        fixed=None,
-    ).derive(seed)
+def made(kind: str, random: bytes = RANDOM) -> Credential:
+    return make_credential(key_of(kind).public_key(), NAME, SECRET, random=random)
 
 
-@pytest.mark.parametrize("ek", [rsa_key(), CURVE_KEY], ids=["rsa", "ecc"])
-def test_the_holder_of_the_ek_finds_the_secret_under_this_name(
-    ek: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
-) -> None:
-    credential = make_credential(ek.public_key(), NAME, SECRET, random=RANDOM)
-    seed = opened_seed(ek, credential.encrypted_seed)
-    tag, encrypted = credential.blob[2:34], credential.blob[34:]
-    integrity = derived(seed, b"INTEGRITY", b"", 32)
-    assert credential.blob[:2] == b"\x00\x20"
-    assert tag == hmac.digest(integrity, encrypted + NAME, "sha256")
-    decryptor = Cipher(AES(derived(seed, b"STORAGE", NAME, 16)), CFB(bytes(16))).decryptor()
-    assert decryptor.update(encrypted) == b"\x00\x20" + SECRET
+@both_kinds
+def test_the_holder_of_the_ek_finds_the_secret_under_this_name(kind: str) -> None:
+    credential = made(kind)
+    assert SoftwareEk(key=key_of(kind), ak_name=NAME).open(credential) == SECRET
+    assert (len(credential.blob), len(credential.encrypted_seed)) == (68, 256 if kind == "rsa" else 68)
 
 
-@pytest.mark.parametrize("ek", [rsa_key(), CURVE_KEY], ids=["rsa", "ecc"])
-def test_randomness_and_nothing_else_makes_it_another(ek: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
-    def made(random: bytes) -> Credential:
-        return make_credential(ek.public_key(), NAME, SECRET, random=random)
-
-    assert made(RANDOM) == made(RANDOM)
-    assert made(RANDOM).encrypted_seed != made(bytes(64)).encrypted_seed
-    assert SECRET not in repr(made(RANDOM)).encode()
+@both_kinds
+def test_nobody_else_does(kind: str) -> None:
+    other = rsa_key(1) if kind == "rsa" else ec.derive_private_key(54321, ec.SECP256R1())
+    for ek in (SoftwareEk(key=key_of(kind), ak_name=NAME[:-1] + b"\0"), SoftwareEk(key=other, ak_name=NAME)):
+        with pytest.raises(CredentialRefusedError):
+            ek.open(made(kind))
 
 
-@pytest.mark.parametrize(
-    ("ek", "secret", "random"),
-    [
-        pytest.param(rsa_key(), bytes(31), RANDOM, id="short-secret"),
-        pytest.param(rsa_key(), SECRET, bytes(63), id="short-random"),
-        pytest.param(ec.derive_private_key(5, ec.SECP384R1()), SECRET, RANDOM, id="p384"),
-        pytest.param(rsa_key(1, 3072), SECRET, RANDOM, id="rsa-3072"),
-    ],
-)
-def test_other_sizes_and_keys_are_refused(
-    ek: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, secret: bytes, random: bytes
-) -> None:
-    with pytest.raises(ValueError, match="a credential"):
-        make_credential(ek.public_key(), NAME, secret, random=random)
+@both_kinds
+def test_every_changed_byte_of_the_blob_is_noticed(kind: str) -> None:
+    credential, ek = made(kind), SoftwareEk(key=key_of(kind), ak_name=NAME)
+    for at in range(2, 68):  # the size before it is not authenticated; a TPM refuses any other
+        blob = credential.blob[:at] + bytes([credential.blob[at] ^ 1]) + credential.blob[at + 1 :]
+        with pytest.raises(CredentialRefusedError):
+            ek.open(dataclasses.replace(credential, blob=blob))
+
+
+@both_kinds
+def test_randomness_and_nothing_else_makes_it_another(kind: str) -> None:
+    assert made(kind) == made(kind)
+    other = made(kind, bytes(64))
+    assert (other.encrypted_seed != made(kind).encrypted_seed, other.blob != made(kind).blob) == (True, True)
+    assert SECRET not in repr(made(kind)).encode()
+
+
+@pytest.mark.parametrize(("secret", "random"), [(bytes(31), RANDOM), (SECRET, bytes(63))], ids=["secret", "random"])
+def test_other_sizes_are_refused(secret: bytes, random: bytes) -> None:
+    with pytest.raises(ValueError, match="a credential takes"):
+        make_credential(CURVE_KEY.public_key(), NAME, secret, random=random)
+
+
+@pytest.mark.parametrize("kind", ["p384", "rsa-3072", "ed25519"])
+def test_other_kinds_of_keys_are_refused(kind: str) -> None:
+    modulus = (1 << 3071) + 1
+    keys = {
+        "p384": ec.derive_private_key(5, ec.SECP384R1()).public_key(),
+        "rsa-3072": rsa.RSAPublicNumbers(65537, modulus).public_key(),
+        "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key(),
+    }
+    with pytest.raises(ValueError, match="a credential is made for"):
+        make_credential(keys[kind], NAME, SECRET, random=RANDOM)
 
 
 def test_an_answer_is_for_one_secret_and_one_ak() -> None:

@@ -90,6 +90,7 @@ def create_app(
     clock: Clock = SYSTEM_CLOCK,
     tls: TlsIdentity | None = None,
     kept: KeptStore | None = None,
+    activate: Callable[[Credential], bytes] | None = None,
 ) -> App:
     """Wire the whole server: the one place where its parts meet.
 
@@ -100,6 +101,7 @@ def create_app(
         clock: for keys and sessions.
         tls: the key that the epoch keysets name; without one, nobody can use the pinned-TLS door.
         kept: where models outlive the server; without it they end with it.
+        activate: opens a credential for the quote device's own keys; without it nobody can ask for that.
     """
     engines = engines_of(settings.execution_providers)
     settings, access = _open_access(settings, clock)
@@ -128,7 +130,7 @@ def create_app(
     device = asyncio.Lock()
     app = App(
         attestation=AttestationDoor(keys=keys, attester=attester, device=device),
-        activation=ActivationDoor(activate=_activate_by(attester), device=device),
+        activation=ActivationDoor(activate=activate, device=device),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,
@@ -136,10 +138,6 @@ def create_app(
     )
     _tell_gauges(app, metrics)
     return app
-
-
-def _activate_by(attester: Attester) -> Callable[[Credential], bytes] | None:
-    return attester.activate if isinstance(attester, TpmAttester) and attester.can_activate else None
 
 
 def _attester(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Attester:
@@ -235,7 +233,8 @@ def serve(settings: Settings) -> None:
     tls = make_tls_identity(settings.host)
     kept = _kept_store(settings, tpm)
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
-        app = create_app(settings, attester=attester, directory=directory, tls=tls, kept=kept)
+        activate = attester.activate if isinstance(attester, TpmAttester) and attester.can_activate else None
+        app = create_app(settings, attester=attester, directory=directory, tls=tls, kept=kept, activate=activate)
         calm_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, settings, tls))
