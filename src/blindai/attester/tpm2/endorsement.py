@@ -30,7 +30,9 @@ _ATTRIBUTES = 0x000300B2
 # PolicyA of the profile, §B.3: PolicySecret of the endorsement hierarchy.
 _POLICY = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 _HEAD = u16(0x000B) + u32(_ATTRIBUTES) + sized(_POLICY) + u16(0x0006) + u16(128) + u16(0x0043)
-_FORMAT_ONE = 0x080
+# Results of ActivateCredential that are about what it was given; others are about the TPM's own state. libtpms answers
+# TPM_RC_FAILURE to a seed that the EK does not decrypt, and goes on; a TPM that has failed opens no session before.
+_FORMAT_ONE, _FAILURE = 0x080, 0x101
 _PIECE_BYTES = 512  # every TPM 2.0 reads at least as many at once
 _MAX_CERTIFICATE_BYTES = 4096
 _SEQUENCE, _LONG_LENGTH = 0x30, 0x82
@@ -158,7 +160,7 @@ def _open(send: Send, handles: tuple[int, int], session: int, credential: Creden
             parameters=sized(credential.blob) + sized(credential.encrypted_seed),
         )
     except TpmRefusedError as error:
-        if error.result & _FORMAT_ONE:  # about what it was given; the others are about the TPM's own state
+        if error.result & _FORMAT_ONE or error.result == _FAILURE:
             raise CredentialRefusedError(str(error)) from None
         raise
     return take_sized(answer.parameters)[0]
