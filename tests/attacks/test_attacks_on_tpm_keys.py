@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from blindai.attestation.evidence import EvidenceItem
     from blindai.attestation.policy import Policy
     from blindai.channel.attested import AttestedKeyset
+    from blindai.server.app import App
 
 MAKER = FakeVendor(name="a maker")
 CURVE_KEY = ec.derive_private_key(12345, ec.SECP256R1())
@@ -130,7 +131,7 @@ class Site:
 
 @pytest.fixture
 def site_of(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    opened = []
+    opened: list[App] = []
 
     def site(machine: Machine, activate: Any = None, **hooks: Any) -> Site:
         folder = tmp_path / str(len(opened))

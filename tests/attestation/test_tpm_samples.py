@@ -26,6 +26,7 @@ from blindai.attestation.tpm2.boot_events import BootClaims, read_boot
 from blindai.attestation.tpm2.certificates import VendorChain, judge_vendor_chain
 from blindai.attestation.tpm2.event_log import parse_event_log, replay
 from blindai.attestation.tpm2.keys import Scheme, TpmSignature, parse_public, parse_signature
+from blindai.attestation.tpm2.policy import TpmPolicy
 from blindai.attestation.tpm2.quote import Quote, judge_quote, parse_quote
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
 from blindai.evidence_files.tpm import read_folder, read_quotes
@@ -321,6 +322,7 @@ def test_a_local_ca_of_swtpm_is_refused() -> None:
     for item in local:
         claims = verify(item, NOW, Checks())
         strict = strict_policy_of("tpm")
+        assert isinstance(strict, TpmPolicy)
         refused = [one.code for one in check(claims, strict) if one.outcome is Outcome.FAILED]
         assert claims.ek_root == ""
         assert "tpm.ek_chain_root" in refused

@@ -33,6 +33,7 @@ from blindai.attestation.tpm2.boot_events import read_boot
 from blindai.attestation.tpm2.credential import Credential
 from blindai.attestation.tpm2.event_log import parse_event_log, replay
 from blindai.attestation.tpm2.keys import parse_public, parse_signature
+from blindai.attestation.tpm2.policy import TpmPolicy
 from blindai.attestation.tpm2.quote import parse_quote, split_pcrs
 from blindai.channel.activation import (
     challenge,
@@ -147,6 +148,7 @@ def _tpm_credential(data: bytes) -> None:
 @functools.cache
 def _activating() -> Policy:
     strict = strict_policy_of("tpm")
+    assert isinstance(strict, TpmPolicy)
     tee = dataclasses.replace(strict, ak_certified=("activation",))
     return dataclasses.replace(strict_policy(), any_of=((tee,),))
 

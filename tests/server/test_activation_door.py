@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ class SlowTpm:
         return bytes(32)
 
 
-def door_of(tpm: SlowTpm, **options: float) -> ActivationDoor:
+def door_of(tpm: SlowTpm, **options: Any) -> ActivationDoor:
     return ActivationDoor(activate=tpm.activate, device=asyncio.Lock(), **options)
 
 

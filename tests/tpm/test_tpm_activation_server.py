@@ -94,7 +94,7 @@ def refusal(url: str, policy: Path) -> PolicyViolationError:
 def test_a_client_that_trusts_the_maker_trusts_a_machine_that_it_never_saw(site: Site) -> None:
     url, policy = site.serve(), site.policy()
     with blindai.connect(url, policy=policy) as client:
-        shown = {one.code: one for one in client.attestation.result.findings}
+        shown = {one.code: one for one in client.attestation.findings}
         assert (shown["tpm.activation"].outcome, shown["tpm.ak_certified"].found) == (Outcome.PASSED, "activation")
         assert client.models() == ()
     assert site.relay.counts[ACTIVATE] == 1
