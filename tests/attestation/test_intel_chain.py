@@ -33,6 +33,7 @@ from fakes.intel_pki import (
     sgx_members,
     sign,
 )
+from fakes.key_usage import key_usage
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import Outcome
@@ -260,10 +261,40 @@ def test_a_ca_renewed_with_the_same_key_may_sign_the_list(tee: str) -> None:
 
 
 @TEES_OF_INTEL
+@pytest.mark.parametrize("revokes", [False, True])
+def test_a_ca_whose_key_usage_leaves_out_lists_may_not(tee: str, *, revokes: bool) -> None:
+    usage = key_usage("key_cert_sign", "crl_sign") if revokes else key_usage("key_cert_sign")
+    issuer = dataclasses.replace(CA_CERTIFICATE, serial=22, usage=usage).make()
+    item = good(tee, endorsements={"pck_crl_issuer_chain": pem(issuer, ROOT_MADE)}).item()
+    if revokes:
+        verify(item)
+    else:
+        refusal(item, "pck_crl_signature", UnauthenticEvidenceError)
+
+
+@TEES_OF_INTEL
 def test_another_ca_of_the_same_name_may_not(tee: str) -> None:
     other = dataclasses.replace(CA_CERTIFICATE, subject_key=STRANGER).make()
     changes = {"pck_crl": crl(CA_NAME, STRANGER), "pck_crl_issuer_chain": pem(other, ROOT_MADE)}
     refusal(good(tee, endorsements=changes).item(), "pck_crl_signature", UnauthenticEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_another_ca_with_the_same_key_may_not(tee: str) -> None:
+    name = "Intel SGX PCK Processor CA"
+    other = dataclasses.replace(CA_CERTIFICATE, subject=name).make()
+    changes = {"pck_crl": crl(name, PLATFORM_CA), "pck_crl_issuer_chain": pem(other, ROOT_MADE)}
+    refusal(good(tee, endorsements=changes).item(), "pck_crl_signature", UnauthenticEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_a_signature_is_told_for_what_it_is(tee: str) -> None:
+    _, made = verify(good(tee).item())
+    told = {finding.code: finding.found for finding in made}
+    assert told[f"{tee}.quote_signature"] == "the attestation key's signature over the quote"
+    with pytest.raises(UnauthenticEvidenceError) as refused:
+        verify(good(tee, named_key=b"\1" * 64).item())
+    assert refused.value.findings[-1].found == "one that does not verify"
 
 
 @TEES_OF_INTEL

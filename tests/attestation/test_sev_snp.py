@@ -10,11 +10,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from fakes.amd import CHIP, FIELDS, NOW, TCB, YEAR, FakeMachine, der, integer, pinned, revocation_list, tcb_bytes
+from cryptography.hazmat.primitives.hashes import SHA384
+from fakes import amd
+from fakes.amd import (
+    CHIP,
+    FIELDS,
+    NOW,
+    PSS,
+    TCB,
+    YEAR,
+    FakeMachine,
+    der,
+    integer,
+    pinned,
+    revocation_list,
+    rsa_key,
+    tcb_bytes,
+)
+from fakes.key_usage import key_usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blindai.attestation.amd.certificates import SigningKey
+from blindai.attestation.amd.certificates import SigningKey, judge_revocation, read_crl
 from blindai.attestation.amd.report import CpuId, FirmwareVersion
 from blindai.attestation.amd.tcb import Product, Tcb, product_of
 from blindai.attestation.checks import Checks
@@ -267,6 +284,16 @@ UNAUTHENTIC: list[tuple[str, Mapping[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("revokes", [False, True])
+def test_a_root_whose_key_usage_leaves_out_lists_signs_none(*, revokes: bool) -> None:
+    key, ark = rsa_key("ARK-Genoa"), amd.name("ARK-Genoa")
+    usage = key_usage("key_cert_sign", "crl_sign") if revokes else key_usage("key_cert_sign")
+    builder = x509.CertificateBuilder(ark, ark, key.public_key(), 1, NOW - YEAR, NOW + YEAR)
+    root = builder.add_extension(usage, critical=True).sign(key, SHA384(), rsa_padding=PSS)
+    signed, _ = judge_revocation(read_crl(revocation_list("Genoa")), [root])
+    assert (signed.code, signed.outcome is Outcome.PASSED) == ("sev_snp.crl_signature", revokes)
+
+
 @pytest.mark.parametrize(("what", "change"), UNAUTHENTIC, ids=str)
 def test_what_amd_did_not_vouch_for_is_unauthentic(what: str, change: Mapping[str, Any]) -> None:
     refusal = refusal_of(FakeMachine(**change).item())
@@ -372,6 +399,7 @@ def test_no_list_is_no_refusal_here() -> None:
         ((0x19, 0x10), Product.GENOA),
         ((0x19, 0x1F), Product.GENOA),
         ((0x19, 0x20), None),
+        ((0x19, 0x9F), None),
         ((0x19, 0xA0), Product.GENOA),
         ((0x19, 0xAF), Product.GENOA),
         ((0x19, 0xB0), None),

@@ -23,7 +23,7 @@ from fuzz.target import Target, join_parts, split_parts
 
 from blindai.attestation.aws.cose_sign1 import parse_sign1
 from blindai.attestation.binding import Mode
-from blindai.attestation.evidence import AttestationDocument, EvidenceItem, encode_document
+from blindai.attestation.evidence import AttestationDocument, EvidenceItem, encode_document, parse_document
 from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
 from blindai.attestation.intel.pck import read_pck
 from blindai.attestation.nvidia.rim import load_xml_tools, read_content, read_rim, signed_content
@@ -155,7 +155,7 @@ def _activating() -> Policy:
 
 def _tpm_keys(data: bytes) -> None:
     """Whatever a server shows, no credential is made for it or exactly one: its appraisal comes later."""
-    keys = keys_to_activate(data, _activating())
+    keys = keys_to_activate(parse_document(data), _activating())
     if keys is not None and (asked := challenge(keys, bytes)) is not None:
         parse_request(asked.request)
 

@@ -18,15 +18,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from blindai.attestation.checks import judge
 from blindai.attestation.x509_chain import (
+    PURPOSES,
     UNREADABLE,
     common_name,
     holds_whole_bytes,
     is_issued_by,
     is_valid_at,
+    may_sign_data,
     require_readable,
+    strange_extension,
 )
 from blindai.errors import MalformedEvidenceError
 
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from blindai.attestation.evidence import Finding
 
 MAX_ANSWER_BYTES = 8192
+_ANSWERING = frozenset({ExtendedKeyUsageOID.OCSP_SIGNING})
+_JUDGED = PURPOSES | {x509.OCSPNoCheck.oid}  # in a responder's certificate, beside what is judged in all
 _WHY = "Anybody can say that a certificate is good."
 _Hash = SHA256 | SHA384 | SHA512
 _HASHES = (SHA256, SHA384, SHA512)
@@ -114,21 +120,17 @@ def answers(response: ocsp.OCSPResponse, question: Question) -> bool:
     algorithm = response.hash_algorithm
     if not isinstance(algorithm, _HASHES) or response.serial_number != question.certificate.serial_number:
         return False
+    if not isinstance(question.issuer.public_key(), ec.EllipticCurvePublicKey):
+        return False
     return (response.issuer_name_hash, response.issuer_key_hash) == _hashes_of(question.issuer, algorithm.name)
 
 
 @functools.lru_cache(maxsize=64)  # a vendor's few CAs, each asked for with every certificate below it
 def _hashes_of(issuer: x509.Certificate, digest: str) -> tuple[bytes, bytes]:
-    """Of its name and of its key, as in a CertID."""
+    """Of its name and of what the BIT STRING of its elliptic curve's key holds, as in a CertID."""
     name = issuer.subject.public_bytes(Encoding.DER)
-    return hashlib.new(digest, name).digest(), hashlib.new(digest, _key_bits(issuer)).digest()
-
-
-def _key_bits(issuer: x509.Certificate) -> bytes:
-    """What the BIT STRING of the issuer's key holds; of no other kind of key than an elliptic curve's."""
-    key = issuer.public_key()
-    is_elliptic = isinstance(key, ec.EllipticCurvePublicKey)
-    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) if is_elliptic else b""
+    key = issuer.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return hashlib.new(digest, name).digest(), hashlib.new(digest, key).digest()
 
 
 def judge_answers(answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee: str, now: float) -> Iterator[Finding]:
@@ -139,8 +141,8 @@ def judge_answers(answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee
         tee: the codes' first half: `<tee>.ocsp_responder`, `<tee>.ocsp_signature`, `<tee>.revoked`.
         now: Unix seconds, at which the responder's certificate must be valid.
     """
-    responders = [_responder(response, question, now) for response, question in answered]
-    strange = [question for (_, question), responder in zip(answered, responders, strict=True) if responder is None]
+    by_whom = [(response, question, _responder(response, question, now)) for response, question in answered]
+    strange = [question for _, question, responder in by_whom if responder is None]
     yield judge(
         holds=not strange,
         code=f"{tee}.ocsp_responder",
@@ -150,7 +152,7 @@ def judge_answers(answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee
     )
     unsigned = [
         question
-        for (response, question), responder in zip(answered, responders, strict=True)
+        for response, question, responder in by_whom
         if responder is None or not _is_signed(response, responder)
     ]
     yield judge(
@@ -202,8 +204,9 @@ def _may_answer(candidate: x509.Certificate, issuer: x509.Certificate, now: floa
         usage = candidate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return False
-    may_sign = x509.oid.ExtendedKeyUsageOID.OCSP_SIGNING in usage
-    return may_sign and is_valid_at(candidate, now) and is_issued_by(candidate, issuer)
+    may_sign = ExtendedKeyUsageOID.OCSP_SIGNING in usage and may_sign_data(candidate, _ANSWERING)
+    is_known = not strange_extension(candidate, _JUDGED)
+    return may_sign and is_known and is_valid_at(candidate, now) and is_issued_by(candidate, issuer)
 
 
 def _is_signed(response: ocsp.OCSPResponse, responder: x509.Certificate) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from blindai.attestation.evidence import parse_document
 from blindai.attestation.tee.tpm import TEE
 from blindai.attestation.tee.tpm import parse as parse_evidence
 from blindai.attestation.tpm2.certificates import key_sha256
@@ -34,7 +33,7 @@ from blindai.wire import base64url_decode, base64url_encode, compact_json, exact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blindai.attestation.evidence import EvidenceItem
+    from blindai.attestation.evidence import AttestationDocument, EvidenceItem
     from blindai.attestation.policy import Policy
 
 ACTIVATION_PATH = "/.well-known/blindai/attestation/tpm"
@@ -84,13 +83,13 @@ class Challenge:
         return replace(self.asked, refusal=why)
 
 
-def keys_to_activate(document: bytes, policy: Policy) -> ShownKeys | None:
+def keys_to_activate(document: AttestationDocument, policy: Policy) -> ShownKeys | None:
     """The keys that a document shows, if the policy lets nobody but their TPM itself vouch for them.
 
     None too if it shows no EK, or cannot be read: its appraisal says so.
     """
     try:
-        items = [item for item in parse_document(document).evidence if item.tee == TEE]
+        items = [item for item in document.evidence if item.tee == TEE]
         shown = _shown_keys(items[0]) if len(items) == 1 else None
     except RejectedEvidenceError:
         return None

@@ -30,6 +30,7 @@ from blindai.errors import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from blindai.attestation.evidence import AttestationDocument
     from blindai.attestation.policy import Policy
     from blindai.client.connection import Connection
 
@@ -38,7 +39,7 @@ _OK = 200
 _UNKNOWN = (ModelNotFoundError.status, MethodNotAllowedError.status, NotSupportedError.status)
 
 
-def activate(connection: Connection, document: bytes) -> Generator[HttpRequest, HttpResponse, Policy]:
+def activate(connection: Connection, document: AttestationDocument) -> Generator[HttpRequest, HttpResponse, Policy]:
     """The policy by which to judge a document, after the TPM was asked what the policy wants to know of it.
 
     Raises:

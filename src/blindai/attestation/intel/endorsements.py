@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from blindai.attestation.checks import judge
+from blindai.attestation.checks import FETCH_THEM, judge
 from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
 from blindai.attestation.x509_chain import MAX_CERTIFICATES, UNREADABLE, holds_whole_bytes, read_certificate
 from blindai.errors import MalformedEvidenceError
@@ -98,7 +98,7 @@ def read_endorsements(
         known: dict[bytes, x509.Certificate] = {}
         pems = [pem for pem in (quote.pck_chain, named.get(PCK_CHAIN)) if pem is not None]
         pck_chains = {_read_chain(pem, known, tee, "the PCK chain", own=1) for pem in pems}
-        written = sorted(name for name in named if name.endswith("_issuer_chain"))
+        written = (name for name in named if name.endswith("_issuer_chain"))
         chains = {name: _read_chain(named[name], known, tee, name) for name in written}
     checks.require(_judge_pck_chains(pck_chains, tee), MalformedEvidenceError, tee=tee)
     with checks.parsing(code=f"{tee}.crl_format", expected="revocation lists in DER", why=why):
@@ -123,7 +123,7 @@ def _judge_names(item: EvidenceItem, tee: str, known: frozenset[str]) -> Finding
         expected=f"{', '.join(sorted(known))}; each at most once, and with its companions",
         found=", ".join(names) or "none",
         why="What nobody reads may be anything, and half a document proves nothing.",
-        hint="take them as Intel's PCS or a PCCS gives them",
+        hint=f"take them as Intel's PCS or a PCCS gives them, or {FETCH_THEM}",
     )
 
 

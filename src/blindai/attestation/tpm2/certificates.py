@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from blindai.attestation.checks import judge
 from blindai.attestation.tpm2.revocation import judge_revocation, read_crl
-from blindai.attestation.x509_chain import judge_chain, judge_links, read_certificate, read_issuer
+from blindai.attestation.x509_chain import PURPOSES, judge_chain, judge_links, read_certificate, read_issuer
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def judge_vendor_chain(
     """
     code = f"{chain.kind}_chain"
     if chain.kind == "ak":
-        yield from judge_chain(chain.certificates, roots, tee=tee, now=now, code=code)
+        yield from judge_chain(chain.certificates, roots, tee=tee, now=now, code=code, judged_of_leaf=PURPOSES)
     else:
-        yield from judge_links(chain.certificates, tee=tee, now=now, code=code)
+        yield from judge_links(chain.certificates, tee=tee, now=now, code=code, judged_of_leaf=PURPOSES)
     leaf = chain.certificates[0]
     refusal = _wrong_use(leaf, chain.kind)
     yield judge(
