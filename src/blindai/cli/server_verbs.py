@@ -32,6 +32,9 @@ def serve(
     tpm: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="TPM 2.0 that attests and seals, such as /dev/tpmrm0")
     ] = None,
+    tpm_ek_issuers: Annotated[
+        str | None, typer.Option(metavar="FILE", help="PEM file of the CAs above the TPM's EK certificate")
+    ] = None,
     rotate_store_key: Annotated[
         bool | None, typer.Option("--rotate-store-key", help="give the model store a new key at this start")
     ] = None,
@@ -64,6 +67,7 @@ def serve(
         "model_repository": model_repository,
         "model_store": model_store,
         "tpm": tpm,
+        "tpm_ek_issuers": tpm_ek_issuers,
         "rotate_store_key": rotate_store_key,
         "access": access,
         "authentication": None if access is None else "required",
