@@ -2,6 +2,7 @@
 
 `blindai` is instrumented once (libFuzzer follows which lines an input reaches), then each target has a process of its
 own, forked. What breaks a target is kept in the folder of `--found`; `python -m fuzz NAME --input FILE` shows it.
+With `--report`, targets that ran on this tree for as long already are not run again.
 Needs the environment `.fuzz-venv` (`make test-fuzz`). Leaves out: the targets, and mutation without atheris.
 """
 
@@ -23,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuzz.outcomes import Outcomes, Run, tree_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from multiprocessing.context import ForkProcess
@@ -36,20 +39,6 @@ _PATIENCE_S = 60  # beyond twice the time that it fuzzes
 _SLOW_INPUT_S = 20
 _SHOWN_LINES = 40
 _FORK = multiprocessing.get_context("fork")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """How one target's process ended; `words` are its last ones if it failed."""
-
-    name: str
-    executions: int
-    edges: int
-    words: str
-
-    def line(self) -> str:
-        """The counts on one line."""
-        return f"{self.name}: {self.executions} executions, {self.edges} edges{', FAILED' if self.words else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +84,13 @@ def main() -> int:
     targets = instrumented_targets()
     names = options.names or list(targets)
     options.found.mkdir(exist_ok=True)
-    runs = []
-    for run in run_all([targets[name] for name in names], options.seconds, options.jobs, options.found):
+    tree = tree_of(Path(__file__).parents[2])
+    outcomes = Outcomes(options.found / "outcomes.jsonl", tree=tree, seconds=options.seconds)
+    runs = outcomes.of(names) if options.report else []
+    waiting = [targets[name] for name in names if name not in {run.name for run in runs}]
+    for run in run_all(waiting, options.seconds, options.jobs, options.found):
         print(run.line(), flush=True)
+        outcomes.add(run)
         runs.append(run)
     return tell(runs, options.seconds, options.report)
 
@@ -179,7 +172,9 @@ def tell(runs: Sequence[Run], seconds: int, report: Path | None) -> int:
 def page(runs: Sequence[Run], seconds: int) -> str:
     """The counts as a page of docs/audits/."""
     machine = f"{len(os.sched_getaffinity(0))} cores, Linux {platform.release()}, Python {platform.python_version()}"
-    rows = "\n".join(f"| `{run.name}` | {run.executions} | {run.edges} |" for run in runs)
+    rows = "\n".join(
+        f"| `{run.name}` | {run.executions} | {run.edges} |" for run in sorted(runs, key=lambda run: run.name)
+    )
     return (
         f"# Fuzzing of {dt.datetime.now(dt.UTC).date()}\n\n"
         f"Every target of tests/fuzz for {seconds} s with atheris, by `make audit` on a machine with {machine}.\n"
