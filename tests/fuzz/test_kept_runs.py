@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuzz.outcomes import Outcomes, Run, tree_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GOOD = Run(name="a", executions=5, edges=2, words="")
 BAD = Run(name="b", executions=5, edges=2, words="it broke")
