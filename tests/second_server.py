@@ -57,6 +57,9 @@ DEFAULTS: dict[str, Any] = {
     "tpm": None,
     "tpm_ek_issuers": None,
     "rotate_store_key": False,
+    "upgrade_signers": [],
+    "take_over_from": None,
+    "hand_over_to": None,
 }
 
 
@@ -72,6 +75,9 @@ def _configuration(i: Inputs) -> Outputs:
     sealing_only = settings["simulation"] and settings["tpm"] is not None
     require(not sealing_only or settings["model_store"] is not None, "invalid_settings")
     require(not settings["rotate_store_key"] or settings["model_store"] is not None, "invalid_settings")
+    moves = settings["take_over_from"] is not None or settings["hand_over_to"] is not None
+    sealed = settings["model_store"] is not None and settings["tpm"] is not None
+    require(not moves or (sealed and settings["upgrade_signers"]), "invalid_settings")
     numbers = [value for name, value in settings.items() if types[name] is int and "port" not in name]
     require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
     require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")

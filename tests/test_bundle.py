@@ -59,7 +59,7 @@ def test_upload_header_returns_what_was_announced(
 def test_upload_header_has_this_form() -> None:
     assert json_of(HEADER) == (
         b'{"default_shape":[1,-1],"files":[{"path":"m.onnx","size":5},{"path":"m.onnx.data","size":0}],'
-        b'"load":true,"version":"3"}'
+        b'"load":true,"owner_key":null,"version":"3"}'
     )
 
 
@@ -76,6 +76,10 @@ def test_upload_header_has_this_form() -> None:
         (b'"size":5', b'"size":9007199254740992'),
         (b'"path":"m.onnx",', b""),
         (b'"path":"m.onnx"', b'"path":7'),
+        (b'"owner_key":null', b'"owner_key":""'),
+        (b'"owner_key":null', b'"owner_key":"' + b"A" * 42 + b'"'),
+        (b'"owner_key":null', b'"owner_key":7'),
+        (b'"owner_key":null,', b""),
         (b'"version":"3"', b'"version":3'),
         (b'"version":"3"', b'"version":"../3"'),
         (b'"version":"3"', b'"version":""'),

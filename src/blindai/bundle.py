@@ -41,6 +41,7 @@ MAX_RESULT_BYTES = 256 * 1024
 PIPELINE_SUFFIX = ".pipeline.json"  # behind the model's own name: what makes tensors of raw data (blindai.pipeline)
 DIGEST_PREFIX = "sha256:"
 DIGEST_BYTES = 32
+OWNER_KEY_BYTES = 32  # Ed25519
 GRAPH_OPTIMIZATIONS = ("all", "extended", "basic", "disabled")
 
 
@@ -169,12 +170,15 @@ class UploadHeader:
         files: (path, size in bytes), in the order in which their bytes follow.
         default_shape: shape that a flat list for the first input is given, or `None`.
         load: whether the model is loaded before the upload is answered.
+        owner_key: Ed25519 public key (32 bytes) of who decides which later releases may have a model that is kept, or
+            `None` if it ends with this one (docs/spec/store.md).
     """
 
     version: str | None
     files: tuple[tuple[str, int], ...]
     default_shape: tuple[int, ...] | None
     load: bool
+    owner_key: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.version is not None and not MODEL_VERSION.match(self.version):
@@ -185,6 +189,8 @@ class UploadHeader:
         shape = self.default_shape or ()
         if len(shape) > MAX_RANK or any(not -1 <= axis <= JSON_INTEGER_LIMIT for axis in shape):
             raise InvalidInputError(f"a default shape has at most {MAX_RANK} axes, each a size or -1")
+        if self.owner_key is not None and len(self.owner_key) != OWNER_KEY_BYTES:
+            raise InvalidInputError(f"an owner's key has {OWNER_KEY_BYTES} bytes")
 
     @property
     def total_size(self) -> int:
@@ -203,6 +209,7 @@ def encode_upload_header(header: UploadHeader) -> bytes:
             "default_shape": None if header.default_shape is None else list(header.default_shape),
             "files": [{"path": path, "size": size} for path, size in header.files],
             "load": header.load,
+            "owner_key": None if header.owner_key is None else base64url_encode(header.owner_key),
             "version": header.version,
         }
     )
@@ -221,7 +228,7 @@ def parse_upload_header(data: bytes) -> UploadHeader:
     try:
         members = require_members(
             strict_json(data, max_bytes=MAX_UPLOAD_HEADER_BYTES),
-            frozenset({"default_shape", "files", "load", "version"}),
+            frozenset({"default_shape", "files", "load", "owner_key", "version"}),
         )
         files = [require_members(e, frozenset({"path", "size"})) for e in _list_of(members["files"], MAX_FILES)]
         shape = members["default_shape"]
@@ -230,6 +237,7 @@ def parse_upload_header(data: bytes) -> UploadHeader:
             files=tuple((_text(entry["path"]), _size(entry["size"])) for entry in files),
             default_shape=None if shape is None else tuple(_integer(axis) for axis in _list_of(shape, MAX_RANK)),
             load=_fact(members["load"]),
+            owner_key=None if members["owner_key"] is None else base64url_decode(members["owner_key"]),
         )
     except ValueError as problem:
         raise InvalidInputError(f"the upload header cannot be read: {problem}") from None

@@ -15,6 +15,7 @@ from blindai.attestation.manifest import (
     parse_manifest,
     parse_signatures,
     sign_manifest,
+    signers_of,
     verify_manifest,
 )
 from blindai.attestation.policy_release import parse_release
@@ -193,3 +194,11 @@ def test_the_example_of_the_specification_is_a_manifest() -> None:
     page = (Path(__file__).parents[2] / "docs" / "spec" / "manifest.md").read_text("utf-8")
     examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert parse_manifest(examples[0].encode(), source="manifest.md").models
+
+
+def test_signers_are_those_whose_signature_holds_whoever_they_are() -> None:
+    other = sign_manifest(b"something else", KEYS[2]).line().encode() + b"\n"
+    assert signers_of(GOOD.encode(), lines(*KEYS[:2]) + other, source="m") == set(PUBLIC[:2])
+    assert signers_of(GOOD.encode(), other, source="m") == set()
+    with pytest.raises(InvalidManifestError, match=re.escape("m.sig, line 1")):
+        signers_of(GOOD.encode(), b"nothing\n", source="m")

@@ -16,6 +16,7 @@ WORDS = {
     "host": "::1", "service": "other", "data_dir": "/srv", "log_level": "debug", "model_repository": "/models",
     "model_store": "/kept",
     "tpm": "/dev/tpmrm0", "tpm_ek_issuers": "ek-issuers.pem",
+    "upgrade_signers": ("A" * 43,), "take_over_from": "this.toml", "hand_over_to": "next.toml",
     "isolation": "model", "authentication": "required", "access": "access.toml",
     "execution_providers": ("openvino", "cpu"), "telemetry_endpoint": "http://127.0.0.1:4318/v1/metrics",
 }  # fmt: skip

@@ -80,9 +80,19 @@ class Server:
         assert words, (folder / "log").read_text()
         self.url = words[1]
 
+    def stop(self) -> None:
+        """In order; what it does at its end is done."""
+        self.process.terminate()
+        status = self.process.wait(60)
+        self._close()
+        assert status == 0
+
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
         assert self.process.stdout
         self.process.stdout.close()
         self._log.close()

@@ -128,6 +128,16 @@ def verify_manifest(
     )
 
 
+def signers_of(manifest: bytes, signatures: bytes, *, source: str) -> frozenset[bytes]:
+    """Every Ed25519 public key that has signed a manifest's exact bytes, whoever's it is.
+
+    Raises:
+        InvalidManifestError: the signature file is none.
+    """
+    lines = parse_signatures(signatures, source=source + SIGNATURE_SUFFIX)
+    return frozenset(one.public_key for one in lines if one.is_of(manifest))
+
+
 def parse_manifest(data: bytes, *, source: str) -> Manifest:
     """Read a manifest; who signed it is asked elsewhere.
 

@@ -6,12 +6,12 @@ Leaves out: what is sealed with them (server/store_index.py).
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from blindai.errors import UnsealError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 ROOT_KEY_BYTES = 32
@@ -63,6 +63,51 @@ class Sealer(Protocol):
 
         Raises:
             UnsealError: it cannot, or says something else.
+        """
+
+
+class MovableSealer(Sealer, Protocol):
+    """A TEE that also keeps a key for other software, which it knows by what that measures to."""
+
+    def require_reference(self, reference: Mapping[str, Any]) -> None:
+        """Whether a manifest's values of this TEE say exactly what some software measures to.
+
+        Raises:
+            InvalidManifestError: they do not.
+        """
+
+    def fresh_key(self) -> bytes:
+        """Draw a next key with a counter of its own: the one in use, if any, is another measurement's.
+
+        Raises:
+            UnsealError: the TEE does not keep it.
+        """
+
+    def give(self, path: Path, reference: Mapping[str, Any]) -> bytes:
+        """Another root key, which only software of these reference values gets, kept at `path` with this counter.
+
+        Args:
+            path: on the disk on return.
+            reference: a manifest's values of this TEE.
+
+        Raises:
+            InvalidManifestError: they do not say what it measures to.
+            UnsealError: the TEE does not keep it.
+        """
+
+    def take(self, path: Path, reference: Mapping[str, Any]) -> tuple[bytes, int]:
+        """The root key that software of these reference values gave to this one, and what its counter says.
+
+        Raises:
+            InvalidManifestError: as above.
+            UnsealError: it was given to other software, by other software, on another machine, or is used up.
+        """
+
+    def retire(self, path: Path, reference: Mapping[str, Any]) -> None:
+        """Use up what was given: that software's counter goes, so neither it nor this opens that store again.
+
+        Raises:
+            UnsealError: the TEE does not do it.
         """
 
 

@@ -51,11 +51,14 @@ def upload(
     name: Annotated[str | None, typer.Option("--name", help="the model's name [default: the file's stem]")] = None,
     version: Annotated[str | None, typer.Option("--version", help="its version [default: the server counts]")] = None,
     defer_loading: Annotated[bool, typer.Option("--defer-loading", help="load at the first inference")] = False,
+    owner_key: Annotated[
+        str | None, typer.Option("--owner-key", metavar="KEY", help="Ed25519 key that lets later releases have it")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Upload an ONNX model, which only the enclave opens."""
     with server.connect() as client:
-        uploaded = client.upload_model(model, name=name, version=version, load=not defer_loading)
+        uploaded = client.upload_model(model, name=name, version=version, load=not defer_loading, owner_key=owner_key)
     if as_json:
         print_json({"name": uploaded.name, "version": uploaded.version, "digest": uploaded.digest})
     else:

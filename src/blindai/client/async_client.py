@@ -124,10 +124,13 @@ class AsyncClient:
         data_files: Sequence[str | os.PathLike[str]] | None = None,
         shape: Sequence[int] | None = None,
         load: bool = True,
+        owner_key: str | None = None,
         progress: flows.Progress | bool | None = None,
     ) -> UploadedModel:
         """As `Client.upload_model`."""
-        files = model_files(model, name=name, version=version, data_files=data_files, shape=shape, load=load)
+        files = model_files(
+            model, name=name, version=version, data_files=data_files, shape=shape, load=load, owner_key=owner_key
+        )
         with progress_of(progress, files) as report:
             return await self._run(flows.upload_model(self._connection, files, report))
 

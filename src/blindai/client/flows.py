@@ -69,6 +69,7 @@ class ModelFiles:
         paths: the `.onnx` file first, then its external data files.
         default_shape: the shape that flat lists take, or None to read it from the model.
         load: whether the server shall load the model at once, and so refuse one that cannot run.
+        owner_key: Ed25519 public key whose signature lets a later release have the model, or None.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelFiles:
     paths: tuple[Path, ...]
     default_shape: tuple[int, ...] | None
     load: bool
+    owner_key: bytes | None = None
 
 
 def upload_model(connection: Connection, files: ModelFiles, progress: Progress | None) -> Flow[UploadedModel]:
@@ -90,6 +92,7 @@ def upload_model(connection: Connection, files: ModelFiles, progress: Progress |
         files=tuple((path.name, path.stat().st_size) for path in files.paths),
         default_shape=files.default_shape,
         load=files.load,
+        owner_key=files.owner_key,
     )
     sent: list[BundleFile] = []
     result = yield from _manage(

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import Level
 from blindai.attestation.policy import Policy, insecure_simulation_policy
-from blindai.bundle import MODEL_NAME, PIPELINE_SUFFIX, discover_bundle
+from blindai.bundle import MODEL_NAME, OWNER_KEY_BYTES, PIPELINE_SUFFIX, discover_bundle
 from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
 from blindai.client.own_endorsements import Endorsements
 from blindai.client.transport import parse_server_url
 from blindai.errors import InvalidInputError
 from blindai.policies import load_policy
+from blindai.wire import exact_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,6 +131,7 @@ def model_files(
     data_files: Sequence[str | os.PathLike[str]] | None,
     shape: Sequence[int] | None,
     load: bool,
+    owner_key: str | None,
 ) -> ModelFiles:
     """Find a model's files and name it.
 
@@ -155,7 +157,17 @@ def model_files(
         paths=paths,
         default_shape=None if shape is None else tuple(int(axis) for axis in shape),
         load=load,
+        owner_key=None if owner_key is None else _owner_key(owner_key),
     )
+
+
+def _owner_key(text: str) -> bytes:
+    try:
+        return exact_bytes(text, OWNER_KEY_BYTES)
+    except ValueError:
+        raise InvalidInputError(
+            "the owner's key is no Ed25519 public key in unpadded base64url", hint="`blindai manifest sign` shows yours"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -129,6 +129,7 @@ class Client:
         data_files: Sequence[str | os.PathLike[str]] | None = None,
         shape: Sequence[int] | None = None,
         load: bool = True,
+        owner_key: str | None = None,
         progress: flows.Progress | bool | None = None,
     ) -> UploadedModel:
         """Upload an ONNX model; only the enclave ever holds it in clear.
@@ -141,13 +142,17 @@ class Client:
                 are found by themselves.
             shape: the shape that a flat list for the first input takes; read from the model by default.
             load: load it at once, so that a model that cannot run is refused now; False defers that to the first use.
+            owner_key: your Ed25519 public key, as `blindai manifest sign` shows it: a server that keeps models gives
+                this one to a later release only if you have signed its manifest; without a key it ends with this one.
             progress: called with (bytes done, bytes in all); True or None shows a bar on a terminal, False nothing.
 
         Raises:
             InvalidModelError: not a model that the server can run.
             ModelStoreError: the server does not take it.
         """
-        files = model_files(model, name=name, version=version, data_files=data_files, shape=shape, load=load)
+        files = model_files(
+            model, name=name, version=version, data_files=data_files, shape=shape, load=load, owner_key=owner_key
+        )
         with progress_of(progress, files) as report:
             return self._run(flows.upload_model(self._connection, files, report))
 

@@ -43,6 +43,7 @@ class StoredModel:
         sequence: grows with every upload; the highest is the model uploaded last. 0 until it is registered.
         config: how it is served.
         tenant: whose it is.
+        owner_key: Ed25519 public key (32 bytes) whose signature lets a later release have it; given at upload.
         came_with_server: it is of the operator's repository, and nobody may change it while the server runs.
     """
 
@@ -54,6 +55,7 @@ class StoredModel:
     sequence: int = 0
     config: ServingConfig = field(default_factory=ServingConfig)
     tenant: str = OPEN_TENANT
+    owner_key: bytes | None = None
     came_with_server: bool = False
 
 

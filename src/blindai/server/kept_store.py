@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from blindai.attester.sealing import Sealer
     from blindai.server.catalogue import Record
+    from blindai.server.hand_over import HandOver
     from blindai.server.sharing import Share
 
 INDEX_NAME = "index"
@@ -43,23 +44,35 @@ class KeptStore:
         folder: made with mode 0700 if it is not there.
         sealer: the TEE's key and counter.
         random: source of the index's ids.
+        handed_over: by whom, and to whom it will be at the end.
 
     Raises:
+        InvalidManifestError: a release's manifest does not say what it measures to.
         InvalidSettingsError: another server has it, or it cannot be made.
         UnsealError: its index is not this TEE's, was changed, or is an old one.
     """
 
-    def __init__(self, folder: Path, sealer: Sealer, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sealer: Sealer,
+        random: Callable[[int], bytes] = os.urandom,
+        *,
+        handed_over: HandOver | None = None,
+    ) -> None:
         self.files = folder / "files"
         self._folder = folder
         self._sealer = sealer
         self._random = random
+        self._handed_over = handed_over
         self._is_settled = False
         self._reserve = IndexReserve(folder)
         self._lock = _locked(folder)
         try:
             _require_own(self.files)
             self.files.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            if handed_over:
+                handed_over.take(folder, folder / INDEX_NAME)
             self._root_key = sealer.root_key()
             is_next, self.index = self._open()
             self._finish_rotation(is_next=is_next)
@@ -101,6 +114,20 @@ class KeptStore:
             self._root_key = self._sealer.next_key()  # on the disk before an index needs it
             self.save(self.index.records, self.index.shares)
             self._sealer.take_up()
+        except OSError as problem:
+            raise disk_error(problem) from problem
+
+    def hand_over(self) -> None:
+        """Give the next release, if one is named, what its owners let go; the last thing before `close`.
+
+        Raises:
+            ModelStoreError: the disk is full or broken, or the TEE does not keep a key or count.
+        """
+        if self._handed_over is None or not self._handed_over.is_to_come:
+            return
+        self._settle()  # so that the counter and the index say the same
+        try:
+            self._handed_over.give(self._folder, self.index)
         except OSError as problem:
             raise disk_error(problem) from problem
 

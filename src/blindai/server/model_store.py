@@ -233,7 +233,10 @@ class ModelStore:
             self._catalogue.clear()
         self._remove_files(file_ids)
         if self._kept:
-            self._kept.close()
+            try:
+                self._kept.hand_over()
+            finally:
+                self._kept.close()
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[_Draft]:

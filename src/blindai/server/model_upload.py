@@ -92,6 +92,7 @@ class Upload:
             default_shape=self._header.default_shape,
             config=self._config,
             tenant=self._place.tenant,
+            owner_key=self._header.owner_key,
             came_with_server=self._comes_with_server,
         )
         record = Record(model=model, file_ids=tuple(file_id for _, file_id in files), key=self._key)

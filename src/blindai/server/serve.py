@@ -40,6 +40,7 @@ from blindai.server.budget import BodyBudget
 from blindai.server.dispatch import Service
 from blindai.server.execution_providers import engines_of
 from blindai.server.grpc_door import GrpcDoor
+from blindai.server.hand_over import read_plan
 from blindai.server.http_limits import HttpLimits
 from blindai.server.http_server import HttpServer
 from blindai.server.infer import MAX_JSON_TENSOR_BYTES
@@ -156,7 +157,12 @@ def _kept_store(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Kep
     if settings.model_store is None:
         return None
     folder = Path(settings.model_store)
-    kept = KeptStore(folder, InsecureKeyFile(folder) if tpm is None else TpmSealer(folder, tpm))
+    if tpm is None:
+        kept = KeptStore(folder, InsecureKeyFile(folder))
+    else:
+        sealer = TpmSealer(folder, tpm)
+        plan = read_plan(sealer, settings.take_over_from, settings.hand_over_to, settings.upgrade_keys)
+        kept = KeptStore(folder, sealer, handed_over=plan)
     if settings.rotate_store_key:
         kept.rotate()
     return kept

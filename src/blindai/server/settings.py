@@ -18,7 +18,7 @@ from blindai.channel.keyset import DEFAULT_SERVICE, MAX_EPOCH_S
 from blindai.channel.runtime_policy import RuntimeLimits, RuntimePolicy
 from blindai.errors import InvalidSettingsError
 from blindai.server.execution_providers import CPU, check_choice
-from blindai.wire import JSON_INTEGER_LIMIT, compact_json, label, length_prefixed, printable
+from blindai.wire import JSON_INTEGER_LIMIT, compact_json, exact_bytes, label, length_prefixed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +79,10 @@ class Settings:
         tpm_ek_issuers: PEM file of the CAs, and revocation lists, above that TPM's EK certificate: clients may then ask
             the TPM itself whether the attestation key is its own.
         rotate_store_key: gives the model store a new key at each start; the old one then opens nothing that is kept.
+        upgrade_signers: the operator's Ed25519 keys, in unpadded base64url: releases between which a kept store moves
+            have a manifest that one of them has signed, and models move only if their owner's key has signed it too.
+        take_over_from: manifest of the release whose store this one makes its own, once, if that was handed over.
+        hand_over_to: manifest of the release that is given the store when this server ends.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -118,6 +122,9 @@ class Settings:
     tpm: str | None = None
     tpm_ek_issuers: str | None = None
     rotate_store_key: bool = False
+    upgrade_signers: tuple[str, ...] = ()
+    take_over_from: str | None = None
+    hand_over_to: str | None = None
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -180,10 +187,35 @@ class Settings:
             )
         if self.rotate_store_key and self.model_store is None:
             raise InvalidSettingsError("there is no model store, so nothing to rotate", hint="set `model_store`")
+        self._check_upgrade()
         try:
             printable(self.service)
         except ValueError as error:
             raise InvalidSettingsError(f"service: {error}") from None
+
+    def _check_upgrade(self) -> None:
+        """Between releases a store moves only where a TEE tells them apart, and an operator's key is known."""
+        moves = self.take_over_from is not None or self.hand_over_to is not None
+        if moves and (self.model_store is None or self.tpm is None):
+            raise InvalidSettingsError(
+                "a store is to be handed over, and none is sealed by a TPM", hint="set `model_store` and `tpm`"
+            )
+        if moves and not self.upgrade_signers:
+            raise InvalidSettingsError(
+                "a store is to be handed over, and nobody may sign for it", hint="set `upgrade_signers`"
+            )
+        try:
+            _ = self.upgrade_keys
+        except ValueError:
+            raise InvalidSettingsError(
+                "upgrade_signers holds Ed25519 public keys in unpadded base64url",
+                hint="`blindai manifest sign` shows them",
+            ) from None
+
+    @property
+    def upgrade_keys(self) -> frozenset[bytes]:
+        """The keys of `upgrade_signers`, 32 bytes each."""
+        return frozenset(exact_bytes(key, 32) for key in self.upgrade_signers)
 
     def _check_access(self) -> None:
         """A file that nobody looks at would be worse than none."""

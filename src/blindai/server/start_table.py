@@ -52,7 +52,9 @@ def _kept(settings: Settings) -> str:
     if settings.model_store is None:
         return "end with the server"
     by = f"sealed by the TPM {settings.tpm}" if settings.tpm else "under a key IN THE SAME FOLDER"
-    return f"kept in {settings.model_store!r}, {by}{', NEW AT EACH START' if settings.rotate_store_key else ''}"
+    renewed = ", NEW AT EACH START" if settings.rotate_store_key else ""
+    moved = f", HANDED OVER AT THE END by {settings.hand_over_to!r}" if settings.hand_over_to else ""
+    return f"kept in {settings.model_store!r}, {by}{renewed}{moved}"
 
 
 def _at(settings: Settings, port: int) -> str:

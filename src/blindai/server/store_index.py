@@ -48,6 +48,7 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sequence: int
     manifest: bytes
     default_shape: tuple[int, ...] | None
+    owner_key: bytes | None
     config: ServingConfig
     key: bytes
     files: tuple[bytes, ...]
@@ -151,6 +152,7 @@ def _model(record: Record) -> _Model:
         sequence=model.sequence,
         manifest=model.manifest.encode(),
         default_shape=model.default_shape,
+        owner_key=model.owner_key,
         config=model.config,
         key=record.key,
         files=record.file_ids,
@@ -170,6 +172,7 @@ def _record(kept: _Model) -> Record:
         sequence=kept.sequence,
         config=kept.config,
         tenant=kept.tenant,
+        owner_key=kept.owner_key,
     )
     return Record(model=model, file_ids=kept.files, key=kept.key)
 

@@ -284,6 +284,11 @@ def define_counter(send: Send, index: int, policy: bytes) -> None:
     run(send, 0x12A, "a counter", handles=(RH_OWNER,), authorisation=password(), parameters=parameters)
 
 
+def undefine_counter(send: Send, index: int) -> None:
+    """It is gone, and what is made in its place begins beyond it (TPM2_NV_UndefineSpace)."""
+    run(send, 0x122, "to remove a counter", handles=(RH_OWNER, index), authorisation=password())
+
+
 def require_counter(send: Send, index: int, policy: bytes) -> None:
     """Whether it is one that `define_counter` made, and that was counted up (TPM2_NV_ReadPublic).
 

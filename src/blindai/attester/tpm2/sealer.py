@@ -12,15 +12,15 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blindai.attester.sealing import ROOT_KEY_BYTES, next_to, sync_folder, take_name, write_whole
 from blindai.attester.tpm2 import commands
 from blindai.attester.tpm2.device import TpmRefusedError
-from blindai.errors import AttesterError, UnsealError
+from blindai.errors import AttesterError, InvalidManifestError, UnsealError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 BOOT_PCRS = (4, 7, 11, 12)  # boot loader and kernel, Secure Boot, unified kernel image, what was given to it
@@ -29,6 +29,7 @@ _MAGIC = b"BLDATPM1"
 _SECRET = struct.Struct(f">{ROOT_KEY_BYTES}sIQ")  # key, the counter's index, what it said when the key was drawn
 _COUNTERS = 0x01A00000  # of the range that owners use (TCG registry of reserved handles §2.2)
 _COUNTER_RANGE = 0x00100000
+_PCR_BYTES = 32  # of the SHA-256 bank
 
 
 class TpmSealer:
@@ -66,14 +67,14 @@ class TpmSealer:
         """
         with _as_unseal():
             if not self._path.exists():
-                self._draw()
+                self._draw(self._path)
             return self._key_in(self._path)
 
     def next_key(self) -> bytes:
         """Another key with the same counter, so that what the old one sealed stays old."""
         waiting = next_to(self._path)
         with _as_unseal():
-            self._keep(waiting, self._counter, self._before)
+            self._keep(waiting, self._counter, self._before, self._policy())
             sync_folder(waiting.parent)
             return self._key_in(waiting)
 
@@ -91,6 +92,54 @@ class TpmSealer:
         """It goes; the counter stays."""
         next_to(self._path).unlink(missing_ok=True)
 
+    def require_reference(self, reference: Mapping[str, Any]) -> None:
+        """One value of each PCR: another one, too, would be other software."""
+        self._values_of(reference)
+
+    def fresh_key(self) -> bytes:
+        """One that was drawn by a start that was killed before it counted is used."""
+        waiting = next_to(self._path)
+        with contextlib.suppress(UnsealError):
+            if (key := self.waiting_key()) is not None and self.generation() == 0:
+                return key
+        with _as_unseal():
+            self._draw(waiting)
+            sync_folder(waiting.parent)
+            return self._key_in(waiting)
+
+    def give(self, path: Path, reference: Mapping[str, Any]) -> bytes:
+        """A key under the PCRs of the manifest's table `tee.tpm`; made under those of now, by which it is known."""
+        policy = commands.pcr_policy(self._pcrs, self._values_of(reference))
+        with _as_unseal():
+            return self._keep(path, self._counter, self._before, policy)
+
+    def take(self, path: Path, reference: Mapping[str, Any]) -> tuple[bytes, int]:
+        """A key made under the PCRs of the manifest's table, with a counter that they guard."""
+        values = self._values_of(reference)
+        with _as_unseal():
+            key, counter, before = _SECRET.unpack(self._opened(path, values))
+            commands.require_counter(self._send, counter, commands.pcr_policy(self._pcrs, values))
+            return bytes(key), commands.read_counter(self._send, counter) - before
+
+    def retire(self, path: Path, reference: Mapping[str, Any]) -> None:
+        """Its counter is removed, if it is there and theirs; one made in its place begins beyond it."""
+        values = self._values_of(reference)
+        with _as_unseal():
+            _, counter, _ = _SECRET.unpack(self._opened(path, values))
+            try:
+                commands.require_counter(self._send, counter, commands.pcr_policy(self._pcrs, values))
+            except AttesterError:  # removed already, or not what was made for that store
+                return
+            commands.undefine_counter(self._send, counter)
+
+    def _values_of(self, reference: Mapping[str, Any]) -> tuple[bytes, ...]:
+        table = reference.get("pcrs")
+        found = [table.get(str(index)) if isinstance(table, dict) else None for index in self._pcrs]
+        if not all(isinstance(one, list) and len(one) == 1 and len(one[0]) == 2 * _PCR_BYTES for one in found):
+            named = ", ".join(map(str, self._pcrs))
+            raise InvalidManifestError(f"the manifest does not say one value of each of the TPM's PCRs {named}")
+        return tuple(bytes.fromhex(one[0]) for one in found if one)
+
     def generation(self) -> int:
         """How often was counted since the key was drawn."""
         with _as_unseal():
@@ -105,11 +154,13 @@ class TpmSealer:
             raise UnsealError(f"the TPM's counter says {found} instead of {generation}: somebody else counts")
 
     def _key_in(self, path: Path) -> bytes:
-        key, self._counter, self._before = _SECRET.unpack(self._opened(path))
+        key, self._counter, self._before = _SECRET.unpack(
+            self._opened(path, commands.read_pcrs(self._send, self._pcrs))
+        )
         commands.require_counter(self._send, self._counter, self._policy())
         return bytes(key)
 
-    def _opened(self, path: Path) -> bytes:
+    def _opened(self, path: Path, made_under: tuple[bytes, ...]) -> bytes:
         sealed = _parse(path.read_bytes())
         try:
             with (
@@ -117,7 +168,7 @@ class TpmSealer:
                 commands.pcr_session(self._send, self._pcrs, self._random) as session,
             ):
                 secret = commands.unseal(self._send, parent, sealed, session)
-            commands.require_created_under(sealed, self._pcrs, commands.read_pcrs(self._send, self._pcrs))
+            commands.require_created_under(sealed, self._pcrs, made_under)
         except TpmRefusedError as error:
             raise UnsealError(f"{path.name} does not open: {self._reason(error)}", hint=_HINT) from None
         except AttesterError as error:
@@ -134,7 +185,7 @@ class TpmSealer:
     def _policy(self) -> bytes:
         return commands.pcr_policy(self._pcrs, commands.read_pcrs(self._send, self._pcrs))
 
-    def _draw(self) -> None:
+    def _draw(self, path: Path) -> None:
         """Key and counter, whole or not at all: a counter whose key was never kept is one that nobody reads."""
         policy = self._policy()
         counter = _COUNTERS + int.from_bytes(self._random(4), "big") % _COUNTER_RANGE
@@ -142,15 +193,17 @@ class TpmSealer:
         with commands.pcr_session(self._send, self._pcrs, self._random) as session:
             commands.count_up(self._send, counter, session)
         before = commands.read_counter(self._send, counter)
-        self._keep(self._path, counter, before)
+        self._keep(path, counter, before, policy)
 
-    def _keep(self, path: Path, counter: int, before: int) -> None:
+    def _keep(self, path: Path, counter: int, before: int, policy: bytes) -> bytes:
         """A new key, sealed in a file."""
-        secret = _SECRET.pack(self._random(ROOT_KEY_BYTES), counter, before)
+        key = self._random(ROOT_KEY_BYTES)
         with commands.storage_key(self._send) as parent:
-            sealed = commands.seal(self._send, parent, secret, policy=self._policy(), pcrs=self._pcrs)
+            secret = _SECRET.pack(key, counter, before)
+            sealed = commands.seal(self._send, parent, secret, policy=policy, pcrs=self._pcrs)
         parts = (sealed.private, sealed.public, sealed.creation, sealed.ticket)
         write_whole(path, _MAGIC + b"".join(map(commands.sized, parts)))
+        return key
 
 
 _HINT = "boot what sealed it, on the machine that sealed it; nothing was removed"
