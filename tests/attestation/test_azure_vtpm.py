@@ -27,6 +27,7 @@ from blindai.attestation.policy_file import Skip, open_policy
 from blindai.attestation.tee import TEES, Role, sev_snp, tdx
 from blindai.attestation.tee.azure_vtpm import MAGIC, AzureVtpmClaims, check, parse, parse_policy, verify
 from blindai.attestation.tpm2.boot_policy import BOOT_FIELDS
+from blindai.attestation.tpm2.certificates import chain_names
 from blindai.errors import (
     InvalidPolicyError,
     MalformedEvidenceError,
@@ -202,6 +203,8 @@ def test_other_endorsements_are_malformed() -> None:
     for endorsements in ((("ek_certificate", b""),), (("ak_root", b""),), (*chain.items(), ("ak_root", b""))):
         item = dataclasses.replace(good().carrier(), endorsements=endorsements)
         refuse(item, "endorsements", MalformedEvidenceError)
+    every = tuple(dict.fromkeys(chain_names("ak"), b"none").items())
+    refuse(dataclasses.replace(good().carrier(), endorsements=every), "certificate_format", MalformedEvidenceError)
     item = dataclasses.replace(good().carrier(), endorsements=tuple({**chain, "ak_certificate": b"none"}.items()))
     refuse(item, "certificate_format", MalformedEvidenceError)
     item = dataclasses.replace(good().carrier(), endorsements=tuple({**chain, "ak_crl_1": b"none"}.items()))

@@ -52,6 +52,22 @@ def test_only_zeros_are_taken_off_a_chips_name() -> None:
     assert parse(nvidia.report(opaque=opaque_data(fields))).device.driver_rim.startswith("NV_GPU_CC_DRIVER_GB10x_")
 
 
+def test_a_vbios_version_is_five_bytes_in_their_order_and_three_zeros() -> None:
+    fields = {**HOPPER, 6: bytes([0x11, 0x22, 0x33, 0x96, 0x55, 0, 0, 0])}
+    assert parse(nvidia.report(opaque=opaque_data(fields))).device.vbios_version == "96.33.22.11.55"
+    for place in (5, 6, 7):
+        wrong = bytearray(fields[6])
+        wrong[place] = 1
+        assert "5 bytes and 3 zeros" in refused(nvidia.report(opaque=opaque_data({**HOPPER, 6: bytes(wrong)})))
+
+
+def test_a_switch_names_eight_gpus() -> None:
+    """A map of its ports follows them in the same field."""
+    machine = nvidia.hgx(gpus=8, switches=1)
+    switch = parse(machine[-1].report)
+    assert len(switch.device.neighbours) == 8
+
+
 # --- RIMs -------------------------------------------------------------------------------------------------------------
 
 

@@ -122,6 +122,9 @@ def test_only_amd_gives_the_serial_number_0() -> None:
     read_amd_certificate(der, "vek")
     with pytest.raises(MalformedEvidenceError, match="a positive serial number, found 0"):
         read_certificate(der, tee="t", what="paper")
+    negative = der.replace(b"\xa0\x03\x02\x01\x02\x02\x01\x00", b"\xa0\x03\x02\x01\x02\x02\x01\xff", 1)
+    with pytest.raises(MalformedEvidenceError, match="a positive serial number, found -1"):
+        read_amd_certificate(negative, "vek")
     with without_warnings():
         pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
     with pytest.raises(MalformedEvidenceError, match="a positive serial number, found 0"):
