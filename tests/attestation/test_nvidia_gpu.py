@@ -90,6 +90,15 @@ def test_a_good_blackwell_has_its_own_chip_and_identifier() -> None:
     assert claims.rim_names.startswith("NV_GPU_CC_DRIVER_GB100_580.178.04, ")
 
 
+def test_the_leaf_alone_says_which_chip_it_is() -> None:
+    _, rom, *above = nvidia.device_chain()
+    other = nvidia.certify("ROM of another name", by="GH100 Provisioner", serial=rom.serial_number)
+    extension = (nvidia.fwid_extension(), False)
+    leaf = nvidia.certify("GH100 A01 GSP FMC LF", by="ROM of another name", is_ca=False, extensions=[extension])
+    claims = claims_of(nvidia.Shown(chain=(leaf, other, *above)))
+    assert (claims.chip, claims.architecture) == ("GH100", "hopper")
+
+
 def test_a_switch_is_read_as_one() -> None:
     claims = [claims_of(shown) for shown in nvidia.hgx()]
     gpus, switches = claims[:2], claims[2:]

@@ -351,6 +351,7 @@ def test_every_field_but_track_can_be_skipped() -> None:
         ('modes = ["contradictory"]', "known are spt, mpt, ppcie, unstated"),
         ("minimum_driver = []", "at least one version"),
         ('minimum_driver = ["latest"]', "at least one version"),
+        ('minimum_driver = ["580.1", "latest"]', "at least one version"),
         ('platforms = ["00"]', "18 or 40"),
         ("rims = false", "must be true, or"),
         ("certificate_hold = true", "must be false, or"),

@@ -35,6 +35,7 @@ from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import EvidenceItem, Outcome
 from blindai.attestation.tee import TEES, Role
 from blindai.attestation.tee.tpm import MAGIC, TpmClaims, parse, verify
+from blindai.attestation.tpm2.certificates import chain_names
 from blindai.attestation.tpm2.revocation import RevocationClaims, judge_revocation
 from blindai.errors import MalformedEvidenceError, RejectedEvidenceError, UnauthenticEvidenceError
 
@@ -112,6 +113,23 @@ def test_facts_show_every_claim() -> None:
     assert facts["memory encryption, as the host says"] == "AMD SEV-SNP"
     assert facts["command line"] == "/vmlinuz root=/dev/dm-0 ro quiet"
     assert facts["PCR 23 (sha256)"] == "00" * 32
+    claims = verified(good_item())
+    boot = claims.boot
+    assert boot is not None
+    told = dataclasses.replace(claims, boot=dataclasses.replace(boot, firmware="GCE", firmware_flags=("flag",)))
+    for fact in [
+        ("firmware", "GCE"),
+        ("firmware flag", "flag"),
+        *((f"Secure Boot variable {name}", digest.hex()) for name, digest in boot.variables),
+        *(("boot application", digest.hex()) for digest in boot.applications),
+        *(("kernel", digest.hex()) for digest in boot.kernels),
+        *(("initrd", digest.hex()) for digest in boot.initrds),
+        *(("boot file", digest.hex()) for digest in boot.files),
+    ]:
+        assert fact in told.facts()
+    assert all((boot.variables, boot.applications, boot.kernels, boot.initrds, boot.files))
+    unnamed = dataclasses.replace(claims, boot=dataclasses.replace(boot, firmware=""))
+    assert ("firmware", "not named") in unnamed.facts()
     bare = dict(verified(FakeTpm(with_log=False).item()).facts())
     assert (bare["AK certified by"], bare["event log"]) == ("no vendor", "none")
 
@@ -162,8 +180,13 @@ def test_a_key_without_a_required_attribute_is_refused(bit: int) -> None:
     refuse(FakeTpm(attributes=0x00050072 & ~(1 << bit)).item(), "ak_attributes")
 
 
+def test_what_a_key_lacks_is_said_in_order() -> None:
+    names = ("fixedParent", "fixedTPM", "restricted", "sensitiveDataOrigin", "sign")
+    assert refuse(FakeTpm(attributes=0).item(), "ak_attributes") == ", ".join(f"no {name}" for name in names)
+
+
 def test_a_key_that_decrypts_or_protects_others_is_refused() -> None:
-    refuse(FakeTpm(attributes=0x00050072 | 1 << 17).item(), "ak_attributes")
+    assert refuse(FakeTpm(attributes=0x00050072 | 1 << 17).item(), "ak_attributes") == "decrypt"
     refuse(FakeTpm(symmetric=b"\x00\x06\x00\x80\x00\x43").item(), "ak_attributes")
 
 
@@ -182,7 +205,8 @@ def test_a_signer_that_is_not_this_key_is_refused(signer: bytes) -> None:
 @pytest.mark.parametrize("parent", [b"", bytes.fromhex("40000010"), bytes(33), b"\x00\x0b" + bytes(32)])
 def test_a_parent_that_is_none_or_another_is_refused(parent: bytes) -> None:
     refuse(FakeTpm().item(ak_parent=parent), "qualified_signer")
-    refuse(FakeTpm(qualified_signer=b"").item(ak_parent=parent), "qualified_signer")
+    for signer in (b"", b"x"):
+        refuse(FakeTpm(qualified_signer=signer).item(ak_parent=parent), "qualified_signer")
 
 
 @pytest.mark.parametrize("bit", [2, 6, 7, 10, 11, 19])
@@ -381,6 +405,14 @@ def test_a_crl_that_no_ca_of_the_chain_signed_is_refused() -> None:
     refuse(with_endorsements(ak_crl_1=VENDOR.crl(issuer="intermediate")), "ak_crl")
 
 
+def test_a_crl_of_the_certified_key_itself_is_refused() -> None:
+    """Whatever its certificate leaves unsaid, it is no CA: only those above it revoke."""
+    leaf = VENDOR.certify(rsa_key(), "leaf", is_ca=None, usage=False)
+    crl = x509.load_der_x509_crl(VENDOR.crl(issuer="leaf", signer=rsa_key()))
+    signed, _ = judge_revocation((leaf, VENDOR.intermediate, VENDOR.root), (crl,), tee="tpm", kind="ak")
+    assert (signed.code, signed.outcome) == ("tpm.ak_crl", Outcome.FAILED)
+
+
 def test_a_crl_under_another_kind_of_key_is_refused() -> None:
     refuse(with_endorsements(ak_crl_1=VENDOR.crl(signer=rsa_key())), "ak_crl")
 
@@ -436,6 +468,23 @@ def test_a_crl_with_a_critical_extension_is_refused() -> None:
         harmless = VENDOR.crl(revoked=(other,), critical=False, **part)
         assert verified(with_endorsements(ak_crl_1=harmless)).ak_root
         refuse(with_endorsements(ak_crl_1=VENDOR.crl(revoked=(other,), **part)), "crl_format", MalformedEvidenceError)
+
+
+def test_every_endorsement_of_both_chains_may_come() -> None:
+    every = dict.fromkeys((*chain_names("ak"), *chain_names("ek")), b"none")
+    item = dataclasses.replace(good_item(), endorsements=tuple(every.items()))
+    refuse(item, "certificate_format", MalformedEvidenceError)
+
+
+def test_of_two_chains_the_later_list_counts() -> None:
+    lists = {
+        name: VENDOR.crl(begin=NOW - timedelta(days=9), end=NOW - timedelta(seconds=late))
+        for name, late in (("ak_crl_1", 90), ("ek_crl_1", 30))
+    }
+    both = {**ak_chain(certified_tpm()), **ek_chain(), **lists}
+    item = dataclasses.replace(good_item(), endorsements=tuple(both.items()))
+    assert verified(item).revocation.late_s == 90
+    assert verified(FakeTpm().item()).revocation == RevocationClaims(unknown=(), late_s=0)
 
 
 def test_what_crls_leave_open_is_told() -> None:

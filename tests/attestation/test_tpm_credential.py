@@ -33,6 +33,16 @@ def test_the_holder_of_the_ek_finds_the_secret_under_this_name(kind: str) -> Non
     assert (len(credential.blob), len(credential.encrypted_seed)) == (68, 256 if kind == "rsa" else 68)
 
 
+def test_every_number_of_the_curve_may_be_drawn() -> None:
+    """From 1 to the order - 1: 0 and the order are no keys, and 1 makes the generator itself (SEC 2 §2.4.2)."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    for drawn, number in ((0, 1), (order - 2, order - 1), (order - 1, 1)):
+        own = ec.derive_private_key(number, ec.SECP256R1()).public_key().public_numbers()
+        seed = made("ecc", drawn.to_bytes(64, "big")).encrypted_seed
+        assert seed[2:34] == own.x.to_bytes(32, "big")
+        assert seed[36:] == own.y.to_bytes(32, "big")
+
+
 @both_kinds
 def test_nobody_else_does(kind: str) -> None:
     other = rsa_key(1) if kind == "rsa" else ec.derive_private_key(54321, ec.SECP256R1())
