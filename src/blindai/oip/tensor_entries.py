@@ -75,7 +75,7 @@ def header_length(body: bytes) -> int:
     """
     try:
         _, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))  # a character for each byte
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidInputError("the body begins with no JSON") from None
     return end + -end % _ALIGNMENT
 
