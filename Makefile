@@ -57,9 +57,9 @@ test-offline: $(DEV)  ## the unit tests, in a network namespace that has no netw
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
 
-test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfile, run it and use it (root on Debian; installs its tools)
+test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfiles, run them and use them (root on Debian; installs its tools)
 	$(call install,buildah podman runc iptables containernetworking-plugins)
-	$(BIN)/pytest --durations=6 tests/image/check_image.py
+	$(BIN)/pytest --durations=6 tests/image/check_image.py tests/image/check_notebooks_image.py
 
 test-tpm: $(DEV)  ## what needs a TPM, on a software one (root on Debian; installs swtpm and tpm2-tools)
 	$(call install,swtpm swtpm-tools tpm2-tools)
