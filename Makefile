@@ -9,6 +9,8 @@ CLIENTS_VENV := .clients-venv
 MLSERVER_VENV := .mlserver-venv
 OPENVINO_VENV := .openvino-venv
 FUZZ_VENV := .fuzz-venv
+NOTEBOOKS_VENV := .notebooks-venv
+GUIDES_VENV := .guides-venv
 PERF_ANALYZER := .perf-analyzer
 IMAGE := .image
 IMAGE_BASE := $(IMAGE)/base.tar
@@ -26,19 +28,24 @@ CLIENTS := $(CLIENTS_VENV)/.clients-$(TAG)
 MLSERVER := $(MLSERVER_VENV)/.mlserver-$(TAG)
 OPENVINO := $(OPENVINO_VENV)/.openvino-$(TAG)
 FUZZ := $(FUZZ_VENV)/.fuzz-$(TAG)
+NOTEBOOKS := $(NOTEBOOKS_VENV)/.notebooks-$(TAG)
+GUIDES := $(GUIDES_VENV)/.guides-$(TAG)
 LOCK := pyproject.toml constraints.txt
 
 # A network namespace without any interface up; a user who is not root becomes one inside it.
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-offline test-seed test-onnx test-clients test-openvino test-fuzz test-tpm test-image audit audit-tees lint bench protocol clean
+.PHONY: help demo notebooks test test-offline test-seed test-onnx test-clients test-openvino test-guides test-fuzz test-tpm test-image audit audit-tees lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: $(DEMO)  ## train, start a simulated enclave, attest, upload, predict, prove, and show what the operator sees
 	@$(BIN)/blindai demo
+
+notebooks: $(NOTEBOOKS)  ## open the notebooks in JupyterLab, beside a simulated server (OPEN="--no-browser --port 8889")
+	@$(NOTEBOOKS_VENV)/bin/python notebooks/open.py $(OPEN)
 
 test: lint  ## everything but seed, clients, openvino and the ONNX suite; style and types first
 	$(BIN)/pytest -n auto -m 'not seed and not clients and not openvino and not swtpm' --ignore=tests/seed --ignore=tests/onnx_suite --ignore=tests/on_openvino --ignore=tests/attestation
@@ -50,9 +57,9 @@ test-offline: $(DEV)  ## the unit tests, in a network namespace that has no netw
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
 
-test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfile, run it and use it (root on Debian; installs its tools)
+test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfiles, run them and use them (root on Debian; installs its tools)
 	$(call install,buildah podman runc iptables containernetworking-plugins)
-	$(BIN)/pytest --durations=6 tests/image/check_image.py
+	$(BIN)/pytest --durations=6 tests/image/check_image.py tests/image/check_notebooks_image.py
 
 test-tpm: $(DEV)  ## what needs a TPM, on a software one (root on Debian; installs swtpm and tpm2-tools)
 	$(call install,swtpm swtpm-tools tpm2-tools)
@@ -82,6 +89,9 @@ test-clients: $(DEV) $(CLIENTS) $(MLSERVER)  ## Triton's, KServe's and MLServer'
 test-openvino: $(OPENVINO)  ## models on OpenVINO, in closed processes (x86_64, glibc)
 	$(OPENVINO_VENV)/bin/pytest -m openvino tests/on_openvino
 
+test-guides: $(GUIDES)  ## the guide of each framework, and the notebooks, with torch and the others (a large install)
+	HF_HUB_OFFLINE=1 $(GUIDES_VENV)/bin/pytest tests/guides/check_frameworks.py tests/guides/check_notebooks.py
+
 lint: $(DEV)  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -95,7 +105,7 @@ protocol: $(DEV)  ## compile oip/grpc's .proto files again
 		model_config.proto inference.proto health.proto
 
 clean:  ## remove the environments and everything made by the targets
-	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(FUZZ_VENV) $(PERF_ANALYZER) $(IMAGE) .fuzz-found .mutants build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(FUZZ_VENV) $(NOTEBOOKS_VENV) $(GUIDES_VENV) $(PERF_ANALYZER) $(IMAGE) .fuzz-found .mutants build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Make the environment $(1), or keep one of the same Python version.
@@ -139,6 +149,16 @@ $(OPENVINO): $(LOCK)
 $(FUZZ): $(LOCK) fuzz-requirements.txt
 	$(call make-venv,$(FUZZ_VENV))
 	$(FUZZ_VENV)/bin/python -m pip install --quiet -c constraints.txt -r fuzz-requirements.txt -e '.[server,nvidia]'
+	@touch $@
+
+$(NOTEBOOKS): $(LOCK) notebooks-requirements.txt
+	$(call make-venv,$(NOTEBOOKS_VENV))
+	$(NOTEBOOKS_VENV)/bin/python -m pip install --quiet -c constraints.txt -r notebooks-requirements.txt -e '.[demo]'
+	@touch $@
+
+$(GUIDES): $(LOCK) seed-requirements.txt notebooks-requirements.txt guides-requirements.txt
+	$(call make-venv,$(GUIDES_VENV))
+	$(GUIDES_VENV)/bin/python -m pip install --quiet -c constraints.txt -r guides-requirements.txt -e '.[demo]'
 	@touch $@
 
 # Debian's packages $(1), unless all of them are there. A list that cannot be updated matters only if one is missing.

@@ -17,6 +17,7 @@ __version__ = "1.0.0a1"
 __all__ = ["AsyncClient", "Client", "Endorsements", "Policy", "__version__", "connect"]
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from pathlib import Path
 
@@ -42,6 +43,7 @@ def connect(  # noqa: PLR0913  # a choice each, by keyword
     api_key: str | None = None,
     token: str | Callable[[], str] | None = None,
     endorsements: Endorsements | Source | None = None,
+    certificate: str | os.PathLike[str] | None = None,
 ) -> Client:
     """Verify the server at `url` and open a `Client` to it; the arguments and errors are those of `Client`."""
     from blindai.client.sync_client import Client  # noqa: PLC0415  # see the module's docstring
@@ -60,6 +62,7 @@ def connect(  # noqa: PLR0913  # a choice each, by keyword
         api_key=api_key,
         token=token,
         endorsements=endorsements,
+        certificate=certificate,
     )
 
 

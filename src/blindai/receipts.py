@@ -247,6 +247,23 @@ def _checked_model(model: ModelIdentity | None) -> ModelIdentity | None:
     return model
 
 
+def response_salt(salt: bytes) -> bytes:
+    """Of a request's salt, the 32 bytes that open the response alone: the request stays closed."""
+    return Expander(salt).expand(label("salt-response"), 32)
+
+
+def opens_response(salt: bytes, body: bytes, receipt: Receipt) -> None:
+    """Check that a body is the response that the receipt commits to; `salt` is that of `response_salt`.
+
+    Raises:
+        InvalidReceiptError: it is not.
+    """
+    commitment = BodyCommitment(label("receipt-response") + salt)
+    commitment.update(body)
+    if not hmac.compare_digest(commitment.digest(), receipt.response):
+        raise InvalidReceiptError("the response is not the one that the receipt commits to")
+
+
 def opens(salt: bytes, *, request_body: bytes, response_body: bytes, receipt: Receipt) -> None:
     """Check that the salt and both bodies are those the receipt commits to.
 

@@ -141,7 +141,7 @@ def test_what_contradicts_the_model_is_refused_and_leaves_nothing_behind(
             client.upload_model(str(tokens), shape=(8,), dtype=ModelDatumType.I64)
         assert observer.models() == ()
         with pytest.raises(InvalidInputError, match="no ModelDatumType"):
-            client.upload_model(str(tokens), shape=(1, 8), dtype=99)  # type: ignore[arg-type]  # a wrong number
+            client.upload_model(str(tokens), shape=(1, 8), dtype=99)
         assert observer.models() == ()
 
         client.upload_model(str(tokens), shape=(1, 8), dtype=ModelDatumType.I64)
@@ -191,19 +191,6 @@ def test_a_simulated_server_is_refused_unless_the_caller_says_otherwise(server_u
     assert isinstance(refused.value, RejectedEvidenceError)
     assert "simulation" in refused.value.hint
     assert not client.is_connected()
-
-
-def test_a_policy_file_that_is_not_there(server_url: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"policy\.toml"):
-        BlindAiClient().connect_server(server_url, policy=str(tmp_path / "policy.toml"))
-
-
-def test_a_pinned_certificate_is_refused_and_not_ignored(server_url: str, tmp_path: Path) -> None:
-    certificate = tmp_path / "host_server.pem"
-    certificate.touch()
-    with pytest.raises(InvalidInputError, match="certificates are not pinned") as refused:
-        BlindAiClient().connect_server(server_url, certificate=str(certificate), simulation=True)
-    assert "policy" in refused.value.hint
 
 
 def test_nobody_listens() -> None:

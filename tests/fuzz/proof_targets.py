@@ -25,8 +25,11 @@ from blindai.channel.heads import parse_wire_error
 from blindai.client.http_message import AnswerBody
 from blindai.client.model_reference import parse_reference
 from blindai.client.proof import Opening, Proof, opened_outputs, parse_opening, parse_proof
+from blindai.client.saved_response import SavedRun, SavedUpload, read_any_proof, read_saved
 from blindai.client.transport import HttpRequest, check_pins, parse_server_url, spki_digest
 from blindai.oip.answers import InferResponse, encode_infer_response
+from blindai.oip.rest import decode_infer_request
+from blindai.oip.tensor_entries import header_length
 from blindai.oip.tensors import Datatype, decode_tensor
 from blindai.receipts import ModelIdentity, Receipt, sign_receipt, verify_receipt
 from blindai.wire import base64url_decode, base64url_encode
@@ -100,6 +103,24 @@ def _openings() -> Iterator[bytes]:
         ).encode()
 
 
+def _saved_response(data: bytes) -> None:
+    saved = read_saved(data)
+    assert read_saved(saved.encode()) == saved
+    assert read_any_proof(saved.encode())[0] == saved.proof
+
+
+def _saved_responses() -> Iterator[bytes]:
+    proof = parse_proof(next(_proofs()))
+    for opening in _openings():
+        yield SavedRun(proof=proof, opening=parse_opening(opening)).encode()
+    yield SavedUpload(proof=proof, salt=bytes(32), answer=next(_upload_results())).encode()
+
+
+def _kept_request(data: bytes) -> None:
+    """A request's body alone, as an opening holds it: where its JSON ends is found in it."""
+    decode_infer_request(data, header_length(data))
+
+
 def _upload_headers() -> Iterator[bytes]:
     files = (("m.onnx", 3), ("weights.bin", 9))
     for version, shape in ((None, None), ("2", (-1, 3))):
@@ -141,6 +162,15 @@ TARGETS = (
     Target(name="signed_receipt", run=_signed_receipt, seeds=_signed_parts),
     Target(name="proof", run=parse_proof, seeds=_proofs),
     Target(name="opening", run=lambda data: opened_outputs(parse_opening(data)), seeds=_openings),
+    Target(name="saved_response", run=_saved_response, seeds=_saved_responses),
+    Target(
+        name="kept_request",
+        run=_kept_request,
+        seeds=lambda: (
+            b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1.5]}]}    ',
+            b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","parameters":{"binary_data_size":1}}]}     ' + b"\1",
+        ),
+    ),
     Target(name="bundle_manifest", run=parse_manifest, seeds=lambda: vector_inputs("bundle", "manifest", "manifest")),
     Target(name="upload_header", run=parse_upload_header, seeds=_upload_headers),
     Target(name="upload_result", run=UploadResult.decode, seeds=_upload_results),

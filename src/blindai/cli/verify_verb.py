@@ -30,17 +30,19 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Verify a proof offline: which code answered what."""
-    from blindai.client.proof import opened_outputs, parse_opening, parse_proof, verify_proof
+    from blindai.client.proof import opened_outputs, parse_opening, verify_proof
+    from blindai.client.saved_response import read_any_proof
 
     now = time.time() if at is None else moment(at)
     accepted = chosen_policy(policy, insecure_simulation=insecure_simulation)
     try:
+        found, enclosed = read_any_proof(proof.read_bytes())
         verified = verify_proof(
-            parse_proof(proof.read_bytes()),
+            found,
             accepted,
             service=service,
             now=now,
-            opening=parse_opening(opening.read_bytes()) if opening else None,
+            opening=parse_opening(opening.read_bytes()) if opening else enclosed,
         )
     except RejectedEvidenceError as error:
         if not as_json:

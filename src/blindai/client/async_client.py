@@ -59,6 +59,7 @@ class AsyncClient:
         api_key: str | None = None,
         token: str | Callable[[], str] | None = None,
         endorsements: Endorsements | Source | None = None,
+        certificate: str | os.PathLike[str] | None = None,
     ) -> None:
         self._connection = make_connection(
             policy,
@@ -73,7 +74,7 @@ class AsyncClient:
             credential=credential_source(api_key, token),
             endorsements=endorsements,
         )
-        self._transport = AsyncTransport(server_url(url, transport))
+        self._transport = AsyncTransport(server_url(url, transport, certificate), certificate=certificate)
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._attesting = asyncio.Lock()
         self._closed = False

@@ -2,113 +2,32 @@
 
 What a script of that time relied on still holds: the server keeps what was uploaded, `run_model` without a name means
 the model uploaded last (by any client), and a flat list takes the shape given at upload.
-Leaves out: ports, certificates and signatures of that time, which attestation and receipts replace.
+Leaves out: the responses (classic_responses.py), and the functions of 0.4 and 0.5 (classic_connect.py).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from blindai.channel.keyset import DEFAULT_SERVICE
+from blindai.client.classic_responses import RunModelResponse, UploadModelResponse, fill_run, uploaded_response
+from blindai.client.classic_types import ModelDatumType, datatype_named
 from blindai.client.sync_client import Client
 from blindai.errors import ConnectionLostError, InvalidInputError, RejectedEvidenceError
-from blindai.oip.tensors import Datatype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from blindai.client.own_endorsements import Endorsements
-    from blindai.client.proof import Proof
-    from blindai.client.results import InferResult, UploadedModel
+    from blindai.client.results import InferResult
     from blindai.endorsements.documents import Source
 
+__all__ = ["AttestationError", "BlindAiClient", "ModelDatumType", "RunModelResponse", "UploadModelResponse"]
+
 AttestationError = RejectedEvidenceError
-
-
-class ModelDatumType(IntEnum):
-    """Element types, with the numbers of the 0.3 line."""
-
-    F32 = 0
-    F64 = 1
-    I32 = 2
-    I64 = 3
-    U32 = 4
-    U64 = 5
-    U8 = 6
-    U16 = 7
-    I8 = 8
-    I16 = 9
-    Bool = 10
-
-
-_DATATYPES = {
-    ModelDatumType.F32: Datatype.FP32,
-    ModelDatumType.F64: Datatype.FP64,
-    ModelDatumType.I32: Datatype.INT32,
-    ModelDatumType.I64: Datatype.INT64,
-    ModelDatumType.U32: Datatype.UINT32,
-    ModelDatumType.U64: Datatype.UINT64,
-    ModelDatumType.U8: Datatype.UINT8,
-    ModelDatumType.U16: Datatype.UINT16,
-    ModelDatumType.I8: Datatype.INT8,
-    ModelDatumType.I16: Datatype.INT16,
-    ModelDatumType.Bool: Datatype.BOOL,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadModelResponse:
-    """What `upload_model` returns; every answer is signed now, and its receipt was checked."""
-
-    model_id: str
-    digest: str
-    _uploaded: UploadedModel = field(repr=False)
-
-    def is_signed(self) -> bool:
-        """True: each answer carries a receipt."""
-        return True
-
-    def is_simulation_mode(self) -> bool:
-        """Whether the server is simulated, so that nothing is protected."""
-        return self._uploaded.simulated
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunModelResponse:
-    """What `run_model` returns.
-
-    Attributes:
-        output: the first output as a flat list.
-        proof: what convinces others (`Proof.save`).
-    """
-
-    output: list[Any] = field(repr=False)
-    _result: InferResult = field(repr=False)
-
-    def is_signed(self) -> bool:
-        """True: each answer carries a receipt."""
-        return True
-
-    def is_simulation_mode(self) -> bool:
-        """Whether the server is simulated, so that nothing is protected."""
-        return self._result.exchange.keyset.result.simulated
-
-    @property
-    def proof(self) -> Proof:
-        """What convinces others of this run."""
-        return self._result.proof()
-
-    def as_bytes(self) -> bytes:
-        """The proof as it stands in `proof.json`; `blindai verify` reads it."""
-        return self.proof.encode()
-
-    def save_to_file(self, path: str | os.PathLike[str]) -> None:
-        """Write the proof; it holds no data, and `blindai verify` reads it."""
-        self.proof.save(path)
 
 
 class BlindAiClient:
@@ -120,6 +39,7 @@ class BlindAiClient:
 
     def __init__(self, debug_mode: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002  # the 0.3 signature
         self._client: Client | None = None
+        self._server_name = DEFAULT_SERVICE
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +68,7 @@ class BlindAiClient:
             addr: host name or address; `https://` before it is accepted.
             server_name: the service name that the keyset must carry.
             policy: path of a policy file.
-            certificate: kept for old scripts: the attested keys replace it, so anything but None is refused.
+            certificate: path of a PEM file: beside all else, TLS has to show this certificate or one that it signed.
             simulation: accept a simulated server, which protects nothing.
             untrusted_port: kept for old scripts; not used.
             attested_port: the server's port.
@@ -159,32 +79,30 @@ class BlindAiClient:
             RejectedEvidenceError: the server is not proven to be what the policy accepts.
             EndorsementsUnavailableError: you insist on your own endorsements, and they cannot be had.
             ConnectionError: the server cannot be reached.
-            FileNotFoundError: the policy file is not there.
+            FileNotFoundError: the policy or the certificate file is not there.
+            InvalidInputError: the certificate file holds none.
         """
-        if certificate is not None:
-            raise InvalidInputError(
-                "certificates are not pinned any more: the attested keys replace them",
-                hint="leave `certificate` out; say in the policy what you accept",
-            )
         if policy is not None and not Path(policy).is_file():
             raise FileNotFoundError(f"there is no policy file {os.fspath(policy)!r}")
         url = addr if _names_port(addr) else f"{addr.rstrip('/')}:{attested_port}"
         self.close_connection()
         self._client = Client(
             url,
-            policy=None if policy is None or simulation else str(policy),
+            policy=None if policy is None or simulation else Path(policy),
             service=server_name,
             insecure_simulation=simulation,
             api_key=api_key or None,  # scripts of the 0.5 line say "" for none
             endorsements=endorsements,
+            certificate=certificate,
         )
+        self._server_name = server_name
 
     def upload_model(  # noqa: PLR0917  # the 0.3 signature
         self,
         model: str | os.PathLike[str],
         shape: Sequence[int] | None = None,
-        dtype: ModelDatumType = ModelDatumType.F32,
-        dtype_out: ModelDatumType = ModelDatumType.F32,  # noqa: ARG002  # the model says what it returns
+        dtype: Any = ModelDatumType.F32,
+        dtype_out: Any = ModelDatumType.F32,  # noqa: ARG002  # the model says what it returns
         sign: bool = False,  # noqa: FBT001, FBT002, ARG002  # every answer is signed
         *,
         model_name: str | None = None,
@@ -194,7 +112,8 @@ class BlindAiClient:
         Args:
             model: the `.onnx` file.
             shape: the shape that a flat list takes; read from the model by default.
-            dtype: element type of the input; must be the model's own if a shape is given.
+            dtype: element type of the input; must be the model's own if a shape is given. A `ModelDatumType` or, as in
+                0.5, a numpy or torch dtype or the name of one.
             dtype_out: kept for old scripts; the model's own output type is returned.
             sign: kept for old scripts; every answer is signed.
             model_name: the file's stem by default.
@@ -205,7 +124,7 @@ class BlindAiClient:
             InvalidInputError: shape or type are not the model's.
         """
         client = self._connected()
-        expected = _datatype(dtype)
+        expected = datatype_named(dtype)
         before = {(other.name, other.version) for other in client.models()}
         uploaded = client.upload_model(model, name=model_name, shape=shape)
         spec = next(iter(client.metadata(uploaded.name, version=uploaded.version).inputs), None)
@@ -213,7 +132,7 @@ class BlindAiClient:
             if (uploaded.name, uploaded.version) not in before:
                 client.delete_model(uploaded.name, version=uploaded.version)
             raise InvalidInputError(f"the model's input {spec.name!r} is {spec.datatype}, dtype says {expected}")
-        return UploadModelResponse(model_id=uploaded.name, digest=uploaded.digest, _uploaded=uploaded)
+        return uploaded_response(uploaded, server_name=self._server_name)
 
     def run_model(
         self,
@@ -234,8 +153,7 @@ class BlindAiClient:
             ModelNotFoundError: no model was uploaded.
             InvalidInputError: the values do not fit; says what was expected.
         """
-        result = self._connected().infer(model_id, data_list)
-        return RunModelResponse(output=result.outputs[0].as_flat(), _result=result)
+        return fill_run(RunModelResponse(server_name=self._server_name), self._infer(model_id, data_list))
 
     def delete_model(self, model_id: str) -> None:
         """Delete a model.
@@ -255,6 +173,9 @@ class BlindAiClient:
             self._client.close()
             self._client = None
 
+    def _infer(self, model_id: str | None, inputs: Any) -> InferResult:
+        return self._connected().infer(model_id, inputs)
+
     def _connected(self) -> Client:
         if self._client is None:
             raise ConnectionLostError("Not connected to the server", hint="call connect_server first")
@@ -264,13 +185,3 @@ class BlindAiClient:
 def _names_port(addr: str) -> bool:
     rest = addr.split("://", 1)[-1].rstrip("/")
     return rest.rsplit("]", 1)[-1].count(":") == 1
-
-
-def _datatype(dtype: ModelDatumType) -> Datatype:
-    """Its name in the protocol; the number alone is accepted too."""
-    try:
-        return _DATATYPES[ModelDatumType(dtype)]
-    except ValueError:
-        raise InvalidInputError(
-            f"{dtype!r} is no ModelDatumType", hint=f"one of {', '.join(ModelDatumType.__members__)}"
-        ) from None

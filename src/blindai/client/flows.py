@@ -117,6 +117,7 @@ def upload_model(connection: Connection, files: ModelFiles, progress: Progress |
         digest=uploaded.digest,
         simulated=result.keyset.result.simulated,
         signed=result.receipt if isinstance(result, SealedResult) else None,
+        exchange=result,
     )
 
 

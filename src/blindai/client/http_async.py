@@ -30,6 +30,7 @@ from blindai.client.transport import (
 from blindai.errors import ChannelError, PeerKeyMismatchError
 
 if TYPE_CHECKING:
+    import os
     import ssl
     from collections.abc import Iterator
 
@@ -55,8 +56,8 @@ class _Connector(aiohttp.TCPConnector):
     aiohttp alone would shut TLS down first, and wait up to 30 s for a server that may have stopped listening.
     """
 
-    def __init__(self, url: ServerUrl) -> None:
-        context = make_tls_context() if url.scheme == "https" else False
+    def __init__(self, url: ServerUrl, *, certificate: str | os.PathLike[str] | None = None) -> None:
+        context = make_tls_context(certificate) if url.scheme == "https" else False
         super().__init__(ssl=context, limit=MAX_CONNECTIONS, keepalive_timeout=MAX_IDLE_S)
         self._url = url
         self._used: WeakKeyDictionary[aiohttp.ClientRequest, asyncio.Transport] = WeakKeyDictionary()
@@ -141,7 +142,8 @@ class _Upload:
 class AsyncTransport:
     """Sends requests to one server from one event loop, the one in which the first request is made."""
 
-    def __init__(self, url: ServerUrl) -> None:
+    def __init__(self, url: ServerUrl, *, certificate: str | os.PathLike[str] | None = None) -> None:
+        self._certificate = certificate
         self._url = url
         self._closed = False
         self._session: aiohttp.ClientSession | None = None
@@ -209,7 +211,7 @@ class AsyncTransport:
         return self._session
 
     def _open_session(self) -> aiohttp.ClientSession:
-        connector = _Connector(self._url)
+        connector = _Connector(self._url, certificate=self._certificate)
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -254,6 +256,8 @@ class AsyncTransport:
             return await session.request(
                 request.method, url, headers=headers, data=data, timeout=patience, allow_redirects=False
             )
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise cannot_connect(self._url, error.certificate_error) from error
         except aiohttp.ClientConnectorError as error:
             raise cannot_connect(self._url, error.os_error) from error
         except aiohttp.ConnectionTimeoutError as error:

@@ -196,9 +196,9 @@ def _framed(out: Outgoing) -> Iterator[Chunk]:
 class SyncTransport:
     """Sends requests to one server, each on a connection of its own while it lasts; threads may share it."""
 
-    def __init__(self, url: ServerUrl) -> None:
+    def __init__(self, url: ServerUrl, *, certificate: str | os.PathLike[str] | None = None) -> None:
         self._url = url
-        self._context = make_tls_context() if url.scheme == "https" else None
+        self._context = make_tls_context(certificate) if url.scheme == "https" else None
         self._closed = False
         self._start_pool()
 

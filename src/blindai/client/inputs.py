@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from blindai.errors import InvalidInputError
 from blindai.oip.datatypes import Datatype
-from blindai.oip.tensors import tensor_for
+from blindai.oip.tensors import TensorSpec, encode_tensor, tensor_for
 
 if TYPE_CHECKING:
     from blindai.oip.rest import ModelMetadata
-    from blindai.oip.tensors import Tensor, TensorSpec
+    from blindai.oip.tensors import Tensor
 
 _FILES = {"picture": (".jpg", ".jpeg", ".png"), "sound": (".wav",)}  # names of files, by the name of a pipeline's input
 
@@ -31,16 +31,27 @@ def tensors_for(inputs: Any, metadata: ModelMetadata) -> tuple[Tensor, ...]:
     Raises:
         InvalidInputError: names, number, type, shape or count do not fit.
     """
-    specs = metadata.inputs
+    every = (*metadata.inputs, *metadata.optional_inputs)
+    return _fitted(inputs, metadata.inputs, every, default_shape=metadata.default_shape)
+
+
+def _fitted(
+    inputs: Any,
+    specs: tuple[TensorSpec, ...],
+    every: tuple[TensorSpec, ...],
+    *,
+    default_shape: tuple[int, ...] | None,
+) -> tuple[Tensor, ...]:
+    needed = specs
     if isinstance(inputs, Mapping):
         names = {spec.name for spec in specs}
-        optional = {spec.name for spec in metadata.optional_inputs}
+        optional = {spec.name for spec in every} - names
         if not names <= set(inputs) <= names | optional:
             more = f", and may take {sorted(optional)}" if optional else ""
             raise InvalidInputError(
                 f"the model takes the inputs {sorted(names)}{more}, found {sorted(map(str, inputs))}"
             )
-        specs = (*specs, *(spec for spec in metadata.optional_inputs if spec.name in inputs))
+        specs = tuple(spec for spec in every if spec.name in inputs)
         values = [inputs[spec.name] for spec in specs]
     elif len(specs) == 1:
         values = [inputs[0] if _is_the_only_array(inputs, specs[0]) else inputs]
@@ -53,10 +64,20 @@ def tensors_for(inputs: Any, metadata: ModelMetadata) -> tuple[Tensor, ...]:
         _read(value, spec) if spec.datatype is Datatype.BYTES else value
         for value, spec in zip(values, specs, strict=True)
     ]
-    shapes = [metadata.default_shape if spec in metadata.inputs[:1] else None for spec in specs]
+    shapes = [default_shape if spec in needed[:1] else None for spec in specs]
     return tuple(
         tensor_for(value, spec, default_shape=shape) for value, spec, shape in zip(values, specs, shapes, strict=True)
     )
+
+
+def fits(inputs: Any, sent: tuple[Tensor, ...]) -> bool:
+    """Whether what a user gives is what was sent, to the last bit."""
+    specs = tuple(TensorSpec(name=one.name, datatype=one.datatype, shape=one.shape) for one in sent)
+    try:
+        given = _fitted(inputs, specs, specs, default_shape=None)
+    except InvalidInputError:
+        return False
+    return all(bytes(encode_tensor(one)) == bytes(encode_tensor(other)) for one, other in zip(given, sent, strict=True))
 
 
 def _is_the_only_array(inputs: Any, spec: TensorSpec) -> bool:

@@ -85,7 +85,7 @@ def _mode(level: str | None, transport: str) -> Mode:
     return Mode.CACHED
 
 
-def server_url(url: str, transport: str) -> ServerUrl:
+def server_url(url: str, transport: str, certificate: object = None) -> ServerUrl:
     """Where to, and how.
 
     Raises:
@@ -95,6 +95,8 @@ def server_url(url: str, transport: str) -> ServerUrl:
     parsed = parse_server_url(url)
     if transport == "tls" and parsed.scheme != "https":
         raise InvalidInputError("transport='tls' needs an https:// address", hint="the sealed door works over http://")
+    if certificate is not None and parsed.scheme != "https":
+        raise InvalidInputError("a certificate needs an https:// address", hint="leave out http:// or the certificate")
     return parsed
 
 

@@ -91,11 +91,14 @@ class Opening:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `proof.opening.json`, readable by its owner only, whatever was there under that name before."""
-        _write_private(Path(path), self.encode())
+        write_private(Path(path), self.encode())
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    """Through a new file beside it: one that exists may be readable to others, or a link to elsewhere."""
+def write_private(path: Path, data: bytes) -> None:
+    """Write what its owner alone may read.
+
+    Through a new file beside it: one that exists may be readable to others, or a link to elsewhere.
+    """
     beside = path.with_name(f".blindai-{secrets.token_hex(8)}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     try:

@@ -35,6 +35,7 @@ class UploadedModel:
     Attributes:
         simulated: whether no hardware protects it on the server that took it.
         signed: the receipt, or None where nothing was signed.
+        exchange: the verified exchange that it came from, sealed or over pinned TLS.
     """
 
     name: str
@@ -42,6 +43,7 @@ class UploadedModel:
     digest: str
     simulated: bool
     signed: Receipt | None = field(repr=False)
+    exchange: SealedResult | PinnedResult = field(repr=False)
 
     @property
     def receipt(self) -> Receipt:
@@ -53,6 +55,23 @@ class UploadedModel:
         if self.signed is None:
             raise _no_receipt()
         return self.signed
+
+    @property
+    def sealed(self) -> SealedResult:
+        """The exchange, of which the receipt was signed.
+
+        Raises:
+            InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
+        """
+        return _signed(self.exchange)[1]
+
+    def proof(self) -> Proof:
+        """What convinces others that the enclave answered an upload: publishable (`Proof.save`).
+
+        Raises:
+            InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
+        """
+        return _proof(self.sealed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,7 +131,7 @@ class InferResult:
         Raises:
             InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
         """
-        return self._signed[0]
+        return _signed(self.exchange)[0]
 
     def proof(self) -> Proof:
         """What convinces others: publishable, without any data (`Proof.save`).
@@ -120,8 +139,7 @@ class InferResult:
         Raises:
             InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
         """
-        _, sealed = self._signed
-        return Proof(receipt=sealed.token, document=dataclasses.replace(sealed.keyset.document, batch=None))
+        return _proof(_signed(self.exchange)[1])
 
     def opening(self) -> Opening:
         """What opens the proof to those who may see the data (`Opening.save`): keep it private.
@@ -129,7 +147,7 @@ class InferResult:
         Raises:
             InvalidReceiptError: nothing was signed, over pinned TLS or since `receipts=False` asked for nothing.
         """
-        _, sealed = self._signed
+        _, sealed = _signed(self.exchange)
         return Opening(
             salt=sealed.salt,
             request_body=self.request_body,
@@ -139,11 +157,15 @@ class InferResult:
             batch=sealed.keyset.document.batch,
         )
 
-    @property
-    def _signed(self) -> tuple[Receipt, SealedResult]:
-        if not isinstance(self.exchange, SealedResult) or self.exchange.receipt is None:
-            raise _no_receipt()
-        return self.exchange.receipt, self.exchange
+
+def _signed(exchange: SealedResult | PinnedResult) -> tuple[Receipt, SealedResult]:
+    if not isinstance(exchange, SealedResult) or exchange.receipt is None:
+        raise _no_receipt()
+    return exchange.receipt, exchange
+
+
+def _proof(sealed: SealedResult) -> Proof:
+    return Proof(receipt=sealed.token, document=dataclasses.replace(sealed.keyset.document, batch=None))
 
 
 def _no_receipt() -> InvalidReceiptError:

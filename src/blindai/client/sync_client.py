@@ -53,11 +53,13 @@ class Client:
         token: instead of a key: a signed token, or a callable that gives a fresh one whenever one is sent.
         endorsements: insist on your own vendor certificates, revocation lists and collateral, in place of those that
             the server staples; None judges by the stapled ones. An opened one serves several clients.
+        certificate: PEM file; insist, beside the attestation, that TLS shows this certificate or one that it signed.
+            Where a proxy ends TLS that is the proxy's; a server of its own makes a new one whenever it starts.
 
     Raises:
         RejectedEvidenceError: the server is not proven to be what the policy accepts; nothing was sent.
         EndorsementsUnavailableError: you insist on your own endorsements, and they cannot be had; nothing was sent.
-        ChannelError: no connection, another service or operator, or keys that have ended.
+        ChannelError: no connection, another service, operator or certificate, or keys that have ended.
     """
 
     def __init__(  # noqa: PLR0913  # a choice each, by keyword
@@ -76,6 +78,7 @@ class Client:
         api_key: str | None = None,
         token: str | Callable[[], str] | None = None,
         endorsements: Endorsements | Source | None = None,
+        certificate: str | os.PathLike[str] | None = None,
     ) -> None:
         self._connection = make_connection(
             policy,
@@ -90,7 +93,7 @@ class Client:
             credential=credential_source(api_key, token),
             endorsements=endorsements,
         )
-        self._transport = SyncTransport(server_url(url, transport))
+        self._transport = SyncTransport(server_url(url, transport, certificate), certificate=certificate)
         self._closed = False
         self._start_process()
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import ssl
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from blindai.errors import ChannelError, ConnectionLostError, PeerKeyMismatchError
+from blindai.errors import ChannelError, ConnectionLostError, InvalidInputError, PeerKeyMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -119,19 +120,42 @@ class HttpResponse:
     body: bytes = field(repr=False)
 
 
-def make_tls_context() -> ssl.SSLContext:
+def make_tls_context(certificate: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
     """TLS that hides traffic from onlookers and proves nothing; who pins keys looks at them (`check_pins`).
 
     Who answers is proven by the attested keys inside the sealed messages; whoever ends TLS (a proxy, a load balancer)
     need not be trusted. Checking certificates would suggest otherwise, and let certificate stores and their environment
     variables decide whether the client works.
+
+    Args:
+        certificate: PEM file; TLS must then show a certificate that stands in it, or one that such a one signed. No
+            store and no environment variable adds to it or takes its place.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InvalidInputError: it holds no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # what some load balancers still speak; 1.3 is taken where offered
     context.set_alpn_protocols(["http/1.1"])
+    if certificate is not None:
+        _pin(context, certificate)
     return context
+
+
+def _pin(context: ssl.SSLContext, certificate: str | os.PathLike[str]) -> None:
+    try:
+        context.load_verify_locations(cafile=certificate)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no certificate file {os.fspath(certificate)!r}") from None
+    except (ssl.SSLError, OSError):
+        raise InvalidInputError(
+            f"{os.fspath(certificate)!r} holds no certificate", hint="give a PEM file: -----BEGIN CERTIFICATE-----"
+        ) from None
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the server's own will do: it need not be a CA's
 
 
 def spki_digest(certificate: bytes | None) -> bytes | None:
@@ -163,6 +187,8 @@ def cannot_connect(url: ServerUrl, cause: BaseException) -> ConnectionLostError:
     hint = "check host and port, and what lies between"
     if isinstance(cause, ConnectionRefusedError) or getattr(cause, "errno", None) == errno.ECONNREFUSED:
         hint = "is the server running? start one with `blindai serve --simulation`"
+    elif isinstance(cause, ssl.SSLCertVerificationError):
+        hint = "the server shows another certificate than the one you gave; one that is new since it started again?"
     elif isinstance(cause, ssl.SSLError):
         hint = "does the server speak TLS on this port? write http:// for one that does not"
     return ConnectionLostError(f"cannot connect to {url} ({type(cause).__name__})", hint=hint)

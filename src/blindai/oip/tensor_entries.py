@@ -10,6 +10,7 @@ Leaves out: the messages around the entries (`rest`, `answers`).
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -64,6 +65,19 @@ def with_header(message: msgspec.Struct, buffers: list[Buffer]) -> tuple[list[Bu
     header = _encoder.encode(message)
     header += b" " * (-len(header) % _ALIGNMENT)
     return [header, *buffers], len(header)
+
+
+def header_length(body: bytes) -> int:
+    """The bytes of JSON that a body made by `with_header` begins with.
+
+    Raises:
+        InvalidInputError: it begins with no JSON.
+    """
+    try:
+        _, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))  # a character for each byte
+    except (ValueError, RecursionError):
+        raise InvalidInputError("the body begins with no JSON") from None
+    return end + -end % _ALIGNMENT
 
 
 def split_body(body: Buffer, header_length: int | None) -> tuple[memoryview, memoryview]:
