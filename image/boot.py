@@ -20,27 +20,39 @@ if TYPE_CHECKING:
 
     from trees import Tools
 
-GUEST_PORT = 50051
+STORE_BYTES, SECTOR = 256 << 20, 512
 OVMF = "/usr/share/OVMF"
 _PCR = re.compile(r"^start: pcr (\d+) ([0-9a-f]{64})\r?$", re.MULTILINE)
 
 
+def manufacture(tools: Tools, state: str) -> Path:
+    """Make a machine's TPM, firmware variables and empty store in this folder of the tools', unless it has them."""
+    folder = tools.work / state
+    if not (folder / "made").exists():
+        folder.mkdir(parents=True)
+        tools.run("sh", "-ec", _MANUFACTURE.format(state=state, ovmf=OVMF, store_bytes=STORE_BYTES))
+        (folder / "made").touch()
+    return folder
+
+
 @contextmanager
 def booted(tools: Tools, disk: str, state: str, *, port: int, config: bytes = b"") -> Iterator[Machine]:
-    """A machine that runs `disk` with the TPM and firmware variables in `state`, both relative to the tools' folder.
+    """A manufactured machine that runs `disk` until the end, which is as if its power were cut.
 
-    The disk is only read; the TPM's state stays for a next boot. `port` of the loopback leads to the guest's HTTPS.
+    The disk is only read; the TPM's state and the store's disk stay for a next boot.
+
+    Args:
+        tools: in whose folder the disk and the machine's are.
+        disk: the image's disk, relative to that folder.
+        state: the machine's, likewise.
+        port: of the loopback, which leads to the guest's HTTPS.
+        config: the settings' file, on a disk of its own.
     """
     folder = tools.work / state
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "vars.fd").exists():
-        tools.run("cp", f"{OVMF}/OVMF_VARS_4M.fd", f"{state}/vars.fd")
-        tools.run("sh", "-ec", _MANUFACTURE.format(state=state))
-    (folder / "config.img").write_bytes(config.ljust(-(-max(len(config), 1) // 512) * 512, b"\0"))
+    (folder / "config.img").write_bytes(config.ljust(-(-max(len(config), 1) // SECTOR) * SECTOR, b"\0"))
     serial = folder / "serial.log"
     serial.unlink(missing_ok=True)
-    command = tools.command("sh", "-ec", _MACHINE.format(disk=disk, state=state, port=port, ovmf=OVMF))
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(tools.command("sh", "-ec", _MACHINE.format(disk=disk, state=state, port=port, ovmf=OVMF)))
     try:
         yield Machine(process=process, serial=serial)
     finally:
@@ -82,6 +94,7 @@ umask 077; cd /work/{state}; mkdir tpm ca
 printf 'statedir = /work/{state}/ca\\nsigningkey = /work/{state}/ca/key.pem\\nissuercert = /work/{state}/ca/ca.pem\\ncertserial = /work/{state}/ca/serial\\n' > ca.conf
 printf -- '--platform-manufacturer Test\\n--platform-version 1\\n--platform-model Test\\n--tpm-manufacturer id:00001014\\n--tpm-model Test\\n--tpm-version 1\\n' > ca.options
 printf 'create_certs_tool = /usr/bin/swtpm_localca\\ncreate_certs_tool_config = /work/{state}/ca.conf\\ncreate_certs_tool_options = /work/{state}/ca.options\\nactive_pcr_banks = sha256\\n' > setup.conf
+cp {ovmf}/OVMF_VARS_4M.fd vars.fd; truncate -s {store_bytes} store.img; mkfs.ext4 -q store.img
 swtpm_setup --tpm2 --tpmstate tpm --create-ek-cert --config setup.conf --pcr-banks sha256 --overwrite > setup.log
 """
 # exec keeps one process: who ends it ends the machine. swtpm ends with its last client.
@@ -94,6 +107,7 @@ exec qemu-system-x86_64 -M q35,smm=off -accel tcg,thread=multi,tb-size=512 -cpu 
  -drive if=pflash,format=raw,unit=1,file=vars.fd \
  -drive if=none,id=d0,format=raw,snapshot=on,file=/work/{disk} -device virtio-blk-pci,drive=d0,bootindex=1 \
  -drive if=none,id=d1,format=raw,readonly=on,file=config.img -device virtio-blk-pci,drive=d1,serial=blindai-config \
+ -drive if=none,id=d2,format=raw,file=store.img -device virtio-blk-pci,drive=d2,serial=blindai-store \
  -netdev user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:50051 -device virtio-net-pci,netdev=n0,romfile= \
  -device virtio-rng-pci -chardev socket,id=ct,path=/tmp/swtpm -tpmdev emulator,id=t0,chardev=ct -device tpm-crb,tpmdev=t0
 """

@@ -32,7 +32,10 @@ UUIDS = {
     "disk": "6f9f0d0a-8a3e-4c0f-9d5e-0b1a2c3d4e04",
 }
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic init_on_alloc=1 slab_nomerge lockdown=integrity roothash={}"
-MODULES = ("virtio_blk", "virtio_net", "virtio_rng", "dm_verity", "erofs", "tpm_crb", "tpm_tis", "nvme", "sev_guest", "tdx_guest", "nsm")
+MODULES = (
+    *("virtio_blk", "virtio_net", "virtio_rng", "nvme", "dm_verity", "erofs", "ext4"),
+    *("tpm_crb", "tpm_tis", "sev_guest", "tdx_guest", "nsm"),
+)
 STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 SITE = "usr/lib/python3/dist-packages"  # in the path of Debian's Python
 # Not needed to serve. What could start or make programs goes first.

@@ -2,6 +2,8 @@
 
 Serves with the settings of one file, which the operator attaches as a disk with the serial `blindai-config` (TOML, padded with
 zero bytes); the server puts their digest into the keyset. Without one it serves with its defaults.
+Uploaded models outlive the machine on a disk with the serial `blindai-store`, an ext4 file system: sealed, since the disk is the
+host's. Without one they end with the machine.
 When the server ends, the machine is switched off: nothing else is worth running here.
 """
 
@@ -12,10 +14,11 @@ import sys
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-READ_ONLY, NO_SUID, NO_DEV, NO_EXEC = 1, 2, 4, 8
+NO_SUID, NO_DEV, NO_EXEC = 2, 4, 8
 POWER_OFF = 0x4321FEDC
 SERVER = 10001  # user and group
-CONFIG, SERIAL, MAX_CONFIG_BYTES = Path("/run/blindai.toml"), "blindai-config", 1 << 20
+CONFIG, MAX_CONFIG_BYTES = Path("/run/blindai.toml"), 1 << 20
+STORE = "/models"
 PCRS = range(24)
 MOUNTS = (
     ("proc", "/proc", NO_SUID | NO_DEV | NO_EXEC, "hidepid=2"),
@@ -75,8 +78,15 @@ def _say_pcrs() -> None:
 def _serve() -> None:
     os.umask(0o077)
     options = ["--host=0.0.0.0", "--tpm=/dev/tpmrm0"]
-    if _read_config():
+    if (config := _disk("blindai-config")) is not None:
+        with config.open("rb") as disk:
+            CONFIG.write_bytes(disk.read(MAX_CONFIG_BYTES).rstrip(b"\0"))
+        CONFIG.chmod(0o444)
         options.append(f"--config={CONFIG}")
+    if (store := _disk("blindai-store")) is not None:
+        _call(LIBC.mount, str(store).encode(), STORE.encode(), b"ext4", NO_SUID | NO_DEV | NO_EXEC, b"")
+        os.chown(STORE, SERVER, SERVER)
+        options.append(f"--model-store={STORE}")
     os.setgroups([])
     os.setgid(SERVER)
     os.setuid(SERVER)
@@ -87,14 +97,11 @@ def _serve() -> None:
     os.execve(sys.executable, [sys.executable, "-I", "-m", "blindai.cli.main", "serve", *options], environment)  # noqa: S606
 
 
-def _read_config() -> bool:
-    for serial in sorted(Path("/sys/block").glob("*/serial")):
-        if serial.read_text().strip() == SERIAL:
-            with Path("/dev", serial.parent.name).open("rb") as disk:
-                CONFIG.write_bytes(disk.read(MAX_CONFIG_BYTES).rstrip(b"\0"))
-            CONFIG.chmod(0o444)
-            return True
-    return False
+def _disk(serial: str) -> Path | None:
+    for file in sorted(Path("/sys/block").glob("*/serial")):
+        if file.read_text().strip() == serial:
+            return Path("/dev", file.parent.name)
+    return None
 
 
 def _call(function: object, *arguments: object) -> None:
