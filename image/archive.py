@@ -68,7 +68,9 @@ def _entry(group: str, line: str) -> Entry:
     """One line of `--print-uris`: 'URI' FILE SIZE SHA256:DIGEST."""
     uri, file, _, digest = line.split(" ")
     name, version, _ = unquote(file).split("_")
-    return Entry(kind="deb", group=group, name=name, version=version, sha256=digest.removeprefix("SHA256:"), uri=uri[1:-1])
+    return Entry(
+        kind="deb", group=group, name=name, version=version, sha256=digest.removeprefix("SHA256:"), uri=uri[1:-1]
+    )
 
 
 def resolve_wheels(project: Path, python: str, extras: list[str]) -> list[Entry]:
@@ -96,7 +98,13 @@ def resolve_wheels(project: Path, python: str, extras: list[str]) -> list[Entry]
 
 def _pip(verb: str, python: str) -> list[str]:
     platforms = [f"--platform={platform}" for platform in PLATFORMS]
-    fixed = ["--quiet", "--implementation=cp", f"--python-version={python}", f"--abi=cp{python.replace('.', '')}", "--abi=abi3"]
+    fixed = [
+        "--quiet",
+        "--implementation=cp",
+        f"--python-version={python}",
+        f"--abi=cp{python.replace('.', '')}",
+        "--abi=abi3",
+    ]
     return [sys.executable, "-m", "pip", verb, *fixed, "--abi=none", "--only-binary=:all:", *platforms]
 
 
@@ -125,7 +133,13 @@ def _fetch_wheels(wheels: list[Entry], cache: Path, python: str) -> None:
         requirements = Path(name) / "requirements.txt"
         requirements.write_text("".join(f"{one.name}=={one.version} --hash=sha256:{one.sha256}\n" for one in wheels))
         _run(
-            [*_pip("download", python), "--no-deps", "--require-hashes", f"--dest={name}", f"--requirement={requirements}"],
+            [
+                *_pip("download", python),
+                "--no-deps",
+                "--require-hashes",
+                f"--dest={name}",
+                f"--requirement={requirements}",
+            ],
             hint=_DROPPED,
         )
         for wheel in Path(name).glob("*.whl"):

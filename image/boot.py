@@ -10,13 +10,13 @@ import re
 import subprocess
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from locking import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from trees import Tools
 
@@ -52,7 +52,9 @@ def booted(tools: Tools, disk: str, state: str, *, port: int, config: bytes = b"
     (folder / "config.img").write_bytes(config.ljust(-(-max(len(config), 1) // SECTOR) * SECTOR, b"\0"))
     serial = folder / "serial.log"
     serial.unlink(missing_ok=True)
-    process = subprocess.Popen(tools.command("sh", "-ec", _MACHINE.format(disk=disk, state=state, port=port, ovmf=OVMF)))
+    process = subprocess.Popen(
+        tools.command("sh", "-ec", _MACHINE.format(disk=disk, state=state, port=port, ovmf=OVMF))
+    )
     try:
         yield Machine(process=process, serial=serial)
     finally:

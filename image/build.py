@@ -45,7 +45,23 @@ LEFT_OUT = (
     "usr/lib/python3.13/pydoc_data", "usr/lib/python3.13/ensurepip", "usr/lib/python3.13/idlelib",
     "usr/lib/python3.13/lib2to3", "usr/lib/python3.13/venv", "usr/lib/x86_64-linux-gnu/gconv", "etc", "var",
 )  # fmt: skip
-FORBIDDEN = ("sh", "bash", "dash", "busybox", "perl", "ssh", "sshd", "apt", "apt-get", "dpkg", "pip", "pip3", "gdb", "su", "sudo")
+FORBIDDEN = (
+    "sh",
+    "bash",
+    "dash",
+    "busybox",
+    "perl",
+    "ssh",
+    "sshd",
+    "apt",
+    "apt-get",
+    "dpkg",
+    "pip",
+    "pip3",
+    "gdb",
+    "su",
+    "sudo",
+)
 SECTOR, MEBI = 512, 1 << 20
 ESP_BYTES = 64 * MEBI
 
@@ -92,11 +108,15 @@ class Build:
         self._run("python3", "-m", "compileall", "-q", "-j1", "--invalidation-mode=unchecked-hash", "-s/work/root", "-p/",
                   "root/usr/lib/python3.13", f"root/{SITE}", "-x", r"lib2to3|bad_|test/")  # fmt: skip
         _settle(root)
-        self._run("mkfs.erofs", "--quiet", "-zlz4hc", f"-T{EPOCH}", f"-U{UUIDS['root']}", "--all-root", "root.erofs", "root")
+        self._run(
+            "mkfs.erofs", "--quiet", "-zlz4hc", f"-T{EPOCH}", f"-U{UUIDS['root']}", "--all-root", "root.erofs", "root"
+        )
 
     def _verity(self) -> str:
         (self.out / "root.verity").unlink(missing_ok=True)
-        said = self._run("veritysetup", "format", f"--salt={SALT}", f"--uuid={UUIDS['hash']}", "root.erofs", "root.verity")
+        said = self._run(
+            "veritysetup", "format", f"--salt={SALT}", f"--uuid={UUIDS['hash']}", "root.erofs", "root.verity"
+        )
         return next(line.split()[-1] for line in said.splitlines() if line.startswith("Root hash:"))
 
     def _initrd(self) -> str:

@@ -1,4 +1,7 @@
-"""`make image-lock`: resolve packages.toml into packages.lock, with today's archive. `--fetch` only gets what is locked."""
+"""`make image-lock`: resolve packages.toml into packages.lock, with today's archive.
+
+`--fetch` only gets what is locked.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The lock list packages.lock: exactly which Debian packages and wheels an image and its tools are made of.
 
-One line for each: kind, set, name, version, SHA-256 and where the archive has it (`-`: where pip finds it). Sorted, so that
-a change of the lock reads as what changed.
+One line for each: kind, set, name, version, SHA-256 and where the archive has it (`-`: where pip finds it). Sorted,
+so that a change of the lock reads as what changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Folders made of locked files, without running one line of a package's scripts: the tools' root, the image's, the kernel's.
+"""Folders made of locked files, without running one line of a package's scripts.
 
 Needs dpkg-deb, and root for the tools (a chroot in its own mount namespace, which leaves no mount behind).
 """
@@ -68,7 +68,17 @@ class Tools:
 
     def command(self, *arguments: str) -> list[str]:
         """The host's command line that runs `arguments` inside."""
-        return ["unshare", "--mount", "--propagation=private", "sh", "-ec", _ENTER, str(self.root), str(self.work), *arguments]
+        return [
+            "unshare",
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-ec",
+            _ENTER,
+            str(self.root),
+            str(self.work),
+            *arguments,
+        ]
 
     def run(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
         """Run a tool in `/work` and return what it prints.
@@ -76,7 +86,7 @@ class Tools:
         Raises:
             ImageError: it fails; its own words are printed before.
         """
-        clean = {"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/tmp", "PYTHONHASHSEED": "0"}
+        clean = {"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/tmp", "PYTHONHASHSEED": "0"}  # noqa: S108
         inside = ("sh", "-ec", 'cd /work; umask 022; exec "$@"', "sh", *arguments)
         done = subprocess.run(
             self.command(*inside), env=clean | (environment or {}), stdout=subprocess.PIPE, text=True, check=False

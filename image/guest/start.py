@@ -1,9 +1,9 @@
 """The first process of the verified root: shuts the kernel's doors, then is only the parent of the server.
 
-Serves with the settings of one file, which the operator attaches as a disk with the serial `blindai-config` (TOML, padded with
-zero bytes); the server puts their digest into the keyset. Without one it serves with its defaults.
-Uploaded models outlive the machine on a disk with the serial `blindai-store`, an ext4 file system: sealed, since the disk is the
-host's. Without one they end with the machine.
+Serves with the settings of one file, which the operator attaches as a disk with the serial `blindai-config` (TOML,
+padded with zero bytes); the server puts their digest into the keyset. Without one it serves with its defaults.
+Uploaded models outlive the machine on a disk with the serial `blindai-store`, an ext4 file system: sealed, since the
+disk is the host's. Without one they end with the machine.
 When the server ends, the machine is switched off: nothing else is worth running here.
 """
 
@@ -25,7 +25,7 @@ MOUNTS = (
     ("sysfs", "/sys", NO_SUID | NO_DEV | NO_EXEC, ""),
     ("devtmpfs", "/dev", NO_SUID | NO_EXEC, ""),
     ("securityfs", "/sys/kernel/security", NO_SUID | NO_DEV | NO_EXEC, ""),
-    ("tmpfs", "/dev/shm", NO_SUID | NO_DEV | NO_EXEC, "mode=1777"),
+    ("tmpfs", "/dev/shm", NO_SUID | NO_DEV | NO_EXEC, "mode=1777"),  # noqa: S108  # likewise
     ("tmpfs", "/run", NO_SUID | NO_DEV | NO_EXEC, "mode=755"),
     ("tmpfs", "/tmp", NO_SUID | NO_DEV | NO_EXEC, "mode=1777"),  # noqa: S108  # the guest's own, empty
 )
@@ -66,7 +66,7 @@ def _give_tpm() -> None:
     os.chown("/dev/tpmrm0", SERVER, SERVER)
     log = "/sys/kernel/security/tpm0/binary_bios_measurements"
     os.chown(log, 0, SERVER)
-    os.chmod(log, 0o440)
+    Path(log).chmod(0o440)
 
 
 def _say_pcrs() -> None:

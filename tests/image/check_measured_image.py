@@ -1,6 +1,6 @@
-"""The measured image boots, and a client that knows only its signed manifest trusts it: `make test-image`, as root on Debian.
+"""The measured image boots, and a client that knows only its signed manifest trusts it: `make test-image`.
 
-QEMU's emulator, OVMF and a software TPM: nothing here is secret from this machine, but what the TPM measures is what booted.
+QEMU's emulator, OVMF and a software TPM: nothing here is secret from this machine, but what is measured is what booted.
 The key that attests is known by its name, which the test reads from the TPM before anything boots.
 Not part of `make test`: its name is not one that pytest looks for.
 """
@@ -156,10 +156,9 @@ def test_another_command_line_cannot_unseal(machine: str) -> None:
 
 def test_another_command_line_is_refused(machine: str, policy: Path) -> None:
     shutil.rmtree(BUILD / machine)
-    with pytest.raises(PolicyViolationError) as refusal:
-        manufacture(TOOLS, machine)
-        with _serving("command-line.img", machine):
-            blindai.connect(URL, policy=policy)
+    manufacture(TOOLS, machine)
+    with _serving("command-line.img", machine), pytest.raises(PolicyViolationError) as refusal:
+        blindai.connect(URL, policy=policy)
     codes = {finding.code for finding in refusal.value.findings}
     assert codes == {"tpm.pcrs", "tpm.boot_applications", "tpm.command_line", "tpm.ak_certified", "tpm.ak_name"}
 
