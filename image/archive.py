@@ -78,7 +78,8 @@ def resolve_wheels(project: Path, python: str, extras: list[str]) -> list[Entry]
     with tempfile.TemporaryDirectory() as name:
         report = Path(name) / "report.json"
         _run([
-            *_pip("install", python), "--dry-run", "--ignore-installed", f"--target={name}/target", f"--report={report}",
+            *_pip("install", python), "--dry-run", "--ignore-installed",
+            f"--target={name}/target", f"--report={report}",
             f"--constraint={project / 'constraints.txt'}", f"{project}[{','.join(extras)}]",
         ])  # fmt: skip
         installed = json.loads(report.read_text())["install"]
