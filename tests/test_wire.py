@@ -215,3 +215,10 @@ def test_readers_of_members_accept_and_refuse(
     for value in bad:
         with pytest.raises(ValueError, match=r"expected|surrogates"):
             reader(value)
+
+
+@given(shallow_values)
+def test_compact_json_is_read_as_any_other_form_of_it(value: dict[str, Any]) -> None:
+    compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    assert parse(compact) == parse(json.dumps(value, indent=1).encode()) == value
+    assert list(parse(compact)) == list(value)

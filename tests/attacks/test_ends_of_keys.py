@@ -11,15 +11,35 @@ from blindai.client.exchange_flow import SealedRequest, exchange
 if TYPE_CHECKING:
     from attacks.world import World
 
+    from blindai.channel.attested import AttestedKeyset
+    from blindai.channel.keyring import HeldKey
+
 
 def test_a_request_that_outlives_its_keys_opens_no_session(world: World) -> None:
     victim = world.victim()
     keyset = victim.attest()
     message = seal_one_shot(keyset, infer_ask(), opens_session=True)
-    held = next(held for held in world.app.sealed.keys._by_id.values() if held.keyset_id == keyset.keyset_id)
-    held.ends_s = world.time.boot_s  # as when a long body ends after its keys
+    held_for(world, keyset).ends_s = world.time.boot_s + 0.5  # as when a long body ends after its keys
     answer = message.open(victim.network.deliver(message.sent()).body)
     assert (answer.head.status, answer.head.session) == (200, None)
+
+
+def test_a_request_whose_head_ends_after_its_keys_does_not_run(world: World) -> None:
+    """Else its receipt would start after its keyset's end, and the client refuse the answer."""
+    victim = world.victim()
+    keyset = victim.attest()
+    message = seal_one_shot(keyset, infer_ask())
+    held, runs = held_for(world, keyset), world.effects.runs
+    held.ends_s = world.time.boot_s
+    assert victim.network.deliver(message.sent()).status == 421
+    assert world.effects.runs == runs
+    held.ends_s += 60
+    assert victim.network.deliver(message.sent()).status == 200  # the attempt has not been taken for a run
+    assert world.effects.runs == runs + 1
+
+
+def held_for(world: World, keyset: AttestedKeyset) -> HeldKey:
+    return next(held for held in world.app.sealed.keys._by_id.values() if held.keyset_id == keyset.keyset_id)
 
 
 def test_an_upload_does_not_open_the_session_that_others_wait_for(world: World) -> None:

@@ -184,6 +184,13 @@ def test_a_measurement_that_no_rim_lists_is_refused() -> None:
     claims = with_rims(driver_rim=nvidia.rim_content(resources=nvidia.resource(5, [bytes(48)])))
     assert failed(claims) == {"rim_mismatch", "debug"}
     assert outcomes(claims, policy())["rim_mismatch"].found == "others at 5"
+    both = "".join(nvidia.resource(index, [bytes(48)]) for index in (9, 8, 1))
+    vbios = nvidia.rim_content(version=nvidia.VBIOS, resources=nvidia.golden((8, 1)))
+    findings = outcomes(with_rims(driver_rim=nvidia.rim_content(resources=both), vbios_rim=vbios), policy())
+    assert findings["rim_mismatch"].found == "others at 9"
+    assert findings["rim_conflict"].found == "1, 8 in both"
+    wrong = outcomes(with_rims(driver_rim=nvidia.rim_content(resources=both)), policy())["rim_mismatch"]
+    assert wrong.found == "others at 1, 8, 9"
 
 
 def test_a_measurement_that_the_report_does_not_have_is_refused() -> None:

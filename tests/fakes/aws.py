@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 from cryptography import x509
@@ -15,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.evidence import EvidenceItem
 from blindai.attestation.roots import PinnedRoot
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 MADE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 NOW = MADE.timestamp() + 10
@@ -36,25 +39,30 @@ class Issued:
         return self.certificate.public_bytes(Encoding.DER)
 
 
-def issue(
+def issue(  # noqa: PLR0913  # whatever a certificate can say
     name: str,
     issuer: Issued | None = None,
     *,
     key: PrivateKey | None = None,
+    certified: CertificatePublicKeyTypes | None = None,
     begin: datetime = MADE - timedelta(minutes=5),
     lifetime: timedelta = timedelta(hours=3),
     path_length: int | None = 0,
     is_ca: bool = True,
     usage: str | None = "",
 ) -> Issued:
-    """A certificate, signed by the issuer or by itself; `usage` is `key_cert_sign` for CAs unless said otherwise."""
+    """A certificate, signed by the issuer or by itself; a `+` in its name stands between two names.
+
+    `certified` is another public key than `key`'s, whose owner can sign nothing here.
+    `usage` is `key_cert_sign` for CAs unless said otherwise; there may be several.
+    """
     key = key or ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)] if name else [])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one) for one in name.split("+") if one])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
+        .public_key(certified or key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(begin + lifetime)
@@ -71,7 +79,7 @@ def _key_usage(chosen: str) -> x509.KeyUsage:
         *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
         *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
     )
-    return x509.KeyUsage(**{name: name == chosen for name in names})
+    return x509.KeyUsage(**{name: name in chosen.split() for name in names})
 
 
 ROOT = issue(

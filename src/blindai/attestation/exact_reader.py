@@ -27,10 +27,11 @@ class ExactReader:
         Raises:
             ValueError: fewer are left.
         """
-        if size > self.left:
+        begin, end = self._position, self._position + size
+        if end > len(self._data):
             raise ValueError(f"{what} has {size} bytes, {self.left} are left")
-        begin, self._position = self._position, self._position + size
-        return self._data[begin : self._position]
+        self._position = end
+        return self._data[begin:end]
 
     def number(self, size: int, what: str) -> int:
         """The next `size` bytes as an unsigned integer.

@@ -105,15 +105,17 @@ def _malformed(tee: str, found: str) -> MalformedEvidenceError:
 
 def answers(response: ocsp.OCSPResponse, question: Question) -> bool:
     """Whether the answer is about that certificate of that issuer, by a CertID of SHA-256, SHA-384 or SHA-512."""
-    if not isinstance(response.hash_algorithm, _HASHES):
+    algorithm = response.hash_algorithm
+    if not isinstance(algorithm, _HASHES) or response.serial_number != question.certificate.serial_number:
         return False
-    digest = response.hash_algorithm.name
-    issuer = question.issuer
-    return (response.serial_number, response.issuer_name_hash, response.issuer_key_hash) == (
-        question.certificate.serial_number,
-        hashlib.new(digest, issuer.subject.public_bytes(Encoding.DER)).digest(),
-        hashlib.new(digest, _key_bits(issuer)).digest(),
-    )
+    return (response.issuer_name_hash, response.issuer_key_hash) == _hashes_of(question.issuer, algorithm.name)
+
+
+@functools.lru_cache(maxsize=64)  # a vendor's few CAs, each asked for with every certificate below it
+def _hashes_of(issuer: x509.Certificate, digest: str) -> tuple[bytes, bytes]:
+    """Of its name and of its key, as in a CertID."""
+    name = issuer.subject.public_bytes(Encoding.DER)
+    return hashlib.new(digest, name).digest(), hashlib.new(digest, _key_bits(issuer)).digest()
 
 
 def _key_bits(issuer: x509.Certificate) -> bytes:
@@ -178,9 +180,14 @@ def _responder(response: ocsp.OCSPResponse, question: Question, now: float) -> x
 
 
 def _is_named(response: ocsp.OCSPResponse, candidate: x509.Certificate) -> bool:
-    if response.responder_name is not None:
-        return response.responder_name == candidate.subject
-    return response.responder_key_hash == x509.SubjectKeyIdentifier.from_public_key(candidate.public_key()).digest
+    if (name := response.responder_name) is not None:
+        return name == candidate.subject
+    return response.responder_key_hash == _key_hash(candidate)
+
+
+@functools.lru_cache(maxsize=64)  # of issuers and responders
+def _key_hash(certificate: x509.Certificate) -> bytes:
+    return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
 
 
 def _may_answer(candidate: x509.Certificate, issuer: x509.Certificate, now: float) -> bool:

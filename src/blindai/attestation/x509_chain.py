@@ -54,6 +54,32 @@ def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
     return certificate
 
 
+@functools.lru_cache(maxsize=64)
+def read_issuer(der: bytes, *, tee: str, what: str) -> x509.Certificate:
+    """`read_certificate`, kept: for a vendor's own certificates, which many machines show.
+
+    Raises:
+        MalformedEvidenceError: as there.
+    """
+    return read_certificate(der, tee=tee, what=what)
+
+
+def read_chain(ders: Sequence[bytes], *, tee: str, what: str, own: int) -> tuple[x509.Certificate, ...]:
+    """Certificates from the leaf to the root, each from exactly its DER.
+
+    Args:
+        ders: at least `own` of them.
+        tee: of the finding's code.
+        what: they are called in errors.
+        own: how many of the first may be one machine's; nothing is kept of them.
+
+    Raises:
+        MalformedEvidenceError: one is none.
+    """
+    machines = (read_certificate(der, tee=tee, what=what) for der in ders[:own])
+    return (*machines, *(read_issuer(der, tee=tee, what=what) for der in ders[own:]))
+
+
 def holds_whole_bytes(signature: bytes, der: bytes) -> bool:
     """Whether no bit of the signature's last byte is called unused, as one that is zero could be."""
     return b"\0" + signature in der
@@ -70,8 +96,10 @@ def require_readable(certificate: x509.Certificate) -> None:
     certificate.public_key()
 
 
-def read_pem_chain(pem: bytes, *, tee: str, what: str) -> tuple[x509.Certificate, ...]:
+def read_pem_chain(pem: bytes, *, tee: str, what: str, own: int = MAX_CERTIFICATES) -> tuple[x509.Certificate, ...]:
     """Certificates from PEM in the order in which they stand; identities are always taken of their DER.
+
+    `own` is as in `read_chain`.
 
     Raises:
         MalformedEvidenceError: no certificate, more than 8, or bytes that are none.
@@ -82,9 +110,7 @@ def read_pem_chain(pem: bytes, *, tee: str, what: str) -> tuple[x509.Certificate
         certificates = tuple(x509.load_pem_x509_certificates(pem))
     except UNREADABLE:
         raise _malformed(tee, f"{what} in PEM, found bytes that are none") from None
-    return tuple(
-        read_certificate(certificate.public_bytes(Encoding.DER), tee=tee, what=what) for certificate in certificates
-    )
+    return read_chain([one.public_bytes(Encoding.DER) for one in certificates], tee=tee, what=what, own=own)
 
 
 def _malformed(tee: str, words: str) -> MalformedEvidenceError:

@@ -58,7 +58,7 @@ class Answering:
         head, principal = opened.head, opened.principal
         if opened.refusal or head is None or principal is None:
             return self._refuse(opened.refusal or SealedMessageError("the request has no head"))
-        start_ms = opened.held.wall_ms(self._door.clock.boot())
+        start_ms = opened.held.wall_ms(opened.let_run_s)
         call = Call(
             principal=principal,
             method=head.method,

@@ -90,6 +90,9 @@ class SealedDoor:
             opened.principal = self.service.access.authenticate(
                 head.header(CREDENTIAL_HEADER), head.header(CLIENT_HEADER) or ""
             )
+            opened.let_run_s = self.clock.boot()
+            if opened.let_run_s >= held.ends_s:  # while the head was on its way
+                raise OuterError(421)
             held.spend(replay_digest(header))
         except (SealedMessageError, ReplayedMessageError, TruncatedMessageError, UnauthenticatedError) as error:
             opened.refusal = error
@@ -129,7 +132,7 @@ class SealedDoor:
         except ReplayedMessageError:
             raise OuterError(409) from None
         self.sessions.touch(session, now_s)
-        opened.principal = session.principal
+        opened.principal, opened.let_run_s = session.principal, now_s
         return opened
 
 

@@ -150,7 +150,11 @@ def _header_bytes(beginning: bytes) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class Opened:
-    """A request whose keys are known. It may run for `principal`; with a `refusal` it must not, and is answered so."""
+    """A request whose keys are known. It may run for `principal`; with a `refusal` it must not, and is answered so.
+
+    Attributes:
+        let_run_s: boot time at which it was let run, before its keyset's end: the start that a receipt tells.
+    """
 
     held: HeldKey
     exchange: Exchange
@@ -159,3 +163,4 @@ class Opened:
     principal: Principal | None = None
     memory: HeaderMemory | None = None
     refusal: BlindAIError | None = None
+    let_run_s: float = 0.0

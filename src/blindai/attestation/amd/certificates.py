@@ -9,6 +9,7 @@ Leaves out: the links between certificates (x509_chain.py), and the report (amd/
 from __future__ import annotations
 
 import enum
+import functools
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,16 @@ def read_amd_certificate(der: bytes, what: str) -> x509.Certificate:
     """
     with _without_warnings():
         return read_certificate(der, tee=TEE, what=what)
+
+
+@functools.lru_cache(maxsize=16)
+def read_amd_issuer(der: bytes, what: str) -> x509.Certificate:
+    """`read_amd_certificate`, kept: for those above a machine's own, which its whole product line shows.
+
+    Raises:
+        MalformedEvidenceError: as there.
+    """
+    return read_amd_certificate(der, what)
 
 
 @contextmanager
@@ -198,6 +209,7 @@ def _malformed(found: str) -> MalformedEvidenceError:
     )
 
 
+@functools.lru_cache(maxsize=8)  # a product line's list, the same for each of its machines
 def read_crl(der: bytes) -> x509.CertificateRevocationList:
     """A revocation list from exactly its DER, with both times and no critical extension.
 

@@ -25,7 +25,7 @@ PROTECTED = cbor2.dumps({1: -35})  # RFC 9053 table 1: 1 is `alg`, -35 is ES384
 _MEMBERS = 4
 SIGNATURE_BYTES = 96  # RFC 9053 §2.1: r and s with 48 bytes each
 MAX_PAYLOAD_BYTES = 16384
-_MAX_DEPTH = 4  # a map that holds a map or an array of strings
+_MAX_DEPTH = 2  # a map that holds a map or an array of strings
 _BEGIN_MAP, _BREAK = b"\xbf", b"\xff"  # RFC 8949 §3.2.2, a map of indefinite length
 
 
@@ -72,9 +72,9 @@ def parse_sign1(raw: bytes) -> CoseSign1:
     if not isinstance(members, list) or len(members) != _MEMBERS:
         raise ValueError("it is no array of four, so no COSE_Sign1")
     protected, unprotected, payload, signature = members
-    if protected != PROTECTED or type(protected) is not bytes:
+    if protected != PROTECTED:
         raise ValueError("the protected header is not exactly {1: -35}, ES384")
-    if unprotected != {} or type(unprotected) is not dict:
+    if unprotected != {}:
         raise ValueError("the unprotected header is not empty")
     exact_bytes(payload, "the payload", 1, MAX_PAYLOAD_BYTES)
     exact_bytes(signature, "the signature", SIGNATURE_BYTES, SIGNATURE_BYTES)

@@ -70,10 +70,10 @@ def parse(raw: bytes) -> AttestationDocument:
 
 def _read_document(members: dict[str, Any], envelope: CoseSign1) -> AttestationDocument:
     pcr_field = _NITROTPM_PCRS if _NITROTPM_PCRS in members else ENCLAVE_PCRS
-    if missing := sorted((_REQUIRED | {pcr_field}) - members.keys()):
-        raise ValueError(f"{missing[0]} is missing")
-    if unknown := sorted(members.keys() - _REQUIRED - _OPTIONAL - {pcr_field}):
-        raise ValueError(f"{unknown[0]!r} is not known")
+    if missing := (_REQUIRED | {pcr_field}) - members.keys():
+        raise ValueError(f"{min(missing)} is missing")
+    if unknown := members.keys() - _REQUIRED - _OPTIONAL - {pcr_field}:
+        raise ValueError(f"{min(unknown)!r} is not known")
     if members["digest"] != _DIGEST:
         raise ValueError(f"the digest is not {_DIGEST}")
     bundle = _sized(members["cabundle"], list, "cabundle", _MAX_CA_CERTIFICATES)

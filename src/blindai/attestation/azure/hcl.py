@@ -44,7 +44,7 @@ _SNP_VMPL = slice(0x30, 0x34)
 # TDINFO all to the last RTMR; the report data. A body of TD 1.5 goes on behind that.
 _QUOTED = (slice(0x108, 0x180), slice(0x200, 0x390), slice(0x80, 0xC0))
 _QUOTE_BODY = {b"\4\0": 48, b"\5\0": 54}  # by the quote's version: behind its header, and in 5 type and size, too
-_REPORT_BYTES = {SEV_SNP: 1184, TDX: 1024}
+_TDREPORT_BYTES = 1024  # of the 1184; an SNP report fills them
 
 _AK_NAME = "HCLAkPub"
 _RSA_BITS = range(2048, 4097)
@@ -153,7 +153,7 @@ def _take_report(raw: bytes) -> HclReport:
     _require_zeros(reader.take(reader.left, "the rest"), "what follows the runtime data")
     if data_size != _DATA_FIXED_BYTES + len(runtime_data) or report_size != _FIXED_BYTES + len(runtime_data):
         raise ValueError(f"{len(runtime_data)} bytes of runtime data do not make sizes {data_size} and {report_size}")
-    size = _REPORT_BYTES.get(hardware, _HARDWARE_BYTES)
+    size = _TDREPORT_BYTES if hardware == TDX else _HARDWARE_BYTES
     _require_zeros(hardware_report[size:], "what follows the CPU's report")
     return HclReport(
         version=version,
@@ -237,7 +237,7 @@ def _attestation_key(keys: object) -> rsa.RSAPublicKey:
     named = [key for key in keys if _dict(key, "a key").get("kid") == _AK_NAME]
     if len(named) != 1:
         raise ValueError(f"{len(named)} keys are named {_AK_NAME}")
-    key: dict[str, Any] = named[0]
+    (key,) = named
     if key.get("kty") != "RSA" or key.get("key_ops") != ["sign"]:
         raise ValueError(f"{_AK_NAME} is no RSA key for signing")
     modulus, exponent = (int.from_bytes(base64url_decode(key.get(name)), "big") for name in ("n", "e"))

@@ -7,6 +7,7 @@ Leaves out: dates of collateral and revocation lists, and every state, which a p
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from dataclasses import dataclass, replace
@@ -194,7 +195,7 @@ def _judge_document(document: SignedDocument, known: Chain, trust: Trust, name: 
         why="A platform's own certificate leads to the same root, and must not judge platforms.",
     )
     yield _judge_signature(
-        holds=_is_signed(document.chain[0].public_key(), document.signature, document.data),
+        holds=_is_document_of(document.chain[0], document.signature, document.data),
         code=f"{tee}.{name}_signature",
         whose=f"the TCB signer's signature over {name}",
     )
@@ -231,7 +232,7 @@ def _judge_qe(report: SgxReport, identity: QeIdentity, tee: str) -> Finding:
 
 def _judge_crl(revocation: RevocationList, issuer: x509.Certificate, code: str, whose: str) -> Finding:
     return _judge_signature(
-        holds=_is_crl_of(revocation.crl, issuer), code=code, whose=f"a revocation list with {whose} name and signature"
+        holds=_is_crl_of(revocation, issuer), code=code, whose=f"a revocation list with {whose} name and signature"
     )
 
 
@@ -288,6 +289,11 @@ def _is_signed(public_key: object, signature: bytes, message: bytes) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=16)  # Intel's documents, the same for every platform of a kind
+def _is_document_of(signer: x509.Certificate, signature: bytes, data: bytes) -> bool:
+    return _is_signed(signer.public_key(), signature, data)
+
+
 def _point(key: bytes) -> ec.EllipticCurvePublicKey | None:
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + key)
@@ -295,8 +301,9 @@ def _point(key: bytes) -> ec.EllipticCurvePublicKey | None:
         return None
 
 
-def _is_crl_of(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    public_key = issuer.public_key()
+@functools.lru_cache(maxsize=16)
+def _is_crl_of(revocation: RevocationList, issuer: x509.Certificate) -> bool:
+    crl, public_key = revocation.crl, issuer.public_key()
     if crl.issuer != issuer.subject or not isinstance(public_key, ec.EllipticCurvePublicKey):
         return False
     return crl.is_signature_valid(public_key)

@@ -9,6 +9,7 @@ Leaves out: the signatures (intel/chain.py), and what a level means for a platfo
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -129,6 +130,7 @@ class QeIdentity:
     levels: tuple[EnclaveLevel, ...]
 
 
+@functools.lru_cache(maxsize=16)  # it takes a millisecond, and is the same for every platform of a kind
 def parse_tcb_info(data: bytes, *, tee: str) -> TcbInfo:
     """Read TCB info of at most 256 KiB.
 
@@ -138,6 +140,7 @@ def parse_tcb_info(data: bytes, *, tee: str) -> TcbInfo:
     return _parse(data, _parse_tcb_info, tee=tee, what="Intel's TCB info")
 
 
+@functools.lru_cache(maxsize=16)  # it takes a millisecond, and is the same for every platform of a kind
 def parse_qe_identity(data: bytes, *, tee: str) -> QeIdentity:
     """Read a QE identity of at most 256 KiB.
 

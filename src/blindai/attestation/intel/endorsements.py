@@ -7,6 +7,7 @@ Leaves out: who signed them (intel/chain.py).
 from __future__ import annotations
 
 import binascii
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ _PEM_END = b"-----END CERTIFICATE-----"
 Chain = tuple[x509.Certificate, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # the same only as itself: cryptography's has no hash
 class RevocationList:
     """A CRL; times in Unix seconds."""
 
@@ -96,7 +97,7 @@ def read_endorsements(
     ):
         known: dict[bytes, x509.Certificate] = {}
         pems = [pem for pem in (quote.pck_chain, named.get(PCK_CHAIN)) if pem is not None]
-        pck_chains = {_read_chain(pem, known, tee, "the PCK chain") for pem in pems}
+        pck_chains = {_read_chain(pem, known, tee, "the PCK chain", own=1) for pem in pems}
         written = sorted(name for name in named if name.endswith("_issuer_chain"))
         chains = {name: _read_chain(named[name], known, tee, name) for name in written}
     checks.require(_judge_pck_chains(pck_chains, tee), MalformedEvidenceError, tee=tee)
@@ -137,18 +138,27 @@ def _judge_pck_chains(chains: set[Chain], tee: str) -> Finding:
     )
 
 
-def _read_chain(pem: bytes, known: dict[bytes, x509.Certificate], tee: str, what: str) -> Chain:
+def _read_chain(pem: bytes, known: dict[bytes, x509.Certificate], tee: str, what: str, *, own: int = 0) -> Chain:
     """Certificates in the only PEM that they would be written in, line ends aside (RFC 7468 §3, "strict").
 
-    Four chains share their last certificates, so `known` keeps what was read.
+    Four chains share their last certificates, so `known` keeps what was read; the first `own` are one platform's.
     """
     *written, end = pem.translate(None, _LINE_ENDS).split(_PEM_END)
     if end or not 1 <= len(written) <= MAX_CERTIFICATES:
         raise _no_chain(tee, what)
-    for text in written:
+    for place, text in enumerate(written):
         if text not in known:
-            known[text] = read_certificate(_decode_pem(text, tee, what), tee=tee, what=what)
+            known[text] = (_read_pem if place < own else _read_issuer)(text, tee, what)
     return tuple(known[text] for text in written)
+
+
+def _read_pem(text: bytes, tee: str, what: str) -> x509.Certificate:
+    return read_certificate(_decode_pem(text, tee, what), tee=tee, what=what)
+
+
+@functools.lru_cache(maxsize=64)  # Intel has few issuers, and their names take longest to read
+def _read_issuer(text: bytes, tee: str, what: str) -> x509.Certificate:
+    return _read_pem(text, tee, what)
 
 
 def _decode_pem(text: bytes, tee: str, what: str) -> bytes:
@@ -170,14 +180,16 @@ def _no_chain(tee: str, what: str) -> MalformedEvidenceError:
     )
 
 
+@functools.lru_cache(maxsize=16)  # Intel has two lists for all platforms
 def _read_crl(der: bytes, tee: str, what: str) -> RevocationList:
     """Intel's lists have no critical extension; one that is indirect or partial would mean something else."""
     try:
         crl = x509.load_der_x509_crl(der)
         crl.issuer  # noqa: B018  # parsed only when asked for, and must parse
-        extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
+        entries = tuple(crl)
+        extensions = [*crl.extensions, *(one for entry in entries for one in entry.extensions)]
         last_update, next_update = crl.last_update_utc, crl.next_update_utc
-        serials = frozenset(revoked.serial_number for revoked in crl)
+        serials = frozenset(entry.serial_number for entry in entries)
     except UNREADABLE:
         raise _no_crl(tee, what) from None
     is_partial = any(extension.critical for extension in extensions)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Leaf (the firmware's key), boot ROM (the device), provisioner, chip family, root, as NVML gives them.
 CHAIN_LENGTH = 5
+_OWN_CERTIFICATES = 2  # of one device
 # The first word of the leaf's common name, such as "GH100 A01 GSP FMC LF"; "LS_10" is an NVSwitch.
 ARCHITECTURES = {"GH": "hopper", "GB": "blackwell", "LS": "ls10"}
 _SWITCH = "ls10"
@@ -44,7 +45,7 @@ def read_device_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     Raises:
         MalformedEvidenceError: anything else.
     """
-    chain = read_pem_chain(pem, tee=TEE, what="the device's certificates")
+    chain = read_pem_chain(pem, tee=TEE, what="the device's certificates", own=_OWN_CERTIFICATES)
     written = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
     if pem not in {written, written.removesuffix(b"\n")}:
         words = "expected the device's certificates in PEM and nothing else, found another text"

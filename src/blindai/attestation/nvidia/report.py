@@ -121,14 +121,19 @@ class _Reader:
     """Takes bytes from the front; what is not there is malformed."""
 
     def __init__(self, data: bytes, what: str) -> None:
-        self.left = data
+        self._data, self._at = data, 0
         self._what = what
 
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._at
+
     def take(self, size: int) -> bytes:
-        if size > len(self.left):
-            raise _malformed(f"{size} more bytes of {self._what}", f"{len(self.left)}")
-        taken, self.left = self.left[:size], self.left[size:]
-        return taken
+        begin, end = self._at, self._at + size
+        if end > len(self._data):
+            raise _malformed(f"{size} more bytes of {self._what}", f"{self.left}")
+        self._at = end
+        return self._data[begin:end]
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
@@ -140,7 +145,7 @@ class _Reader:
 
     def end(self) -> None:
         if self.left:
-            raise _malformed(f"the end of {self._what}", f"{len(self.left)} more bytes")
+            raise _malformed(f"the end of {self._what}", f"{self.left} more bytes")
 
 
 def _malformed(expected: str, found: str) -> MalformedEvidenceError:

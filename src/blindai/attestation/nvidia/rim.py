@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blindai.attestation.nvidia.report import TEE
-from blindai.attestation.x509_chain import MAX_CERTIFICATES, read_certificate
+from blindai.attestation.x509_chain import MAX_CERTIFICATES, read_chain
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _certificates(signature: Any) -> tuple[x509.Certificate, ...]:
             _base64(one)
     ders = [_base64(one) for one in certificates]
     try:
-        return tuple(read_certificate(der, tee=TEE, what="certificate of a RIM") for der in ders)
+        return read_chain(ders, tee=TEE, what="certificate of a RIM", own=0)
     except MalformedEvidenceError:
         raise _malformed("certificates in the signature", "bytes that are none") from None
 
@@ -212,6 +212,7 @@ def signed_content(sealed: SealedRim, tools: XmlTools) -> Any:
         return None
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def read_content(signed: Any) -> Rim:
     """The measurements in what was signed.
 

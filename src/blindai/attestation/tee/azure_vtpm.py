@@ -184,7 +184,7 @@ def verify(
         runtime=runtime,
         quote=quote,
         pcrs=pcrs,
-        boot=read_boot(log, bank=quote.bank, quoted=told(log, quote.bank, pcrs)) if log else None,
+        boot=read_boot(log, bank=quote.bank, quoted=told(log, pcrs)) if log else None,
         ak_certified=vendor is not None,
         revocation=revocation_claims(vendor.certificates, vendor.crls, now=now) if vendor else _NOTHING_REVOCABLE,
     )

@@ -26,7 +26,7 @@ from blindai.attestation.expectations import (
 )
 from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.roots import AWS_NITRO_ROOTS
-from blindai.attestation.x509_chain import judge_chain, read_certificate, utc_text
+from blindai.attestation.x509_chain import judge_chain, read_chain, utc_text
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ JUDGED_PCRS = {
     8: "the certificate that signed the image",
 }
 CLOCK_SKEW_S = 60
+_OWN_CERTIFICATES = 2  # of one enclave and of one instance
 _FIELDS = ("debug", "max_age_s", *(f"pcr{index}" for index in JUDGED_PCRS), "track")
 CHECK_CODES = ("nitro.pcr0_zero", "nitro.age", *(f"nitro.pcr{index}" for index in JUDGED_PCRS))
 
@@ -171,7 +172,7 @@ def _judge_kind(document: AttestationDocument) -> Finding:
 def _read_chain(document: AttestationDocument) -> tuple[x509.Certificate, ...]:
     """From the leaf to the root, which the bundle names first (§3.2.3)."""
     bundle = (document.certificate, *reversed(document.ca_bundle))
-    return tuple(read_certificate(der, tee=TEE, what="certificate of the document") for der in bundle)
+    return read_chain(bundle, tee=TEE, what="certificate of the document", own=_OWN_CERTIFICATES)
 
 
 def _authenticity(

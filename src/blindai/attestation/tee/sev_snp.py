@@ -20,6 +20,7 @@ from blindai.attestation.amd.certificates import (
     judge_revocation,
     names_of,
     read_amd_certificate,
+    read_amd_issuer,
     read_crl,
     read_endorsement,
     roles_of,
@@ -138,7 +139,8 @@ def verify(item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[Pi
         expected="three X.509 certificates in DER",
         why="What can be read in two ways can be judged in two ways.",
     ):
-        chain = tuple(read_amd_certificate(endorsements[name], name) for name in CHAIN)
+        issuers = (read_amd_issuer(endorsements[name], name) for name in (INTERMEDIATE, ROOT))
+        chain = (read_amd_certificate(endorsements[VEK], VEK), *issuers)
     for finding in judge_chain(chain, roots, tee=TEE, now=now):
         checks.require(finding, UnauthenticEvidenceError, tee=TEE)
     key, product = _require_roles(chain, checks)

@@ -202,7 +202,7 @@ def verify(item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[Pi
         hierarchy=HIERARCHIES.get(evidence.ak_parent, "below another key"),
         quote=quote,
         pcrs=pcrs,
-        boot=read_boot(log, bank=quote.bank, quoted=told(log, quote.bank, pcrs)) if log else None,
+        boot=read_boot(log, bank=quote.bank, quoted=told(log, pcrs)) if log else None,
         revocation=_revocation(chains, now),
     )
 

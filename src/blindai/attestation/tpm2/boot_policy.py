@@ -236,7 +236,8 @@ def _debug_arguments(text: str) -> Iterator[str]:
     if not text:
         yield _UNKNOWN
     words = [_SLASHES.sub("/", word.replace('"', "").replace("'", "")) for word in text.split()]  # as Linux takes them
-    yield from (argument for argument in DEBUG_ARGUMENTS if any(_is_argument(word, argument) for word in words))
+    suspects = [word for word in words if word.startswith(DEBUG_ARGUMENTS)]
+    yield from (argument for argument in DEBUG_ARGUMENTS if any(_is_argument(word, argument) for word in suspects))
 
 
 def _is_argument(word: str, argument: str) -> bool:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from blindai.attestation.checks import judge
 from blindai.attestation.tpm2.revocation import judge_revocation, read_crl
-from blindai.attestation.x509_chain import judge_chain, read_certificate
+from blindai.attestation.x509_chain import judge_chain, read_certificate, read_issuer
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -86,9 +86,13 @@ def read_vendor_chain(endorsements: Mapping[str, bytes], kind: Kind, *, tee: str
             finding_code=f"{tee}.endorsements",
             tee=tee,
         )
+    leaf, *issuers = certificates
     return VendorChain(
         kind=kind,
-        certificates=tuple(read_certificate(endorsements[name], tee=tee, what=name) for name in certificates),
+        certificates=(
+            read_certificate(endorsements[leaf], tee=tee, what=leaf),
+            *(read_issuer(endorsements[name], tee=tee, what=name) for name in issuers),
+        ),
         crls=tuple(read_crl(endorsements[name], tee=tee) for name in names if name not in certificates),
     )
 

@@ -188,12 +188,12 @@ def replay(log: EventLog, bank: str) -> dict[int, bytes]:
     return {index: values[index] for index in sorted(extended)}
 
 
-def told(log: EventLog, bank: str, pcrs: Mapping[int, bytes]) -> tuple[int, ...]:
+def told(log: EventLog, pcrs: Mapping[int, bytes]) -> tuple[int, ...]:
     """The quoted PCRs whose whole story a log that has replayed tells: those it extends, and those nothing extended.
 
     A log that leaves out all events of a PCR replays as well as an honest one: its silence means nothing then.
     """
-    logged = replay(log, bank)
+    logged = {event.pcr for event in log.events if event.is_extended}
     return tuple(index for index, value in pcrs.items() if index in logged or not any(value))
 
 

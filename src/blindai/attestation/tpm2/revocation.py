@@ -68,7 +68,8 @@ def judge_revocation(
 
     The codes are `<tee>.<kind>_crl` and `<tee>.<kind>_revoked`.
     """
-    foreign = sum(1 for crl in crls if _issuer(crl, chain) is None)
+    signed = [(crl, _issuer(crl, chain)) for crl in crls]
+    foreign = sum(1 for _, issuer in signed if issuer is None)
     yield judge(
         holds=not foreign,
         code=f"{tee}.{kind}_crl",
@@ -76,7 +77,7 @@ def judge_revocation(
         found=f"{foreign} of {len(crls)} signed by none of them" if foreign else f"{len(crls)} CRLs of this chain",
         why="A list that the CA did not sign could leave out what it should say.",
     )
-    revoked = [_subject(certificate) for certificate, listed in _listed(chain, crls) if listed]
+    revoked = [_subject(certificate) for certificate, listed in _listed(chain, signed) if listed]
     yield judge(
         holds=not revoked,
         code=f"{tee}.{kind}_revoked",
@@ -98,11 +99,12 @@ def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate)
 
 
 def _listed(
-    chain: Sequence[x509.Certificate], crls: Sequence[x509.CertificateRevocationList]
+    chain: Sequence[x509.Certificate],
+    signed: Sequence[tuple[x509.CertificateRevocationList, x509.Certificate | None]],
 ) -> Iterator[tuple[x509.Certificate, bool]]:
     for certificate, issuer in pairwise(chain):
         serial = certificate.serial_number
-        lists = [crl for crl in crls if _issuer(crl, chain) == issuer]
+        lists = [crl for crl, signer in signed if signer == issuer]
         yield certificate, any(crl.get_revoked_certificate_by_serial_number(serial) is not None for crl in lists)
 
 
