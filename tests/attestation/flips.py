@@ -135,8 +135,9 @@ def _is_accepted(item: EvidenceItem, verify: Verify) -> bool:
 def _event_log_words(item: EvidenceItem) -> Iterator[range]:
     """In a TPM's event log: what no quoted PCR proves; by a reader that shares nothing with the verifier's but cutting.
 
-    Types and texts of events, digests of banks that were not quoted and of events that extend nothing, and of the
-    header the platform's class, the specification's erratum, the size of a native integer and the vendor's words.
+    Types and texts of events, digests of banks that were not quoted, PCRs and digests of events that extend nothing,
+    and of the header the platform's class, the specification's erratum, the size of a native integer and the
+    vendor's words.
     """
     log = tpm.parse(item.evidence).event_log
     start = len(item.evidence) - len(log)
@@ -154,8 +155,10 @@ def _event_log_words(item: EvidenceItem) -> Iterator[range]:
     taken(4 * cut.number(4, "a number of banks"))
     yield taken(cut.number(1, "a size"))
     while cut.left:
-        taken(4)  # a PCR
+        pcr = taken(4)
         extends = cut.number(4, "a type") != _EV_NO_ACTION
+        if not extends:
+            yield pcr
         yield range(start + len(log) - cut.left - 4, start + len(log) - cut.left)
         for _ in range(cut.number(4, "a number of digests")):
             algorithm = cut.number(2, "an algorithm")

@@ -64,8 +64,8 @@ def test_the_startup_locality_is_where_pcr_0_begins(locality: int) -> None:
     }
 
 
-def test_a_locality_counts_only_in_pcr_0_and_unextended() -> None:
-    boot = FakeBoot().record(1, b"StartupLocality\0\x03").extend(0, ACTION, b"StartupLocality\0\x03")
+def test_a_locality_counts_only_unextended() -> None:
+    boot = FakeBoot().extend(0, ACTION, b"StartupLocality\0\x03")
     assert parsed(boot.log()).startup_locality == 0
 
 
@@ -76,6 +76,7 @@ def test_a_log_of_nothing_leads_nowhere() -> None:
 @pytest.mark.parametrize(
     "boot",
     [
+        FakeBoot().record(1, b"StartupLocality\0\x03"),
         FakeBoot().record(0, b"StartupLocality\0"),
         FakeBoot().record(0, b"StartupLocality\0\x03\x03"),
         FakeBoot().record(0, b"StartupLocality\0\x01"),

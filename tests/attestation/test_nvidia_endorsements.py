@@ -413,6 +413,17 @@ def test_answers_of_another_form_or_about_others_are_malformed(answers_shown: tu
     assert refusal(Shown(answers=answers_shown), MalformedEvidenceError) == "ocsp_format"
 
 
+def test_a_responders_certificate_has_one_encoding_too() -> None:
+    """Nobody signs the certificates that an answer brings along."""
+    issuer = str(PROVISIONER.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
+    made = (nvidia.responder_of(issuer, serial=serial) for serial in range(1, 101))
+    even = next(one for one in made if not one.signature[-1] & 1)  # its last bit may be called unused
+    whole = nvidia.answer(ROM, PROVISIONER, responder=even)
+    assert claims_of(Shown(answers=(whole,))).answers
+    changed = whole.replace(b"\0" + even.signature, b"\1" + even.signature)
+    assert refusal(Shown(answers=(changed,)), MalformedEvidenceError) == "ocsp_format"
+
+
 def test_a_sha256_certificate_id_will_do() -> None:
     assert len(claims_of(with_answer(algorithm=SHA256())).answers) == 1
 

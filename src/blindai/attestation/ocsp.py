@@ -83,7 +83,8 @@ def read_answer(der: bytes, *, tee: str) -> ocsp.OCSPResponse:
         critical = is_one and _read_all(response)
     except UNREADABLE:
         raise _malformed(tee, f"{len(der)} bytes that are none") from None
-    is_whole = is_one and response.public_bytes(Encoding.DER) == der and holds_whole_bytes(response.signature, der)
+    is_exact = is_one and response.public_bytes(Encoding.DER) == der
+    is_whole = is_exact and all(holds_whole_bytes(signature, der) for signature in _signatures(response))
     if not is_whole or critical or len(der) > MAX_ANSWER_BYTES:
         raise _malformed(tee, "an error, several answers, a critical extension, or another encoding")
     return response
@@ -96,6 +97,11 @@ def _read_all(response: ocsp.OCSPResponse) -> bool:
     for certificate in response.certificates:
         require_readable(certificate)
     return any(extension.critical for extension in (*response.extensions, *response.single_extensions))
+
+
+def _signatures(response: ocsp.OCSPResponse) -> tuple[bytes, ...]:
+    """The answer's, and those of the certificates in it, which it does not sign."""
+    return (response.signature, *(certificate.signature for certificate in response.certificates))
 
 
 def _malformed(tee: str, found: str) -> MalformedEvidenceError:

@@ -20,6 +20,7 @@ from blindai.cli import (
     verify_verb,
 )
 from blindai.cli.bench import bench
+from blindai.cli.check import check
 from blindai.cli.exit_codes import FAILED, INTERRUPTED, USAGE, exit_code
 from blindai.cli.optimize import optimize
 from blindai.cli.screen import error_members, file_error, print_error, print_json, use_any_encoding
@@ -51,6 +52,7 @@ app.command("explain", short_help="Say what a finding means, and what to do.")(e
 app.command("proxy", short_help="Verify a server, then forward plain requests to it.")(proxy_verb.proxy)
 app.command("optimize", short_help="Write a smaller variant of a model.")(optimize)
 app.command("bench")(bench)
+app.command("check", short_help="Say whether a server would serve a model.")(check)
 app.add_typer(access_verbs.app, name="access")
 app.add_typer(policy_verbs.app, name="policy")
 app.add_typer(manifest_verbs.app, name="manifest")

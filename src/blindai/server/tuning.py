@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from blindai.bundle import UploadHeader, discover_bundle
+from blindai.bundle import discover_bundle
 from blindai.oip.random_tensors import random_tensors
 from blindai.server.cpu_quota import available_cpus
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
+from blindai.server.model_trial import store_files
 from blindai.server.row_independence import judge_rows
 from blindai.server.runner_start import PoolOptions
 from blindai.server.variant_report import sample_inputs
@@ -132,7 +133,7 @@ def tune(
     with tempfile.TemporaryDirectory(prefix="blindai-bench-") as folder:
         store = ModelStore(Path(folder) / "store")
         try:
-            model = _stored(store, files)
+            model = store_files(store, "bench", files)
             search = _Search(
                 store, model, rows, ends_s=time.monotonic() + budget_s, window_s=window_s, on_measured=on_measured
             )
@@ -163,18 +164,6 @@ def best_of(measured: list[Measured]) -> Measured:
     most = max(one.rate for one in measured)
     good = [one for one in measured if one.rate >= _ENOUGH * most]
     return min(good, key=lambda one: (one.p50_ms, one.setting.instances, one.setting.threads))
-
-
-def _stored(store: ModelStore, files: tuple[Path, ...]) -> StoredModel:
-    sizes = tuple((file.name, file.stat().st_size) for file in files)
-    header = UploadHeader(version=None, files=sizes, default_shape=None, load=False)
-    upload = store.begin_upload("bench", header)
-    for file in files:
-        with file.open("rb") as source:
-            while piece := source.read(1 << 20):
-                upload.write(piece)
-    upload.complete()
-    return upload.register()
 
 
 class _Search:

@@ -160,17 +160,14 @@ def _take_event(reader: ExactReader, algorithms: dict[int, tuple[str, int]]) -> 
 
 
 def _startup_locality(events: Iterable[Event]) -> int:
-    """The one event that says it, before anything was measured into PCR 0; locality 0 says nothing."""
-    localities = [
-        event.data[len(LOCALITY_SIGNATURE) :]
-        for event in events
-        if not event.is_extended and event.pcr == 0 and event.data.startswith(LOCALITY_SIGNATURE)
-    ]
-    if not localities:
+    """The one event that says it, of PCR 0; where none does, it is 0."""
+    said = [event for event in events if not event.is_extended and event.data.startswith(LOCALITY_SIGNATURE)]
+    if not said:
         return 0
-    if len(localities) != 1 or len(localities[0]) != 1 or localities[0][0] not in _LOCALITIES:
-        raise ValueError("its startup locality is not one of 0, 3 and 4, said once")
-    return localities[0][0]
+    locality = said[0].data[len(LOCALITY_SIGNATURE) :]
+    if len(said) != 1 or said[0].pcr != 0 or len(locality) != 1 or locality[0] not in _LOCALITIES:
+        raise ValueError("its startup locality is not one of 0, 3 and 4, said once and of PCR 0")
+    return locality[0]
 
 
 def replay(log: EventLog, bank: str) -> dict[int, bytes]:
