@@ -2,7 +2,8 @@
 
 Rules: Firmware Profile 1.06, "PCR Usage" (PCRs 4 and 7); UAPI.5 and systemd-stub's page (PCRs 11 and 12); Microsoft,
 "Windows Authenticode Portable Executable Signature Format" (what firmware hashes of a program).
-Firmware is OVMF, with Secure Boot off. PCR 0 is the firmware's own, 1, 5 and 9 say nothing that 4 and 11 do not.
+Firmware is OVMF, with Secure Boot off. PCR 0 is the firmware's own, 1, 5 and 9 say nothing that 4 and 11 do not; what
+Linux itself measures into PCR 9, the initrd as it got it, is among the manifest's `initrd`.
 Leaves out: Secure Boot's variables, SEV-SNP's launch digests, Nitro's PCRs.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import struct
 import sys
 import uuid
@@ -38,6 +40,9 @@ _GLOBAL = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 _SECURITY = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
 VARIABLES = ((_GLOBAL, "SecureBoot"), (_GLOBAL, "PK"), (_GLOBAL, "KEK"), (_SECURITY, "db"), (_SECURITY, "dbx"))
 
+_FILE, _FOLDER = 0o100444, 0o40555
+_TRAILER = b"070701" + b"0" * 32 + b"00000001" + b"0" * 48 + b"0000000B" + b"0" * 8 + b"TRAILER!!!" + bytes(4)
+
 _PE64, _PE64_DIRECTORIES, _CHECKSUM, _CERTIFICATES = 0x20B, 112, 64, 4
 
 
@@ -62,13 +67,13 @@ class Reference:
         pcrs: values by index.
         boot_applications: what firmware and stub start, in this order.
         kernel: of the kernel's file.
-        initrd: likewise.
+        initrds: of the initrd's section, and of what Linux is given, in this order.
     """
 
     pcrs: dict[int, bytes]
     boot_applications: tuple[bytes, ...]
     kernel: bytes
-    initrd: bytes
+    initrds: tuple[bytes, bytes]
 
 
 def read_program(data: bytes) -> Program:
@@ -113,7 +118,7 @@ def measure(uki: bytes) -> Reference:
         ImageError: it is none.
     """
     image = read_program(uki)
-    missing = {".linux", ".cmdline", ".initrd"} - set(image.sections)
+    missing = {".linux", ".osrel", ".cmdline", ".initrd"} - set(image.sections)
     if missing:
         raise ImageError(f"no unified kernel image: it has no {', '.join(sorted(missing))}")
     applications = (image.authenticode, read_program(image.sections[".linux"]).authenticode)
@@ -126,13 +131,37 @@ def measure(uki: bytes) -> Reference:
         },
         boot_applications=applications,
         kernel=_digest(image.sections[".linux"]),
-        initrd=_digest(image.sections[".initrd"]),
+        initrds=(_digest(image.sections[".initrd"]), _digest(_given_initrd(image.sections))),
     )
 
 
 def _sections(sections: dict[str, bytes]) -> bytes:
     present = [name for name in SECTIONS if name in sections]
     return _extend(*(_digest(part) for name in present for part in (name.encode() + b"\0", sections[name])))
+
+
+def _given_initrd(sections: dict[str, bytes]) -> bytes:
+    """The section, and the archive that systemd-stub 257 makes behind it (src/boot/cpio.c, `pack_cpio_literal`).
+
+    An image with `.ucode`, `.pcrsig`, `.pcrpkey` or `.profile` has more there: ours has none.
+    """
+    return b"".join((
+        _aligned(sections[".initrd"]),
+        _cpio_entry(".extra", inode=1, mode=_FOLDER),
+        _cpio_entry(".extra/os-release", inode=2, mode=_FILE, content=sections[".osrel"]),
+        _TRAILER,
+    ))  # fmt: skip
+
+
+def _cpio_entry(name: str, *, inode: int, mode: int, content: bytes = b"") -> bytes:
+    """One entry in the form `newc`, with one link and no owner, time or device."""
+    numbers = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+    head = b"070701" + b"".join(b"%08x" % number for number in numbers)
+    return _aligned(_aligned(head + name.encode() + b"\0") + content)
+
+
+def _aligned(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
 
 
 def _empty_variable(vendor: uuid.UUID, name: str) -> bytes:
@@ -154,10 +183,14 @@ def _digest(data: bytes) -> bytes:
 def manifest(reference: Reference, release: str) -> str:
     """A manifest (docs/spec/manifest.md), not yet signed: `blindai manifest sign` does."""
     pcrs = "".join(f'{index} = ["{value.hex()}"]\n' for index, value in reference.pcrs.items())
-    applications = ", ".join(f'"{one.hex()}"' for one in reference.boot_applications)
+    lists = {
+        "boot_applications": reference.boot_applications,
+        "kernel": (reference.kernel,),
+        "initrd": reference.initrds,
+    }
+    fields = "".join(f"{name} = {json.dumps([one.hex() for one in digests])}\n" for name, digests in lists.items())
     return (
-        f'version = 1\nname = "blindai"\nrelease = "{release}"\n\n[tee.tpm]\nboot_applications = [{applications}]\n'
-        f'kernel = ["{reference.kernel.hex()}"]\ninitrd = ["{reference.initrd.hex()}"]\n\n[tee.tpm.pcrs]\n{pcrs}'
+        f'version = 1\nname = "blindai"\nrelease = "{release}"\n\n[tee.tpm]\n{fields}\n[tee.tpm.pcrs]\n{pcrs}'
     )
 
 
