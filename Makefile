@@ -61,6 +61,7 @@ image-lock: $(DEV)  ## choose the image's packages anew, of today's archive (Deb
 image: $(DEV)  ## the measured VM image and its manifest, in .image/build (root on Debian); KEY=FILE signs the manifest
 	$(BIN)/python image/build.py --folder $(IMAGE)
 	$(BIN)/python image/measure.py $(IMAGE)/build/uki.efi --release $(RELEASE) > $(IMAGE)/build/manifest.toml
+	$(BIN)/python image/sbom.py --release $(RELEASE) > $(IMAGE)/build/sbom.cdx.json
 	$(if $(KEY),$(BIN)/blindai manifest sign $(IMAGE)/build/manifest.toml --key $(KEY))
 
 verify-image: image  ## build the image twice, and compare every byte
@@ -69,7 +70,7 @@ verify-image: image  ## build the image twice, and compare every byte
 
 test-image: verify-image  ## boot the image with a software TPM: what is predicted is what a client gets, and nothing else
 	$(call install,swtpm)
-	PYTHONPATH=image $(BIN)/pytest -s --durations=6 tests/image/check_measured_image.py
+	$(BIN)/pytest -s --durations=6 tests/image/check_measured_image.py
 
 test-tpm: $(DEV)  ## what needs a TPM, on a software one (root on Debian; installs swtpm and tpm2-tools)
 	$(call install,swtpm swtpm-tools tpm2-tools)

@@ -189,9 +189,7 @@ def manifest(reference: Reference, release: str) -> str:
         "initrd": reference.initrds,
     }
     fields = "".join(f"{name} = {json.dumps([one.hex() for one in digests])}\n" for name, digests in lists.items())
-    return (
-        f'version = 1\nname = "blindai"\nrelease = "{release}"\n\n[tee.tpm]\n{fields}\n[tee.tpm.pcrs]\n{pcrs}'
-    )
+    return f'version = 1\nname = "blindai"\nrelease = "{release}"\n\n[tee.tpm]\n{fields}\n[tee.tpm.pcrs]\n{pcrs}'
 
 
 def main() -> int:
