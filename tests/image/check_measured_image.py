@@ -249,15 +249,23 @@ def _accept(answer: bytes, policy: Path, nonce: bytes) -> None:
     )
 
 
-class TestFirstBoot:
-    @pytest.fixture(scope="class", autouse=True)
-    def guest(self, machine: str, client: Client) -> Iterator[Machine]:
-        assert client.ak_name  # which was read before the TPM is in use
-        with _serving("disk.img", machine) as guest:
-            yield guest
-        shutil.copy(BUILD / machine / "store.img", BUILD / machine / "store-1.img")
-        shutil.copy(BUILD / machine / "serial.log", BUILD / machine / "serial-1.log")
+@pytest.fixture(scope="class")
+def first_boot(machine: str, client: Client) -> Iterator[None]:
+    assert client.ak_name  # which was read before the TPM is in use
+    with _serving("disk.img", machine):
+        yield
+    shutil.copy(BUILD / machine / "store.img", BUILD / machine / "store-1.img")
+    shutil.copy(BUILD / machine / "serial.log", BUILD / machine / "serial-1.log")
 
+
+@pytest.fixture(scope="class")
+def second_boot(machine: str) -> Iterator[None]:
+    with _serving("disk.img", machine, OTHER_CONFIGURATION):
+        yield
+
+
+@pytest.mark.usefixtures("first_boot")
+class TestFirstBoot:
     def test_what_was_predicted_is_what_is_quoted_and_a_model_can_be_used(
         self, client: Client, canary: Canary, tmp_path: Path
     ) -> None:
@@ -304,13 +312,9 @@ class TestFirstBoot:
         assert client.refused(runtime=f', models = "sha256:{"5a" * 32}"') == {"runtime.models"}
 
 
+@pytest.mark.usefixtures("second_boot")
 class TestSecondBoot:
     """With another configuration."""
-
-    @pytest.fixture(scope="class", autouse=True)
-    def guest(self, machine: str) -> Iterator[Machine]:
-        with _serving("disk.img", machine, OTHER_CONFIGURATION) as guest:
-            yield guest
 
     def test_the_model_is_still_there(self, client: Client, canary: Canary, tmp_path: Path) -> None:
         with blindai.connect(URL, policy=client.policy()) as connection:
@@ -338,7 +342,7 @@ def test_nothing_of_a_model_stands_in_clear_on_disk_or_console(machine: str, can
 def test_an_older_store_is_not_served(machine: str) -> None:
     """That of after the first boot, which has a model less."""
     folder = BUILD / machine
-    (folder / "store.img").rename(folder / "store-2.img")
+    shutil.copy(folder / "store.img", folder / "store-2.img")
     shutil.copy(folder / "store-1.img", folder / "store.img")
     with booted(TOOLS, "disk.img", machine, port=PORT, config=CONFIGURATION) as guest:
         log = guest.wait(lambda log: ENDED in log or READY in log, BOOT_S)
