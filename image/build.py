@@ -14,13 +14,19 @@ import hashlib
 import lzma
 import shutil
 import sys
+import time
 import tomllib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archive import fetch
 from locking import Entry, ImageError, read_lock
 from trees import Tools, make_tools, unpack_debs, unpack_wheels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 EPOCH = 1767225600  # 2026-01-01: every time in the image
@@ -81,11 +87,16 @@ class Build:
 
     def make(self) -> None:
         """Everything, in order."""
-        self._root()
-        root_hash = self._verity()
-        version = self._initrd()
-        self._uki(version, root_hash)
-        self._disk()
+        with _timed("root"):
+            self._root()
+        with _timed("hash tree"):
+            root_hash = self._verity()
+        with _timed("initrd"):
+            version = self._initrd()
+        with _timed("unified kernel image"):
+            self._uki(version, root_hash)
+        with _timed("disk"):
+            self._disk()
         names = ("root.erofs", "root.verity", "initrd.zst", "uki.efi", "disk.img")
         sums = [f"{digest(self.out / name)}  {name}\n" for name in names]
         (self.out / "SHA256SUMS").write_text("".join(sums))
@@ -189,6 +200,13 @@ class Build:
         return f'ID=blindai\nNAME="BlindAI"\nVERSION_ID={version}\n'
 
 
+@contextmanager
+def _timed(step: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    print(f"{step}: {time.monotonic() - began:.0f} s", flush=True)
+
+
 def _copy_source(source: Path, target: Path) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
 
@@ -233,9 +251,11 @@ def main() -> int:
     folder = arguments.folder.resolve()
     try:
         entries = read_lock(HERE / "packages.lock")
-        fetch(entries, folder / "cache", tomllib.loads((HERE / "packages.toml").read_text())["python"])
         out = folder / arguments.out
-        tools = make_tools(entries, folder / "cache", folder / "tools", out)
+        with _timed("packages"):
+            fetch(entries, folder / "cache", tomllib.loads((HERE / "packages.toml").read_text())["python"])
+        with _timed("tools"):
+            tools = make_tools(entries, folder / "cache", folder / "tools", out)
         Build(tools=tools, entries=entries, cache=folder / "cache", out=out).make()
         print((out / "SHA256SUMS").read_text(), end="")
     except ImageError as error:

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from archive import fetch
 from boot import booted, manufacture
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from e2e import tiny_models
+from locking import Entry, ImageError
 from measure import manifest, measure
 from onnx import TensorProto, helper, numpy_helper
 from tpm.software_tpm import SoftwareTpm
@@ -262,6 +264,13 @@ def first_boot(machine: str, client: Client) -> Iterator[None]:
 def second_boot(machine: str) -> Iterator[None]:
     with _serving("disk.img", machine, OTHER_CONFIGURATION):
         yield
+
+
+def test_a_package_that_is_not_offered_any_more_says_what_to_do(tmp_path: Path) -> None:
+    uri = f"http://127.0.0.1:{PORT}/a_1_amd64.deb"  # where nobody answers yet
+    entry = Entry(kind="deb", group="root", name="a", version="1", sha256="ab" * 32, uri=uri)
+    with pytest.raises(ImageError, match="run `make image-lock`"):
+        fetch([entry], tmp_path, "3.13")
 
 
 @pytest.mark.usefixtures("first_boot")
