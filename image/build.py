@@ -37,7 +37,9 @@ UUIDS = {
     "esp": "6f9f0d0a-8a3e-4c0f-9d5e-0b1a2c3d4e03",
     "disk": "6f9f0d0a-8a3e-4c0f-9d5e-0b1a2c3d4e04",
 }
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic init_on_alloc=1 slab_nomerge lockdown=integrity roothash={}"
+COMMAND_LINE = (
+    "console=ttyS0 quiet panic=-1 oops=panic no_timer_check init_on_alloc=1 slab_nomerge lockdown=integrity roothash={}"
+)
 MODULES = (
     *("virtio_blk", "virtio_net", "virtio_rng", "nvme", "dm_verity", "erofs", "ext4"),
     *("tpm_crb", "tpm_tis", "sev_guest", "tdx_guest", "nsm"),
