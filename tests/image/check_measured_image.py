@@ -14,7 +14,7 @@ import secrets
 import shutil
 import ssl
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ from blindai.attester.tpm import TpmAttester
 from blindai.channel.attested import accept_attestation
 from blindai.channel.keyset import DEFAULT_SERVICE
 from blindai.client.attest_flow import ATTESTATION_PATH
-from blindai.errors import PolicyViolationError, RejectedEvidenceError, StaleEvidenceError
+from blindai.errors import ModelNotReadyError, PolicyViolationError, RejectedEvidenceError, StaleEvidenceError
 from blindai.policies import load_policy
 from blindai.wire import base64url_encode, compact_json
 
@@ -50,12 +50,15 @@ if TYPE_CHECKING:
 
     from boot import Machine
 
+    from blindai.client.results import InferResult
+
 FOLDER = Path(__file__).parents[2] / ".image"
 BUILD = FOLDER / "build"
 TOOLS = Tools(root=FOLDER / "tools", work=BUILD)
 PORT = 50951
 URL = f"https://127.0.0.1:{PORT}"
 READY, ENDED, BOOT_S = "grpc 0.0.0.0:50052", "start: the server ended with", 600
+START_ATTEMPTS = 5
 RELEASE = "1.0.0a1"
 CONFIGURATION, OTHER_CONFIGURATION = b"max_models = 9\n", b"max_models = 8\n"
 OLD_WORD, NEW_WORD = b" slab_nomerge ", b" emergency    "  # of the command line: the new one opens a shell, elsewhere
@@ -145,6 +148,16 @@ class Canary:
         face = {"x": (TensorProto.FLOAT, self.weights.shape)}, {"y": (TensorProto.FLOAT, self.weights.shape)}
         constant = numpy_helper.from_array(self.weights, "k")
         return tiny_models.save(path, [node], inputs=face[0], outputs=face[1], initialisers=[constant])
+
+    def use(self, connection: blindai.Client) -> InferResult:
+        """Run the model; its process starts slowly in an emulator, and the server says to try again."""
+        for _ in range(START_ATTEMPTS):
+            with suppress(ModelNotReadyError):
+                answer = connection.infer(self.name, self.inputs)
+                assert np.array_equal(answer["y"], self.weights * self.inputs)
+                return answer
+            time.sleep(1)
+        raise AssertionError("the model does not start")
 
     def found_in(self, data: bytes) -> set[str]:
         """Which of them stand there in clear."""
@@ -287,10 +300,9 @@ class TestFirstBoot:
                 print(f"PCR {index}: predicted {value.hex()}, quoted {claims.pcrs[index].hex()}")
                 assert claims.pcrs[index] == value
             connection.upload_model(canary.model(tmp_path / "m.onnx"), name=canary.name)
-            answer = connection.infer(canary.name, canary.inputs)
-            assert np.array_equal(answer["y"], canary.weights * canary.inputs)
-            assert answer.receipt.model is not None
-            assert answer.receipt.model.name == canary.name
+            receipt = canary.use(connection).receipt
+            assert receipt.model is not None
+            assert receipt.model.name == canary.name
 
     def test_evidence_for_another_nonce_is_stale(self, client: Client) -> None:
         nonce, policy = secrets.token_bytes(32), client.policy()
@@ -327,8 +339,7 @@ class TestSecondBoot:
 
     def test_the_model_is_still_there(self, client: Client, canary: Canary, tmp_path: Path) -> None:
         with blindai.connect(URL, policy=client.policy()) as connection:
-            answer = connection.infer(canary.name, canary.inputs)
-            assert np.array_equal(answer["y"], canary.weights * canary.inputs)
+            canary.use(connection)
             connection.upload_model(tiny_models.times(tmp_path / "m.onnx", 3), name="later")
 
     def test_another_configuration_is_refused(self, client: Client) -> None:
