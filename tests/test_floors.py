@@ -44,7 +44,7 @@ FLOORS = {
 # The proxy sees no key and no message: the client does for it, and it knows the words of appraisal and of failure.
 ONLY = {"blindai.proxy": {"blindai.client", "blindai.oip", "blindai.attestation", "blindai.errors"}}
 # What the face may show; never the server's half.
-FACE_SHOWS = {"blindai.client", "blindai.attestation", "blindai.oip", "blindai.errors"}
+FACE_SHOWS = {"blindai.client", "blindai.attestation", "blindai.endorsements", "blindai.oip", "blindai.errors"}
 
 SERVER_SIDE = {"blindai.server", "blindai.model_guard", "blindai.attester"}
 UNIX_ONLY = {

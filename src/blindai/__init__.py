@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "1.0.0a1"
-__all__ = ["AsyncClient", "Client", "Policy", "__version__", "connect"]
+__all__ = ["AsyncClient", "Client", "Endorsements", "Policy", "__version__", "connect"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from blindai.attestation.policy import Policy
     from blindai.client.async_client import AsyncClient
+    from blindai.client.own_endorsements import Endorsements
     from blindai.client.sync_client import Client
+    from blindai.endorsements.documents import Source
 
 
 def connect(  # noqa: PLR0913  # a choice each, by keyword
@@ -39,6 +41,7 @@ def connect(  # noqa: PLR0913  # a choice each, by keyword
     timeout_s: float = 120.0,
     api_key: str | None = None,
     token: str | Callable[[], str] | None = None,
+    endorsements: Endorsements | Source | None = None,
 ) -> Client:
     """Verify the server at `url` and open a `Client` to it; the arguments and errors are those of `Client`."""
     from blindai.client.sync_client import Client  # noqa: PLC0415  # see the module's docstring
@@ -56,12 +59,14 @@ def connect(  # noqa: PLR0913  # a choice each, by keyword
         timeout_s=timeout_s,
         api_key=api_key,
         token=token,
+        endorsements=endorsements,
     )
 
 
 _HOMES = {
     "AsyncClient": "blindai.client.async_client",
     "Client": "blindai.client.sync_client",
+    "Endorsements": "blindai.client.own_endorsements",
     "Policy": "blindai.attestation.policy",
 }
 

@@ -210,7 +210,7 @@ def batched_document(world: World) -> tuple[bytes, AttestationDocument]:
 
 def accept(world: World, nonce: bytes, document: AttestationDocument) -> None:
     accept_attestation(
-        encode_document(document),
+        parse_document(encode_document(document)),
         insecure_simulation_policy(),
         service="blindai-srv",
         mode=Mode.FRESH,

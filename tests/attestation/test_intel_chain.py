@@ -33,6 +33,7 @@ from fakes.intel_pki import (
     sgx_members,
     sign,
 )
+from fakes.key_usage import key_usage
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.evidence import Outcome
@@ -257,6 +258,18 @@ def test_what_is_not_intels_word_is_unauthentic(tee: str, code: str, bad: Callab
 def test_a_ca_renewed_with_the_same_key_may_sign_the_list(tee: str) -> None:
     claims, _ = verify(good(tee, endorsements={"pck_crl_issuer_chain": pem(RENEWED_CA, ROOT_MADE)}).item())
     assert claims.revocation is not None
+
+
+@TEES_OF_INTEL
+@pytest.mark.parametrize("revokes", [False, True])
+def test_a_ca_whose_key_usage_leaves_out_lists_may_not(tee: str, *, revokes: bool) -> None:
+    usage = key_usage("key_cert_sign", "crl_sign") if revokes else key_usage("key_cert_sign")
+    issuer = dataclasses.replace(CA_CERTIFICATE, serial=22, usage=usage).make()
+    item = good(tee, endorsements={"pck_crl_issuer_chain": pem(issuer, ROOT_MADE)}).item()
+    if revokes:
+        verify(item)
+    else:
+        refusal(item, "pck_crl_signature", UnauthenticEvidenceError)
 
 
 @TEES_OF_INTEL

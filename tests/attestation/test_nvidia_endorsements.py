@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from fakes import nvidia
+from fakes.key_usage import key_usage
 from fakes.nvidia import DS, NOW, Shown
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,6 +209,28 @@ def test_a_rim_of_an_outdated_signer_is_refused() -> None:
     assert unauthentic_rim(rim) == "rim_chain_validity"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"is_ca": True},
+        {"extensions": nvidia.OCSP_SIGNING},
+        {"extensions": [(key_usage("key_agreement"), True)]},
+    ],
+)
+def test_a_rim_by_a_key_for_another_use_is_refused(changes: dict[str, Any]) -> None:
+    signer = nvidia.certify("RIM signer", by="Reference values L3", **{"is_ca": False, **changes})
+    rim = nvidia.signed_rim(CONTENT, chain=(signer, *nvidia.rim_chain()[1:]))
+    assert unauthentic_rim(rim) == "rim_signer"
+
+
+def test_a_rim_by_a_key_for_signatures_is_accepted() -> None:
+    signer = nvidia.certify(
+        "RIM signer", by="Reference values L3", is_ca=False, extensions=[(key_usage("digital_signature"), True)]
+    )
+    rim = nvidia.signed_rim(CONTENT, chain=(signer, *nvidia.rim_chain()[1:]))
+    assert claims_of(with_rim(rim)).can_read_rims
+
+
 def _other_kind_of_signer() -> bytes:
     other = rsa.generate_private_key(65537, 2048).public_key()
     signer = nvidia.certify("RIM signer", by="Reference values L3", is_ca=False, subject_key=other)
@@ -323,6 +346,13 @@ def _responder(issuer: str = ISSUER, **changes: Any) -> x509.Certificate:
     return nvidia.responder_of(issuer, **changes)
 
 
+def test_a_responder_may_say_for_what_it_is_as_nvidias_do() -> None:
+    purposes = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.OCSP_SIGNING, x509.OCSPNoCheck.oid])
+    extensions = [(purposes, True), (x509.OCSPNoCheck(), True), (key_usage("digital_signature"), True)]
+    shown = with_answer(responder=_responder(extensions=extensions), signer=nvidia.key(f"Responder of {ISSUER}"))
+    assert claims_of(shown).answers[0].status == "good"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -338,6 +368,13 @@ def _responder(issuer: str = ISSUER, **changes: Any) -> x509.Certificate:
             )
         },
         {"responder": _responder(end=NOW - timedelta(days=1))},
+        {
+            "responder": _responder(
+                extensions=[(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False)]
+            )
+        },
+        {"responder": _responder(extensions=[*nvidia.OCSP_SIGNING, (key_usage("key_agreement"), True)])},
+        {"responder": _responder(extensions=[*nvidia.OCSP_SIGNING, (x509.InhibitAnyPolicy(0), True)])},
         {"responder": CHAIN[0], "signer": nvidia.key("GH100 A01 GSP FMC LF")},
     ],
 )

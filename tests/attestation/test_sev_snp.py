@@ -10,11 +10,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from fakes.amd import CHIP, FIELDS, NOW, TCB, YEAR, FakeMachine, der, integer, pinned, revocation_list, tcb_bytes
+from cryptography.hazmat.primitives.hashes import SHA384
+from fakes import amd
+from fakes.amd import (
+    CHIP,
+    FIELDS,
+    NOW,
+    PSS,
+    TCB,
+    YEAR,
+    FakeMachine,
+    der,
+    integer,
+    pinned,
+    revocation_list,
+    rsa_key,
+    tcb_bytes,
+)
+from fakes.key_usage import key_usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blindai.attestation.amd.certificates import SigningKey
+from blindai.attestation.amd.certificates import SigningKey, judge_revocation, read_crl
 from blindai.attestation.amd.report import CpuId, FirmwareVersion
 from blindai.attestation.amd.tcb import Product, Tcb, product_of
 from blindai.attestation.checks import Checks
@@ -265,6 +282,16 @@ UNAUTHENTIC: list[tuple[str, Mapping[str, Any]]] = [
         for component, level in (("bootloader", 9), ("snp", 26), ("microcode", 0x55), ("microcode", 0x57))
     ),
 ]
+
+
+@pytest.mark.parametrize("revokes", [False, True])
+def test_a_root_whose_key_usage_leaves_out_lists_signs_none(*, revokes: bool) -> None:
+    key, ark = rsa_key("ARK-Genoa"), amd.name("ARK-Genoa")
+    usage = key_usage("key_cert_sign", "crl_sign") if revokes else key_usage("key_cert_sign")
+    builder = x509.CertificateBuilder(ark, ark, key.public_key(), 1, NOW - YEAR, NOW + YEAR)
+    root = builder.add_extension(usage, critical=True).sign(key, SHA384(), rsa_padding=PSS)
+    signed, _ = judge_revocation(read_crl(revocation_list("Genoa")), [root])
+    assert (signed.code, signed.outcome is Outcome.PASSED) == ("sev_snp.crl_signature", revokes)
 
 
 @pytest.mark.parametrize(("what", "change"), UNAUTHENTIC, ids=str)

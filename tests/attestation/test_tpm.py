@@ -385,6 +385,23 @@ def test_a_crl_under_another_kind_of_key_is_refused() -> None:
     refuse(with_endorsements(ak_crl_1=VENDOR.crl(signer=rsa_key())), "ak_crl")
 
 
+@pytest.mark.parametrize("revokes", [False, True])
+def test_a_ca_whose_key_usage_leaves_out_crls_has_none(*, revokes: bool) -> None:
+    root = VENDOR.certify(VENDOR.root_key, "root", is_ca=True, issuer="root", signer=VENDOR.root_key, revokes=revokes)
+    crl = x509.load_der_x509_crl(VENDOR.crl())
+    signed, _ = judge_revocation((VENDOR.intermediate, root), (crl,), tee="tpm", kind="ak")
+    assert (signed.code, signed.outcome is Outcome.PASSED) == ("tpm.ak_crl", revokes)
+
+
+def test_purposes_may_be_critical_in_a_certificate_whose_purpose_is_judged() -> None:
+    tpm = FakeTpm()
+    purpose = x509.ExtendedKeyUsage([x509.ObjectIdentifier(AK_PURPOSE)])
+    tpm.endorsements = ak_chain(tpm, extensions=(purpose,))
+    assert verified(tpm.item()).ak_root == "fake vendor"
+    tpm.endorsements = ak_chain(tpm, extensions=(x509.InhibitAnyPolicy(0),))
+    assert refuse(tpm.item(), "ak_chain").endswith("has a critical extension that is not known: 2.5.29.54")
+
+
 def test_a_ca_whose_key_cannot_sign_has_no_crl() -> None:
     key = X25519PrivateKey.generate()
     issuer = VENDOR.certify(key.public_key(), "root", is_ca=True)  # type: ignore[arg-type]  # what no CA has
@@ -403,12 +420,22 @@ def test_revoked_certificates_are_refused() -> None:
     assert refuse(with_endorsements(ak_crl_2=own), "ak_revoked") == "CN=key"
 
 
-def test_a_crl_that_is_silent_about_some_certificates_is_refused() -> None:
+@pytest.mark.parametrize("critical", [False, True])
+def test_a_crl_that_is_silent_about_some_certificates_is_refused(*, critical: bool) -> None:
     for extension in (
         x509.DeltaCRLIndicator(1),
         x509.IssuingDistributionPoint(None, None, True, False, None, False, False),  # noqa: FBT003  # its only form
     ):
-        refuse(with_endorsements(ak_crl_1=VENDOR.crl(extension=extension)), "crl_format", MalformedEvidenceError)
+        crl = VENDOR.crl(extension=extension, critical=critical)
+        refuse(with_endorsements(ak_crl_1=crl), "crl_format", MalformedEvidenceError)
+
+
+def test_a_crl_with_a_critical_extension_is_refused() -> None:
+    other = VENDOR.certify(VENDOR.key, "other")
+    for part in ({"extension": x509.CRLNumber(7)}, {"of_entries": x509.CRLReason(x509.ReasonFlags.superseded)}):
+        harmless = VENDOR.crl(revoked=(other,), critical=False, **part)
+        assert verified(with_endorsements(ak_crl_1=harmless)).ak_root
+        refuse(with_endorsements(ak_crl_1=VENDOR.crl(revoked=(other,), **part)), "crl_format", MalformedEvidenceError)
 
 
 def test_what_crls_leave_open_is_told() -> None:

@@ -11,15 +11,20 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from fakes.key_usage import key_usage
 
 from blindai.attestation.evidence import Outcome
 from blindai.attestation.roots import PinnedRoot
 from blindai.attestation.x509_chain import (
     MAX_CERTIFICATES,
+    PURPOSES,
     common_name,
     is_issued_by,
     is_valid_at,
     judge_chain,
+    may_sign_crls,
+    may_sign_data,
     read_certificate,
     read_pem_chain,
     utc_text,
@@ -32,11 +37,9 @@ if TYPE_CHECKING:
 BEGIN, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
 KEYS = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("root", "middle", "leaf", "other")}
-USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
 
 
-def certificate(
+def certificate(  # noqa: PLR0913  # everything about a certificate can be another
     subject: str,
     issuer: str,
     *,
@@ -46,6 +49,7 @@ def certificate(
     lifetime: tuple[datetime, datetime] = (BEGIN, END),
     signer: str = "",
     public_key: Any = None,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
 ) -> x509.Certificate:
     builder = (
         x509.CertificateBuilder()
@@ -59,8 +63,9 @@ def certificate(
     if is_ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length), critical=True)
     if signs is not None:
-        uses = {use: use == "key_cert_sign" and signs for use in USES}
-        builder = builder.add_extension(x509.KeyUsage(**uses), critical=True)
+        builder = builder.add_extension(key_usage("key_cert_sign") if signs else key_usage(), critical=True)
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, critical=is_critical)
     return builder.sign(KEYS[signer or issuer], hashes.SHA256())
 
 
@@ -120,6 +125,79 @@ def test_any_of_the_pinned_roots_will_do_and_no_other() -> None:
 )
 def test_each_broken_link_is_named(chain: list[x509.Certificate], words: str) -> None:
     assert outcomes(chain, roots=(pinned(chain[-1]),))["t.chain"].startswith(words)
+
+
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+PURPOSE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])
+NAMES = x509.NameConstraints(permitted_subtrees=[x509.DNSName("ours.test")], excluded_subtrees=None)
+POLICY = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), None)])
+
+
+@pytest.mark.parametrize("extension", [UNKNOWN, PURPOSE, NAMES, POLICY], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_critical_extension_that_nobody_judges_is_refused(depth: int, extension: x509.ExtensionType) -> None:
+    who = ("leaf", "middle", "root")[depth]
+    for is_critical in (False, True):
+        changed = certificate(
+            who, ("middle", "root", "root")[depth], is_ca=depth > 0 or None, extensions=[(extension, is_critical)]
+        )
+        chain = [changed if at == depth else one for at, one in enumerate((LEAF, MIDDLE, ROOT))]
+        found = outcomes(chain, roots=(pinned(chain[-1]),))
+        words = f"certificate {depth} ({who}) has a critical extension that is not known: {extension.oid.dotted_string}"
+        assert found == ({"t.chain": words} if is_critical else {})
+
+
+def test_names_may_be_critical_and_what_the_caller_judges_of_the_leaf() -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName("ours.test")])
+    assert outcomes([certificate("leaf", "middle", extensions=[(names, True)]), MIDDLE, ROOT]) == {}
+    leaf = certificate("leaf", "middle", is_ca=None, extensions=[(PURPOSE, True)])
+    middle = certificate("middle", "root", extensions=[(PURPOSE, True)])
+
+    def broken(chain: Sequence[x509.Certificate]) -> bool:
+        _, link, _ = judge_chain(chain, [pinned()], tee="t", now=NOW, judged_of_leaf=PURPOSES)
+        return link.outcome is Outcome.FAILED
+
+    assert not broken([leaf, MIDDLE, ROOT])
+    assert broken([LEAF, middle, ROOT])
+
+
+def usage(*uses: str) -> tuple[x509.ExtensionType, bool]:
+    return key_usage(*uses), True
+
+
+def purposes(*named: x509.ObjectIdentifier) -> tuple[x509.ExtensionType, bool]:
+    return x509.ExtendedKeyUsage(named), False
+
+
+OCSP, ANY = ExtendedKeyUsageOID.OCSP_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+
+
+@pytest.mark.parametrize(
+    ("may", "is_ca", "extensions"),
+    [
+        (True, None, []),
+        (True, False, [usage("digital_signature")]),
+        (False, True, [usage("digital_signature", "key_cert_sign")]),
+        (False, False, [usage("key_encipherment", "content_commitment")]),
+        (False, False, [usage("digital_signature"), purposes(OCSP)]),
+        (True, False, [usage("digital_signature"), purposes(OCSP, ANY)]),
+        (False, False, [usage("key_agreement"), purposes(ANY)]),
+    ],
+)
+def test_who_may_sign_data(*, may: bool, is_ca: bool | None, extensions: list[tuple[x509.ExtensionType, bool]]) -> None:
+    assert may_sign_data(certificate("leaf", "middle", is_ca=is_ca, extensions=extensions)) is may
+
+
+def test_who_may_sign_for_a_purpose() -> None:
+    responder = certificate("leaf", "middle", is_ca=False, extensions=[purposes(OCSP)])
+    assert may_sign_data(responder, frozenset({OCSP}))
+    assert not may_sign_data(responder, frozenset({ExtendedKeyUsageOID.CODE_SIGNING}))
+
+
+def test_a_ca_whose_key_usage_leaves_out_crls_signs_none() -> None:
+    assert may_sign_crls(MIDDLE)
+    assert may_sign_crls(certificate("middle", "root", extensions=[usage("crl_sign")]))
+    assert not may_sign_crls(certificate("middle", "root", extensions=[usage("key_cert_sign")]))
 
 
 def test_what_a_ca_may_have_below_it_is_counted_without_the_leaf() -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from attestation.samples import needs_evidence
+from fakes.tpm_vendor import NOW as TPM_NOW
+from fakes.tpm_vendor import FakeTpm, FakeVendor, rsa_key
 
 from blindai.attestation.checks import Checks, failed
 from blindai.attestation.evidence import Claims
@@ -17,6 +19,8 @@ from blindai.attestation.policy_tees import PRESETS, fields_of
 from blindai.attestation.policy_view import tee_fields
 from blindai.attestation.tee import TEES
 from blindai.attestation.tee.simulation import SimulationClaims
+from blindai.attestation.tee.tpm import TpmClaims
+from blindai.attestation.tee.tpm import verify as verify_tpm
 from blindai.cli.first_policy import Seen, first_policy
 from blindai.errors import InvalidPolicyError
 from blindai.policies import preset_table, read_policy
@@ -55,6 +59,35 @@ def test_real_evidence_makes_a_policy_that_accepts_its_software(tee: str, tell: 
     assert not refused & {f"{tee}.{name}" for name in own}
     values = [value for place, value in tee_fields(policy).items() if place.split(".")[2] in own]
     tell(f"{tee}: {len(own)} reference values, {sum(isinstance(value, Skip) for value in values)} of them skipped")
+
+
+VENDOR = FakeVendor()
+
+
+def tpm_claims(tpm: FakeTpm) -> TpmClaims:
+    return verify_tpm(tpm.item(), TPM_NOW.timestamp(), Checks(), roots=VENDOR.pinned)
+
+
+def test_a_tpm_that_no_vendor_certifies_is_accepted_by_its_keys_name_alone() -> None:
+    claims, other = tpm_claims(FakeTpm()), tpm_claims(FakeTpm(key=rsa_key(1)))
+    text = first_policy(seen(claims), "strict")
+    ((policy,),) = read(text).any_of
+    assert 'ak_certified = ["ak_name"]  #' in text
+    assert f'ak_names = ["{claims.ak_name.hex()}"]  #' in text
+    assert not failed(TEES["tpm"].check(claims, policy))
+    refused = {finding.code for finding in failed(TEES["tpm"].check(other, policy))}
+    assert refused == {"tpm.ak_certified", "tpm.ak_name"}
+    ((both,),) = read(first_policy(seen(claims, other), "strict")).any_of
+    assert not failed(TEES["tpm"].check(other, both))
+
+
+def test_a_tpm_that_a_vendor_certifies_shows_how_to_name_its_key() -> None:
+    tpm = FakeTpm()
+    tpm.endorsements = VENDOR.chain(VENDOR.certify(tpm.key))
+    text = first_policy(seen(tpm_claims(tpm)), "strict")
+    assert f'# ak_names = ["{tpm.ak_name.hex()}"]  # to accept' in text
+    assert "ak_certified" not in text
+    assert read(text).any_of
 
 
 def test_a_simulation_needs_no_preset_and_says_what_it_is() -> None:

@@ -13,6 +13,7 @@ from fakes import papers
 from blindai.endorsements.bundle import FirstOf, Recorder, encode_bundle, open_bundles, parse_bundle
 from blindai.endorsements.cache import Cache
 from blindai.endorsements.documents import Document, Kind, Resource, Service, read_document
+from blindai.endorsements.memory import MAX_AGE_S, MAX_KEPT_DOCUMENTS, Memory
 from blindai.endorsements.services import MissingDocumentError
 from blindai.errors import EndorsementsUnavailableError
 
@@ -187,3 +188,41 @@ def test_a_folder_without_bundles_says_how_to_make_one(tmp_path: Path) -> None:
     assert "--save-endorsements" in caught.value.hint
     with pytest.raises(MissingDocumentError):
         FirstOf(sources=()).get(CRL, now=NOW)
+
+
+@dataclass(slots=True)
+class Counting:
+    """A source whose every answer ends at the same time."""
+
+    ends: float
+    asked: list[str] = field(default_factory=list)
+
+    def get(self, resource: Resource, *, now: float) -> Document:  # noqa: ARG002  # a source's signature
+        self.asked.append(resource.path)
+        return Document(body=resource.path.encode(), expires_at=self.ends)
+
+
+def one_of_many(number: int) -> Resource:
+    return Resource(service=Service.AMD_KDS, path=f"/{number}", kind=Kind.CRL)
+
+
+@pytest.mark.parametrize(("ends", "kept_s"), [(100.0, 100.0), (10 * MAX_AGE_S, MAX_AGE_S)])
+def test_memory_keeps_a_document_for_a_day_and_never_past_its_end(ends: float, kept_s: float) -> None:
+    behind = Counting(ends=ends)
+    memory = Memory(behind=behind)
+    for now in (0.0, kept_s - 1):
+        assert memory.get(one_of_many(1), now=now).body == b"/1"
+    assert behind.asked == ["/1"]
+    memory.get(one_of_many(1), now=kept_s)
+    assert behind.asked == ["/1", "/1"]
+
+
+def test_memory_has_a_bound() -> None:
+    behind = Counting(ends=100.0)
+    memory = Memory(behind=behind)
+    for number in range(MAX_KEPT_DOCUMENTS + 1):
+        memory.get(one_of_many(number), now=0.0)
+    memory.get(one_of_many(MAX_KEPT_DOCUMENTS), now=0.0)
+    assert len(behind.asked) == MAX_KEPT_DOCUMENTS + 1
+    memory.get(one_of_many(0), now=0.0)  # forgotten with all the others
+    assert len(behind.asked) == MAX_KEPT_DOCUMENTS + 2

@@ -63,6 +63,7 @@ class Certificate:
     begin: datetime = NOW - YEAR
     end: datetime = NOW + YEAR
     sgx_extension: bytes | None = None
+    usage: x509.KeyUsage | None = None
 
     def make(self) -> x509.Certificate:
         builder = (
@@ -78,6 +79,8 @@ class Certificate:
         if self.sgx_extension is not None:
             oid = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
             builder = builder.add_extension(x509.UnrecognizedExtension(oid, self.sgx_extension), critical=False)
+        if self.usage is not None:
+            builder = builder.add_extension(self.usage, critical=True)
         return builder.sign(self.issuer_key, SHA256())
 
 

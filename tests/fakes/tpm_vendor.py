@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
+from fakes.key_usage import key_usage
 from fakes.tpm_boot import ALGORITHMS, FakeBoot, firmware, grub
 
 from blindai.attestation.evidence import EvidenceItem
@@ -180,6 +181,7 @@ class FakeVendor:
     """A root, an intermediate CA below it, and any certificate or CRL of theirs."""
 
     name: str = "fake vendor"
+    crl_urls: tuple[str, ...] = ("http://crl.test/",)
     root_key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
@@ -189,7 +191,9 @@ class FakeVendor:
 
     @functools.cached_property
     def intermediate(self) -> x509.Certificate:
-        return self.certify(self.key, "intermediate", is_ca=True, issuer="root", signer=self.root_key, crl_url=True)
+        return self.certify(
+            self.key, "intermediate", is_ca=True, issuer="root", signer=self.root_key, crl_urls=self.crl_urls
+        )
 
     @property
     def pinned(self) -> tuple[PinnedRoot, ...]:
@@ -206,8 +210,10 @@ class FakeVendor:
         is_ca: bool = False,
         signs: bool = True,
         usage: bool = True,
+        revokes: bool = True,
         purposes: tuple[str, ...] = (),
-        crl_url: bool = False,
+        extensions: tuple[x509.ExtensionType, ...] = (),
+        crl_urls: tuple[str, ...] = (),
         not_after: datetime = NOW + YEAR,
     ) -> x509.Certificate:
         builder = (
@@ -221,13 +227,15 @@ class FakeVendor:
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
         if usage:
-            builder = builder.add_extension(_usage(is_ca=is_ca, signs=signs), critical=True)
+            builder = builder.add_extension(_usage(is_ca=is_ca, signs=signs, revokes=revokes), critical=True)
         if purposes:
             oids = [x509.ObjectIdentifier(purpose) for purpose in purposes]
             builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False)
-        if crl_url:
-            point = x509.DistributionPoint([x509.UniformResourceIdentifier("http://crl.test/")], None, None, None)
+        if crl_urls:
+            point = x509.DistributionPoint([x509.UniformResourceIdentifier(url) for url in crl_urls], None, None, None)
             builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=True)
         return builder.sign(signer or self.key, hashes.SHA256())
 
     def crl(
@@ -239,6 +247,8 @@ class FakeVendor:
         begin: datetime = NOW - timedelta(days=1),
         end: datetime = NOW + timedelta(days=1),
         extension: x509.ExtensionType | None = None,
+        critical: bool = True,
+        of_entries: x509.ExtensionType | None = None,
     ) -> bytes:
         builder = x509.CertificateRevocationListBuilder(
             issuer_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]),
@@ -247,9 +257,11 @@ class FakeVendor:
         )
         for certificate in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(begin)
+            if of_entries is not None:
+                entry = entry.add_extension(of_entries, critical=critical)
             builder = builder.add_revoked_certificate(entry.build())
         if extension is not None:
-            builder = builder.add_extension(extension, critical=True)
+            builder = builder.add_extension(extension, critical=critical)
         return builder.sign(signer or self.root_key, hashes.SHA256()).public_bytes(Encoding.DER)
 
     def chain(self, leaf: x509.Certificate, kind: str = "ak") -> dict[str, bytes]:
@@ -259,15 +271,7 @@ class FakeVendor:
         return {**chain, f"{kind}_crl_1": self.crl()}
 
 
-def _usage(*, is_ca: bool, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=signs and not is_ca,
-        key_encipherment=not signs,
-        key_cert_sign=is_ca,
-        crl_sign=is_ca,
-        content_commitment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _usage(*, is_ca: bool, signs: bool, revokes: bool) -> x509.KeyUsage:
+    if is_ca:
+        return key_usage("key_cert_sign", "crl_sign") if revokes else key_usage("key_cert_sign")
+    return key_usage("digital_signature" if signs else "key_encipherment")

@@ -15,7 +15,6 @@ from cryptography.x509 import ocsp
 from fakes import amd, intel, intel_pki, nvidia
 
 from blindai.attestation.binding import Mode
-from blindai.attestation.evidence import encode_document
 from blindai.channel.admission import admit
 from blindai.channel.attested import accept_attestation
 from blindai.cli.evidence_judgement import About, Judgement, judge_sample
@@ -138,11 +137,11 @@ def unknown_operator() -> BlindAIError:
     ours, stranger = (Ed25519PrivateKey.from_private_bytes(seed * 32) for seed in (b"o", b"s"))
     nonce, forger = bytes(32), Forger(Time())
     admission = admit(stranger, service="blindai-srv", instance=INSTANCE, not_after=1 << 40)
-    answer = encode_document(forger.document(forger.keyset(nonce, operator=admission)))
+    document = forger.document(forger.keyset(nonce, operator=admission))
     key = base64url_encode(ours.public_key().public_bytes_raw())
     text = f'version = 1\ninsecure_simulation = true\noperator.public_keys = ["{key}"]\n{SIMULATION_TABLES}'
     policy = read_policy(text, source="policy.toml", folder=Path())
     service, now = "blindai-srv", forger.time.wall_s
     with pytest.raises(WrongOperatorError) as caught:
-        accept_attestation(answer, policy, service=service, mode=Mode.FRESH, nonce=nonce, now=now, elapsed_s=0.1)
+        accept_attestation(document, policy, service=service, mode=Mode.FRESH, nonce=nonce, now=now, elapsed_s=0.1)
     return caught.value

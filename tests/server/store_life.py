@@ -88,13 +88,13 @@ def do(store: ModelStore, step: tuple[str, str, str, int]) -> None:
             incoming = store.begin_upload(name, header)
             incoming.write(content_of(name, version, size))
             incoming.complete()
-            incoming.register((store.resolve(name, version),) if kind == "replace" else ())
+            incoming.register(replaces=kind == "replace")
         case "serve otherwise":
             store.reconfigure(store.resolve(name, version), ServingConfig(max_batch_size=8))
         case "delete":
             store.delete(name, version)
         case _:
-            store.sharing.decide("public", name, Share(run=frozenset({"x"})))
+            store.share("public", name, Share(run=frozenset({"x"})))
 
 
 class Killer:

@@ -85,7 +85,7 @@ def test_everything_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
     upload(store, "a", {"m.onnx": b"one", "m.onnx.data": b"more" * 400_000}, version="7")
     second = upload(store, "a", b"two")
     store.reconfigure(second, ServingConfig(max_batch_size=4, labels=(("out", ("cat", "dog")),)))
-    store.sharing.decide("public", "a", Share(run=frozenset({"*"}), visible=frozenset({"b", "a"})))
+    store.share("public", "a", Share(run=frozenset({"*"}), visible=frozenset({"b", "a"})))
     before = store.models()
     store.close()
     again = open_store(tmp_path)
@@ -128,7 +128,7 @@ def test_models_that_come_with_the_server_are_not_kept(tmp_path: Path) -> None:
 def test_names_owners_and_weights_are_nowhere_in_the_folder(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     upload(store, "canary-name", {"canary-file.onnx": b"canary-weights" * 1000}, version="canary-version")
-    store.sharing.decide("public", "canary-name", Share(run=frozenset({"canary-tenant"})))
+    store.share("public", "canary-name", Share(run=frozenset({"canary-tenant"})))
     store.close()
     everything = b"".join(
         bytes(path) + path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != INDEX_NAME
@@ -271,7 +271,7 @@ def test_a_change_that_cannot_be_kept_does_not_count(tmp_path: Path) -> None:
     with pytest.raises(ModelStoreError):
         store.delete("a")
     with pytest.raises(ModelStoreError):
-        store.sharing.decide("public", "a", Share(run=frozenset({"*"})))
+        store.share("public", "a", Share(run=frozenset({"*"})))
     with pytest.raises(ModelNotFoundError):
         store.resolve("b")
     assert store.sharing.of("public", "a") == Share()
@@ -286,13 +286,13 @@ def test_a_change_that_a_tee_does_not_count_is_undone(tmp_path: Path, when: str)
     """And so is the index on the disk: a kill would have left the refused change, without its files."""
     sealer, folder = CountingSealer(), tmp_path / "kept"
     store = open_store(folder, sealer)
-    first = upload(store, "a", b"one", version="1")
+    upload(store, "a", b"one", version="1")
     sealer.fails = when
     incoming = store.begin_upload("a", header_for({"m.onnx": b"two"}, version="1"))
     incoming.write(b"two")
     incoming.complete()
     with pytest.raises(ModelStoreError):
-        incoming.register((first,))
+        incoming.register(replaces=True)
     assert content(store, store.resolve("a")) == {"m.onnx": b"one"}
     sealer.fails = ""
     shutil.copytree(folder, tmp_path / "killed")
@@ -349,9 +349,9 @@ def test_a_deleted_name_is_shared_with_nobody_even_if_the_server_is_killed_at_on
     store = ModelStore(tmp_path, kept=kept)
     for name in ("a", "b"):
         upload(store, name, b"one")
-        store.sharing.decide("public", name, Share(run=frozenset({"*"})))
+        store.share("public", name, Share(run=frozenset({"*"})))
     store.delete("a")
-    kept.close()  # before `sharing.forget`, which another one calls
+    kept.close()
     again = open_store(tmp_path)
     assert again.sharing.of("public", "a") == Share()
     assert again.sharing.of("public", "b").lets_run("x")

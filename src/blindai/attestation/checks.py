@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from blindai.errors import RejectedEvidenceError
 
+# What whoever judges can do about documents that a vendor publishes; a part of hints.
+FETCH_THEM = "fetch them yourself with `--fetch`, or give them as files: `blindai verify-evidence --collateral FOLDER`"
+
 
 def judge(*, holds: bool, code: str, expected: str, found: str, why: str, hint: str = "") -> Finding:
     """A check's finding: passed if it holds, else failed; the hint is for those who see it fail."""

@@ -18,15 +18,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from blindai.attestation.checks import judge
 from blindai.attestation.x509_chain import (
+    PURPOSES,
     UNREADABLE,
     common_name,
     holds_whole_bytes,
     is_issued_by,
     is_valid_at,
+    may_sign_data,
     require_readable,
+    strange_extension,
 )
 from blindai.errors import MalformedEvidenceError
 
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from blindai.attestation.evidence import Finding
 
 MAX_ANSWER_BYTES = 8192
+_ANSWERING = frozenset({ExtendedKeyUsageOID.OCSP_SIGNING})
+_JUDGED = PURPOSES | {x509.OCSPNoCheck.oid}  # in a responder's certificate, beside what is judged in all
 _WHY = "Anybody can say that a certificate is good."
 _Hash = SHA256 | SHA384 | SHA512
 _HASHES = (SHA256, SHA384, SHA512)
@@ -202,8 +208,9 @@ def _may_answer(candidate: x509.Certificate, issuer: x509.Certificate, now: floa
         usage = candidate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return False
-    may_sign = x509.oid.ExtendedKeyUsageOID.OCSP_SIGNING in usage
-    return may_sign and is_valid_at(candidate, now) and is_issued_by(candidate, issuer)
+    may_sign = ExtendedKeyUsageOID.OCSP_SIGNING in usage and may_sign_data(candidate, _ANSWERING)
+    is_known = not strange_extension(candidate, _JUDGED)
+    return may_sign and is_known and is_valid_at(candidate, now) and is_issued_by(candidate, issuer)
 
 
 def _is_signed(response: ocsp.OCSPResponse, responder: x509.Certificate) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from blindai.attestation.checks import judge
+from blindai.attestation.checks import FETCH_THEM, judge
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ UNREADABLE = (
     x509.UnsupportedGeneralNameType,
 )
 _PEM_END = b"-----END CERTIFICATE-----"
+# Extensions that may be critical (RFC 5280 §4.2): two are judged here, and no check rests on alternative names.
+_JUDGED = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.SUBJECT_ALTERNATIVE_NAME})
+PURPOSES = frozenset({ExtensionOID.EXTENDED_KEY_USAGE})
 
 
 def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
@@ -118,9 +122,15 @@ def _malformed(tee: str, words: str) -> MalformedEvidenceError:
 
 
 def judge_chain(
-    chain: Sequence[x509.Certificate], roots: Sequence[PinnedRoot], *, tee: str, now: float, code: str = "chain"
+    chain: Sequence[x509.Certificate],
+    roots: Sequence[PinnedRoot],
+    *,
+    tee: str,
+    now: float,
+    code: str = "chain",
+    judged_of_leaf: frozenset[x509.ObjectIdentifier] = frozenset(),
 ) -> Iterator[Finding]:
-    """Root pinned, every link signed by the next, every issuer a CA, every certificate valid at `now`.
+    """Root pinned, every link signed by the next, every issuer a CA, every certificate understood and valid at `now`.
 
     Args:
         chain: from the leaf to the root, the root included.
@@ -128,6 +138,7 @@ def judge_chain(
         tee: the codes' first half: `<tee>.<code>_root`, `<tee>.<code>`, `<tee>.<code>_validity`.
         now: Unix seconds.
         code: tells this chain from another one of the same TEE.
+        judged_of_leaf: extensions that the caller judges of the leaf, so that they may be critical in it.
     """
     root = next((root for root in roots if root.matches(chain[-1].public_bytes(Encoding.DER))), None)
     yield judge(
@@ -137,7 +148,7 @@ def judge_chain(
         found=root.name if root else "a certificate that is not pinned",
         why="A root that came with the evidence proves nothing until it is recognised.",
     )
-    broken = next((name for name in _broken_links(chain)), "")
+    broken = next(_broken_links(chain, judged_of_leaf), "")
     yield judge(
         holds=not broken,
         code=f"{tee}.{code}",
@@ -152,16 +163,25 @@ def judge_chain(
         expected=f"certificates valid at {utc_text(now)}",
         found=_lifetime(outside) if outside else "all of them valid",
         why="A vendor answers for a key only as long as its certificate says.",
-        hint="check this machine's clock; if it is right, ask the operator for newer endorsements",
+        hint=f"check this machine's clock; if it is right, ask the operator for newer endorsements, or {FETCH_THEM}",
     )
 
 
-def _broken_links(chain: Sequence[x509.Certificate]) -> Iterator[str]:
+def _broken_links(chain: Sequence[x509.Certificate], judged_of_leaf: frozenset[x509.ObjectIdentifier]) -> Iterator[str]:
     for depth, (child, issuer) in enumerate(zip(chain, [*chain[1:], chain[-1]], strict=True)):
         if not is_issued_by(child, issuer):
             yield f"certificate {depth} ({common_name(child)}) is not signed by the next"
         if depth > 0 and not _may_issue(child, depth - 1):
             yield f"certificate {depth} ({common_name(child)}) is no CA for {depth - 1} below it"
+        if strange := strange_extension(child, judged_of_leaf if depth == 0 else frozenset()):
+            yield f"certificate {depth} ({common_name(child)}) has a critical extension that is not known: {strange}"
+
+
+def strange_extension(certificate: x509.Certificate, judged: frozenset[x509.ObjectIdentifier]) -> str:
+    """The OID of a critical extension that nobody here judges, or nothing; it may forbid any use (RFC 5280 §4.2)."""
+    known = _JUDGED | judged
+    oids = (one.oid for one in certificate.extensions if one.critical and one.oid not in known)
+    return next((oid.dotted_string for oid in oids), "")
 
 
 # Kept, since a P-384 signature takes a millisecond and a vendor's own certificates come every time.
@@ -177,16 +197,45 @@ def is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 def _may_issue(certificate: x509.Certificate, below: int) -> bool:
     """RFC 5280 §4.2.1.3 and §4.2.1.9; `below`: the CAs between it and the leaf."""
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound:
+    constraints = _extension(certificate, x509.BasicConstraints)
+    if constraints is None or not constraints.ca:
         return False
-    if not constraints.ca or (constraints.path_length is not None and constraints.path_length < below):
+    if constraints.path_length is not None and constraints.path_length < below:
         return False
+    usage = _extension(certificate, x509.KeyUsage)
+    return usage is None or usage.key_cert_sign
+
+
+def may_sign_crls(certificate: x509.Certificate) -> bool:
+    """Whether a CA's key usage, if it has one, allows it to revoke (RFC 5280 §6.3.3 step f)."""
+    usage = _extension(certificate, x509.KeyUsage)
+    return usage is None or usage.crl_sign
+
+
+def may_sign_data(certificate: x509.Certificate, purposes: frozenset[x509.ObjectIdentifier] = frozenset()) -> bool:
+    """Whether a key is for signing data, and not for a CA or another purpose (RFC 5280 §4.2.1.3, .9 and .12).
+
+    Args:
+        certificate: the key's own.
+        purposes: one of which an extended key usage must name; without any, none may be there but "any".
+    """
+    constraints, named = _extension(certificate, x509.BasicConstraints), _extension(certificate, x509.ExtendedKeyUsage)
+    if constraints is not None and constraints.ca:
+        return False
+    if named is not None and (purposes | {ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}).isdisjoint(named):
+        return False
+    usage = _extension(certificate, x509.KeyUsage)
+    return usage is None or usage.digital_signature
+
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
     try:
-        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+        return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
-        return True
+        return None
 
 
 def is_valid_at(certificate: x509.Certificate, now: float) -> bool:

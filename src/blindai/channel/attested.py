@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from blindai.attestation.appraise import appraise
 from blindai.attestation.binding import Binding, Mode, device_digest, root_from_path
 from blindai.attestation.checks import Checks, failed, judge, leave_out
-from blindai.attestation.evidence import AttestationDocument, BatchProof, Finding, Level, Outcome, parse_document
+from blindai.attestation.evidence import AttestationDocument, BatchProof, Finding, Level, Outcome
 from blindai.attestation.expectations import one_of
 from blindai.attestation.policy_file import Skip
 from blindai.attestation.policy_release import judge_release
@@ -66,7 +66,7 @@ class AttestedKeyset:
 
 
 def accept_attestation(
-    answer: bytes,
+    document: AttestationDocument,
     policy: Policy,
     *,
     service: str,
@@ -76,10 +76,10 @@ def accept_attestation(
     elapsed_s: float,
     pins_tls: bool = False,
 ) -> AttestedKeyset:
-    """Decide whether `answer` proves the peer, for the client who asked for it.
+    """Decide whether `document` proves the peer, for the client who asked for it.
 
     Args:
-        answer: the attestation endpoint's answer as received.
+        document: the attestation endpoint's answer; its endorsements may be the client's own.
         policy: what the client accepts.
         service: the name that the keyset must carry.
         mode: what was asked for.
@@ -92,7 +92,6 @@ def accept_attestation(
         RejectedEvidenceError: the evidence, its binding or its kind is not acceptable.
         ChannelError: wrong service or operator, or keys that have ended.
     """
-    document = parse_document(answer)
     keyset = parse_keyset(document.keyset)
     checks = Checks()
     _require_kind(document, keyset, mode, checks)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from blindai.client.own_endorsements import Endorsements
 from blindai.endorsements import complete
-from blindai.endorsements.bundle import FirstOf, Recorder, encode_bundle, open_bundles
-from blindai.endorsements.cache import Cache, write_private
-from blindai.endorsements.services import Endpoints, Services
+from blindai.endorsements.bundle import Recorder, encode_bundle
+from blindai.endorsements.cache import write_private
+from blindai.endorsements.documents import Service
+from blindai.endorsements.services import Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from blindai.attestation.evidence import EvidenceItem
@@ -67,29 +69,34 @@ def endorsing(
         BadParameter: options that do nothing.
         EndorsementsUnavailableError: a bundle cannot be read.
     """
-    if not fetch and (pccs or kds or cache):
-        raise typer.BadParameter("--pccs, --kds and --cache say how to fetch, and need --fetch")
-    sources = tuple(_sources(bundles=bundles, fetch=fetch, pccs=pccs, kds=kds, cache=cache))
-    if not sources and save:
+    own = own_endorsements(bundles=bundles, fetch=fetch, pccs=pccs, kds=kds, cache=cache)
+    if own is None and save:
         raise typer.BadParameter("--save-endorsements needs --fetch or --endorsements")
-    source = FirstOf(sources=sources) if sources else None
+    source = None if own is None else own.open()
     recorder = Recorder(behind=source) if source and save else None
     return Endorsing(source=source, recorder=recorder, save_to=save, now=now)
 
 
-def _sources(
+def own_endorsements(
     *, bundles: Path | None, fetch: bool, pccs: str | None, kds: str | None, cache: Path | None
-) -> Iterator[Source]:
-    if bundles is not None:
-        yield open_bundles(bundles)
-    if fetch:
-        services = Services(endpoints=_endpoints(pccs=pccs, kds=kds))
-        yield Cache(folder=cache, behind=services) if cache else services
+) -> Endorsements | None:
+    """What the options say about where endorsements come from; None if nothing.
+
+    Raises:
+        BadParameter: options that do nothing, or an address that is none.
+    """
+    if not fetch and (pccs or kds or cache):
+        raise typer.BadParameter("--pccs, --kds and --cache say how to fetch, and need --fetch")
+    for option, service, url in (("--pccs", Service.INTEL_PCS, pccs), ("--kds", Service.AMD_KDS, kds)):
+        if url is not None:
+            _require_address(option, service, url)
+    if bundles is None and not fetch:
+        return None
+    return Endorsements(bundles=bundles, fetch=fetch, cache=cache, amd_kds=kds, intel_pcs=pccs)
 
 
-def _endpoints(*, pccs: str | None, kds: str | None) -> Endpoints:
-    named = {"intel_pcs": pccs, "amd_kds": kds}
+def _require_address(option: str, service: Service, url: str) -> None:
     try:
-        return Endpoints(**{name: url for name, url in named.items() if url is not None})
+        Endpoints(**{service.value: url})
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint=option) from None

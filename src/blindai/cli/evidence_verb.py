@@ -19,7 +19,16 @@ from blindai.attestation.policy_tees import PRESETS, STRICT
 from blindai.cli.evidence_judgement import About, Judgement, judge_sample, outcome_counts
 from blindai.cli.exit_codes import exit_code
 from blindai.cli.explanations import what_to_do
-from blindai.cli.options import JsonOption, PolicyOption, SimulationOption, chosen_policy, moment
+from blindai.cli.options import (
+    CacheOption,
+    JsonOption,
+    KdsOption,
+    PccsOption,
+    PolicyOption,
+    SimulationOption,
+    chosen_policy,
+    moment,
+)
 from blindai.cli.screen import (
     error_members,
     note,
@@ -66,11 +75,6 @@ EndorsementsOption = Annotated[
     typer.Option("--endorsements", metavar="FILE|DIR", help="a bundle, or a folder of bundles", exists=True),
 ]
 FetchOption = Annotated[bool, typer.Option("--fetch", help="ask the vendors' services for newer endorsements")]
-PccsOption = Annotated[str | None, typer.Option("--pccs", metavar="URL", help="with --fetch: a PCCS instead of Intel")]
-KdsOption = Annotated[str | None, typer.Option("--kds", metavar="URL", help="with --fetch: a mirror of AMD's KDS")]
-CacheOption = Annotated[
-    Path | None, typer.Option("--cache", metavar="DIR", help="with --fetch: keep documents here until they end")
-]
 SaveOption = Annotated[
     Path | None, typer.Option("--save-endorsements", metavar="FILE", help="write what was used as a bundle")
 ]

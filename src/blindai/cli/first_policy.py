@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from blindai.attestation.policy_release import parse_release
 from blindai.attestation.policy_tees import fields_of
 from blindai.attestation.tee import simulation
+from blindai.attestation.tee.tpm import TpmClaims
 from blindai.errors import InvalidPolicyError
 from blindai.policies import preset_table
 from blindai.policies.schema import field_kinds
 from blindai.wire import base64url_encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from blindai.attestation.evidence import Claims
     from blindai.channel.keyset import Keyset
@@ -146,6 +147,18 @@ def _tee(tee: str, shown: tuple[Claims, ...], preset: str, *, simulated: bool) -
     for field, value in values.items():
         said = '{ skip = "the evidence said nothing of it" }' if value is None else _toml(value)
         yield f"{field} = {said}  # {'put a value here once you know one' if value is None else 'as the evidence said'}"
+    if not simulated:
+        yield from _tpm_keys([claim for claim in shown if isinstance(claim, TpmClaims)])
+
+
+def _tpm_keys(shown: Sequence[TpmClaims]) -> Iterator[str]:
+    """A TPM's key that no vendor certifies is accepted by its name, or not at all (docs/spec/tee/tpm.md §5)."""
+    names = f"ak_names = {_toml(list(dict.fromkeys(claim.ak_name for claim in shown)))}"
+    if not all(claim.ak_root for claim in shown):
+        yield 'ak_certified = ["ak_name"]  # no vendor certifies the key that signed: you say that it is that TPM\'s'
+        yield f"{names}  # as the evidence said; make sure of it on the machine itself, and of each new one"
+    elif shown:
+        yield f"# {names}  # to accept what was seen and no other TPM of that vendor's"
 
 
 def _reference_value(tee: str, shown: tuple[Claims, ...], field: str) -> Any:

@@ -22,6 +22,7 @@ from blindai.errors import ChannelError
 if TYPE_CHECKING:
     from blindai.attestation.policy import Policy
     from blindai.client.async_client import AsyncClient
+    from blindai.client.own_endorsements import Endorsements
     from blindai.client.sync_client import Client
 
 
@@ -70,6 +71,18 @@ KeyFileOption = Annotated[
     Path | None,
     typer.Option("--api-key-file", metavar="FILE", help=f"a file that holds it [default: ${KEY_VARIABLE}]"),
 ]
+EndorsementsOption = Annotated[
+    Path | None,
+    typer.Option("--endorsements", metavar="FILE|DIR", help="insist on this bundle, or folder of bundles", exists=True),
+]
+FetchOption = Annotated[
+    bool, typer.Option("--fetch", help="insist on what the vendors' services say now, whatever the server staples")
+]
+PccsOption = Annotated[str | None, typer.Option("--pccs", metavar="URL", help="with --fetch: a PCCS instead of Intel")]
+KdsOption = Annotated[str | None, typer.Option("--kds", metavar="URL", help="with --fetch: a mirror of AMD's KDS")]
+CacheOption = Annotated[
+    Path | None, typer.Option("--cache", metavar="DIR", help="with --fetch: keep documents here until they end")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts")]
 
 
@@ -111,6 +124,11 @@ class Server:
     require_level: LevelOption = Level.FRESH
     api_key: KeyOption = dataclasses.field(default=None, repr=False)
     api_key_file: KeyFileOption = None
+    endorsements: EndorsementsOption = None
+    fetch: FetchOption = False
+    pccs: PccsOption = None
+    kds: KdsOption = None
+    cache: CacheOption = None
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Client]:
@@ -137,7 +155,16 @@ class Server:
             "service": self.service,
             "level": self.require_level.value,
             "token": self.credential(),
+            "endorsements": self.own_endorsements(),
         }
+
+    def own_endorsements(self) -> Endorsements | None:
+        """Where endorsements shall come from; None judges by what the server staples."""
+        from blindai.cli.endorsement_options import own_endorsements
+
+        return own_endorsements(
+            bundles=self.endorsements, fetch=self.fetch, pccs=self.pccs, kds=self.kds, cache=self.cache
+        )
 
     def credential(self) -> str | None:
         """The key from where it was put; one on the command line works, and is warned of."""

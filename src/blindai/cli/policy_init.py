@@ -88,12 +88,12 @@ def _look_at(url: str, *, service: str, level: Level) -> tuple[Seen, Judge]:
     from blindai.client.unjudged import fetch_unjudged
 
     answer = fetch_unjudged(url, level=level.value)
-    now = time.time()
+    document, now = parse_document(answer.body), time.time()
 
     def judge(policy: Policy) -> tuple[Finding, ...]:
         mode = Mode.FRESH if level is Level.FRESH else Mode.CACHED
         return accept_attestation(
-            answer.body,
+            document,
             policy,
             service=service,
             mode=mode,
@@ -102,7 +102,6 @@ def _look_at(url: str, *, service: str, level: Level) -> tuple[Seen, Judge]:
             elapsed_s=answer.elapsed_s,
         ).result.findings
 
-    document = parse_document(answer.body)
     claims, keyset = _claims(document.evidence, now), parse_keyset(document.keyset)
     return Seen(source=url, now=now, claims=claims, keyset=keyset, level=level.value), judge
 

@@ -39,6 +39,7 @@ def proxy(
         service=server.service,
         level=server.require_level.value,
         credential=_credential(server),
+        endorsements=server.own_endorsements(),
     )
     http_address, grpc_address = _address(http), _address(grpc) if grpc else None
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blindai.client.async_client import AsyncClient
     from blindai.client.classic import AttestationError, BlindAiClient, ModelDatumType
+    from blindai.client.own_endorsements import Endorsements
     from blindai.client.results import InferResult, ModelInfo, UploadedModel
     from blindai.client.sync_client import Client
 
@@ -20,6 +21,7 @@ __all__ = [
     "AttestationError",
     "BlindAiClient",
     "Client",
+    "Endorsements",
     "InferResult",
     "ModelDatumType",
     "ModelInfo",
@@ -31,6 +33,7 @@ _HOMES = {
     "AttestationError": "blindai.client.classic",
     "BlindAiClient": "blindai.client.classic",
     "Client": "blindai.client.sync_client",
+    "Endorsements": "blindai.client.own_endorsements",
     "InferResult": "blindai.client.results",
     "ModelDatumType": "blindai.client.classic",
     "ModelInfo": "blindai.client.results",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from blindai.client import flows
 from blindai.client.access_control import AsyncAccessControl
@@ -14,6 +16,7 @@ from blindai.client.http_async import AsyncTransport
 from blindai.client.options import make_connection, model_files, progress_of, server_url, without_keys
 from blindai.client.raw_flow import send_raw
 from blindai.client.sync_client import MAX_CONCURRENT
+from blindai.client.transport import HttpRequest
 from blindai.errors import ConnectionLostError
 
 if TYPE_CHECKING:
@@ -24,9 +27,11 @@ if TYPE_CHECKING:
 
     from blindai.attestation.policy import Policy
     from blindai.client.exchange_flow import SealedRequest
+    from blindai.client.own_endorsements import Endorsements
     from blindai.client.raw_flow import RawAnswer
     from blindai.client.results import InferResult, ModelInfo, UploadedModel
-    from blindai.client.transport import HttpRequest, HttpResponse
+    from blindai.client.transport import HttpResponse
+    from blindai.endorsements.documents import Source
     from blindai.oip.rest import ModelMetadata
 
 T = TypeVar("T")
@@ -53,6 +58,7 @@ class AsyncClient:
         timeout_s: float = 120.0,
         api_key: str | None = None,
         token: str | Callable[[], str] | None = None,
+        endorsements: Endorsements | Source | None = None,
     ) -> None:
         self._connection = make_connection(
             policy,
@@ -65,6 +71,7 @@ class AsyncClient:
             receipts=receipts,
             timeout_s=timeout_s,
             credential=credential_source(api_key, token),
+            endorsements=endorsements,
         )
         self._transport = AsyncTransport(server_url(url, transport))
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
@@ -169,21 +176,24 @@ class AsyncClient:
         """Drive a flow: the only place where the async client waits for the network."""
         self._require_open()
         async with self._slots:
-            try:
-                request, waited = next(flow), False
-                while True:
-                    if request.path != ATTESTATION_PATH or waited:
-                        request = _resume(flow, await self._send(request))
-                    elif not self._attesting.locked():
-                        async with self._attesting:
-                            request = _resume(flow, await self._send(request))
-                    else:
-                        async with self._attesting:
-                            waited = True
-                        request = flow.throw(AttestedMeanwhileError())
-            except StopIteration as done:
-                result: T = done.value
-                return result
+            asked, waited = _resume(flow, None), False
+            while isinstance(asked, HttpRequest):
+                if asked.path != ATTESTATION_PATH:
+                    asked = _resume(flow, await self._send(asked))
+                elif waited or not self._attesting.locked():
+                    async with contextlib.nullcontext() if waited else self._attesting:
+                        asked = await self._judge(flow, await self._send(asked))
+                else:
+                    async with self._attesting:
+                        waited = True
+                    asked = _resume(flow, AttestedMeanwhileError())
+            return asked.result
+
+    async def _judge(self, flow: Flow[T], outcome: HttpResponse | BaseException) -> HttpRequest | _Ended[T]:
+        """Hand a flow an attestation; it may have to fetch endorsements, for which nobody else shall wait."""
+        if self._connection.settings.endorsements is None or isinstance(outcome, BaseException):
+            return _resume(flow, outcome)
+        return await asyncio.to_thread(_resume, flow, outcome)
 
     async def _send(self, request: HttpRequest) -> HttpResponse | BaseException:
         try:
@@ -192,6 +202,18 @@ class AsyncClient:
             return error
 
 
-def _resume(flow: Flow[T], outcome: HttpResponse | BaseException) -> HttpRequest:
-    """Hand a flow the answer, or the failure; returns what it asks for next."""
-    return flow.throw(outcome) if isinstance(outcome, BaseException) else flow.send(outcome)
+@dataclass(frozen=True, slots=True)
+class _Ended(Generic[T]):
+    """What a flow returned: no thread can hand over a StopIteration."""
+
+    result: T
+
+
+def _resume(flow: Flow[T], outcome: HttpResponse | BaseException | None) -> HttpRequest | _Ended[T]:
+    """Hand a flow the answer, the failure, or nothing to begin with; returns what it asks for next, or its result."""
+    try:
+        if outcome is None:
+            return next(flow)
+        return flow.throw(outcome) if isinstance(outcome, BaseException) else flow.send(outcome)
+    except StopIteration as done:
+        return _Ended(done.value)

@@ -1,7 +1,8 @@
 """The client's first step, without I/O: ask a server for evidence, and decide on it before anything else is sent.
 
 Flows are generators: they yield `HttpRequest`s and are sent `HttpResponse`s, so that the sync and the async client
-drive the same code. Leaves out: the decision itself (channel/attested.py), sealed messages (exchange_flow.py), sockets.
+drive the same code; what a user gave may block: a credential's source, and one of endorsements.
+Leaves out: the decision itself (channel/attested.py), sealed messages (exchange_flow.py), sockets.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from blindai.attestation.binding import Mode
+from blindai.attestation.evidence import parse_document
 from blindai.channel.attested import MAX_ANSWER_S, MAX_CLOCK_DIFFERENCE_S, AttestedKeyset, accept_attestation
+from blindai.client.own_endorsements import with_own
 from blindai.client.transport import HttpRequest, HttpResponse
 from blindai.errors import ConnectionLostError, OverloadedError
 from blindai.wire import base64url_encode, compact_json
@@ -40,6 +43,7 @@ def attest(connection: Connection) -> Flow[AttestedKeyset]:
 
     Raises:
         RejectedEvidenceError: the server is not proven to be what the policy accepts.
+        EndorsementsUnavailableError: the client insists on its own endorsements, and cannot have them.
         ChannelError: no answer, another service or operator, or keys that have ended.
     """
     before = connection.attested
@@ -59,11 +63,13 @@ class Answer:
     Attributes:
         nonce: what was sent, if fresh evidence was asked for.
         elapsed_s: seconds between asking and the end of the answer.
+        answered_s: when that end was, by the connection's steady clock.
     """
 
     body: bytes = field(repr=False)
     nonce: bytes | None = field(repr=False)
     elapsed_s: float
+    answered_s: float
 
 
 def ask(connection: Connection) -> Flow[Answer]:
@@ -77,22 +83,25 @@ def ask(connection: Connection) -> Flow[Answer]:
     nonce = connection.random(32) if settings.mode is Mode.FRESH else None
     asked_s = clock.steady()
     response = yield _attestation_request(nonce, settings.timeout_s)
-    elapsed_s = clock.steady() - asked_s
+    answered_s = clock.steady()
     if response.status == OverloadedError.status:
         raise OverloadedError("the server makes too many attestations at the moment", hint="try again in a second")
     if response.status != 200:  # noqa: PLR2004  # HTTP's OK
         raise ConnectionLostError(
             f"the attestation endpoint answered with status {response.status}", hint="is this a BlindAI server?"
         )
-    return Answer(body=response.body, nonce=nonce, elapsed_s=elapsed_s)
+    return Answer(body=response.body, nonce=nonce, elapsed_s=answered_s - asked_s, answered_s=answered_s)
 
 
 def _attest(connection: Connection) -> Flow[AttestedKeyset]:
     settings = connection.settings
     answer = yield from ask(connection)
+    document = parse_document(answer.body)
+    if settings.endorsements is not None:  # may take its time, which counts against the age of the keys
+        document = with_own(document, settings.endorsements, now=connection.clock.wall())
     now = connection.clock.wall()
     keyset = accept_attestation(
-        answer.body,
+        document,
         settings.policy,
         service=settings.service,
         mode=settings.mode,
@@ -103,7 +112,7 @@ def _attest(connection: Connection) -> Flow[AttestedKeyset]:
     )
     if settings.mode is Mode.FRESH and abs(now - keyset.keyset.not_before) > MAX_CLOCK_DIFFERENCE_S:
         _LOG.warning("the server's clock and this machine's differ by more than %d s", MAX_CLOCK_DIFFERENCE_S)
-    connection.remember(keyset)
+    connection.remember(keyset, answered_s=answer.answered_s)
     return keyset
 
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from blindai.client.own_endorsements import Endorsements
     from blindai.client.proof import Proof
     from blindai.client.results import InferResult, UploadedModel
+    from blindai.endorsements.documents import Source
 
 AttestationError = RejectedEvidenceError
 
@@ -127,7 +129,7 @@ class BlindAiClient:
     ) -> None:
         self.close_connection()
 
-    def connect_server(  # noqa: PLR0917  # the 0.3 signature
+    def connect_server(  # noqa: PLR0913, PLR0917  # the 0.3 signature, and what came since
         self,
         addr: str,
         server_name: str = "blindai-srv",
@@ -138,6 +140,7 @@ class BlindAiClient:
         attested_port: int = 50051,
         *,
         api_key: str | None = None,
+        endorsements: Endorsements | Source | None = None,
     ) -> None:
         """Verify the server and connect to it.
 
@@ -150,9 +153,11 @@ class BlindAiClient:
             untrusted_port: kept for old scripts; not used.
             attested_port: the server's port.
             api_key: where the server wants to know who asks.
+            endorsements: your own, in place of those that the server staples.
 
         Raises:
             RejectedEvidenceError: the server is not proven to be what the policy accepts.
+            EndorsementsUnavailableError: you insist on your own endorsements, and they cannot be had.
             ConnectionError: the server cannot be reached.
             FileNotFoundError: the policy file is not there.
         """
@@ -171,6 +176,7 @@ class BlindAiClient:
             service=server_name,
             insecure_simulation=simulation,
             api_key=api_key or None,  # scripts of the 0.5 line say "" for none
+            endorsements=endorsements,
         )
 
     def upload_model(  # noqa: PLR0917  # the 0.3 signature

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blindai.channel.attested import AttestedKeyset
     from blindai.channel.exchange import SessionSecret
     from blindai.channel.heads import SessionGrant
+    from blindai.endorsements.documents import Source
     from blindai.oip.rest import ModelMetadata
 
 from blindai.channel.sessions import ClientSession
@@ -47,6 +48,7 @@ class ClientSettings:
         timeout_s: patience with each step on the network.
         max_answer_bytes: a larger answer is refused.
         credential: gives the API key or token that goes into sealed heads; None sends none.
+        endorsements: the client's own, in place of those that servers staple; None judges by the stapled ones.
     """
 
     policy: Policy
@@ -59,6 +61,7 @@ class ClientSettings:
     timeout_s: float = 120.0
     max_answer_bytes: int = 1 << 30
     credential: Callable[[], str] | None = field(default=None, repr=False)
+    endorsements: Source | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +113,10 @@ class Connection:
         attested = self._attested
         return attested.keyset if attested else None
 
-    def remember(self, keyset: AttestedKeyset) -> None:
-        """Keep keys that were just accepted; an older session ends."""
+    def remember(self, keyset: AttestedKeyset, *, answered_s: float) -> None:
+        """Keep keys that were just accepted, and when the server showed them; an older session ends."""
         with self._lock:
-            self._attested = _Attested(keyset=keyset, answered_s=self.clock.steady())
+            self._attested = _Attested(keyset=keyset, answered_s=answered_s)
             self._session = None
 
     def forget(self, keyset: AttestedKeyset) -> None:

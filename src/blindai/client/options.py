@@ -15,6 +15,7 @@ from blindai.attestation.policy import Policy, insecure_simulation_policy
 from blindai.bundle import MODEL_NAME, discover_bundle
 from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
+from blindai.client.own_endorsements import Endorsements
 from blindai.client.transport import parse_server_url
 from blindai.errors import InvalidInputError
 from blindai.policies import load_policy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from blindai.client.transport import ServerUrl
+    from blindai.endorsements.documents import Source
 
 LEVELS = {"fresh": Mode.FRESH, "cached": Mode.CACHED}
 TRANSPORTS = ("sealed", "tls")
@@ -41,13 +43,15 @@ def make_connection(  # noqa: PLR0913  # the options of `Client`, by keyword
     receipts: bool,
     timeout_s: float,
     credential: Callable[[], str] | None,
+    endorsements: Endorsements | Source | None = None,
 ) -> Connection:
     """What a new client knows: the options of `Client`, and no keys yet.
 
     Raises:
         InvalidInputError: no such level or transport, two that exclude each other, or a policy beside
-            `insecure_simulation`.
+            `insecure_simulation`; or endorsements that say nothing.
         InvalidPolicyError: the policy file cannot be read.
+        EndorsementsUnavailableError: a bundle of endorsements cannot be read.
     """
     settings = ClientSettings(
         policy=make_policy(policy, insecure_simulation=insecure_simulation),
@@ -59,6 +63,7 @@ def make_connection(  # noqa: PLR0913  # the options of `Client`, by keyword
         receipts=receipts,
         timeout_s=timeout_s,
         credential=credential,
+        endorsements=endorsements.open() if isinstance(endorsements, Endorsements) else endorsements,
     )
     return Connection(settings, clock=SYSTEM_CLOCK, random=os.urandom)
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from blindai.attestation.policy import Policy
+    from blindai.client.own_endorsements import Endorsements
     from blindai.client.results import InferResult, ModelInfo, UploadedModel
     from blindai.client.transport import HttpRequest
+    from blindai.endorsements.documents import Source
     from blindai.oip.rest import ModelMetadata
 
 T = TypeVar("T")
@@ -49,9 +51,12 @@ class Client:
         timeout_s: patience with each step on the network, in seconds.
         api_key: where the server wants to know who asks; only the enclave reads it.
         token: instead of a key: a signed token, or a callable that gives a fresh one whenever one is sent.
+        endorsements: insist on your own vendor certificates, revocation lists and collateral, in place of those that
+            the server staples; None judges by the stapled ones. An opened one serves several clients.
 
     Raises:
         RejectedEvidenceError: the server is not proven to be what the policy accepts; nothing was sent.
+        EndorsementsUnavailableError: you insist on your own endorsements, and they cannot be had; nothing was sent.
         ChannelError: no connection, another service or operator, or keys that have ended.
     """
 
@@ -70,6 +75,7 @@ class Client:
         timeout_s: float = 120.0,
         api_key: str | None = None,
         token: str | Callable[[], str] | None = None,
+        endorsements: Endorsements | Source | None = None,
     ) -> None:
         self._connection = make_connection(
             policy,
@@ -82,6 +88,7 @@ class Client:
             receipts=receipts,
             timeout_s=timeout_s,
             credential=credential_source(api_key, token),
+            endorsements=endorsements,
         )
         self._transport = SyncTransport(server_url(url, transport))
         self._closed = False

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blindai.attestation.tee import nvidia_gpu, sev_snp, sgx, tdx
+from blindai.attestation.tee import azure_vtpm, nvidia_gpu, sev_snp, sgx, tdx, tpm
 from blindai.endorsements.amd import amd_endorsements
 from blindai.endorsements.intel import intel_endorsements
 from blindai.endorsements.nvidia import nvidia_endorsements
+from blindai.endorsements.vendor_crls import tpm_endorsements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 
     Fetcher = Callable[[EvidenceItem, Source, float], Mapping[str, bytes]]
 
-# What each TEE's evidence needs from its vendor. The others' carry everything with them: a Nitro document its chain,
-# a TPM its AK's certificates, simulated evidence its root.
+# What each TEE's evidence needs from its vendor. The others carry everything with them: a Nitro document its chain,
+# simulated evidence its root.
 FETCHERS: dict[str, Fetcher] = {
     sev_snp.TEE: amd_endorsements,
     sgx.TEE: intel_endorsements,
     tdx.TEE: intel_endorsements,
     nvidia_gpu.TEE: nvidia_endorsements,
+    tpm.TEE: tpm_endorsements,
+    azure_vtpm.TEE: tpm_endorsements,
 }
 
 

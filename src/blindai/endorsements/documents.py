@@ -35,6 +35,7 @@ class Service(enum.StrEnum):
     INTEL_PCS = "intel_pcs"
     NVIDIA_OCSP = "nvidia_ocsp"
     NVIDIA_RIM = "nvidia_rim"
+    VENDOR_CRL = "vendor_crl"  # of whoever issued a TPM's certificates, at the address that those name
 
 
 class Kind(enum.Enum):
@@ -53,7 +54,7 @@ class Resource:
     """One document of one service.
 
     Attributes:
-        path: path and query, as its API names it.
+        path: path and query, as its API names it; of `VENDOR_CRL` the whole address.
         post: what is posted there; empty means GET.
         issuer_header: the header in which the API sends the signers' certificates, if it does.
     """

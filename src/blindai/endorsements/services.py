@@ -42,6 +42,8 @@ class Endpoints:
     """Where each service is reached: the vendor's address, or that of a mirror or a PCCS.
 
     Attributes:
+        vendor_crl: a mirror, which has each list under the host and path that a TPM's certificate names; empty asks
+            that address itself.
         intel_ca_file: PEM of the authority of a PCCS with a certificate of its own; None trusts the system's.
     """
 
@@ -49,10 +51,13 @@ class Endpoints:
     intel_pcs: str = INTEL_PCS
     nvidia_ocsp: str = "https://ocsp.ndis.nvidia.com"
     nvidia_rim: str = "https://rim.attestation.nvidia.com"
+    vendor_crl: str = ""
     intel_ca_file: str | None = None
 
     def __post_init__(self) -> None:
         for service in Service:
+            if service is Service.VENDOR_CRL and not self.vendor_crl:
+                continue
             address = urlsplit(getattr(self, service.value))
             if address.scheme not in {"https", "http"} or not address.hostname or address.query or address.fragment:
                 raise ValueError(f"the address of {service.value} is https://host[:port][/path]")
@@ -60,6 +65,8 @@ class Endpoints:
     def url(self, resource: Resource) -> str:
         """The absolute address of a document; a PCCS may be given with or without its API's path."""
         base: str = getattr(self, resource.service.value).rstrip("/")
+        if resource.service is Service.VENDOR_CRL:
+            return f"{base}/{resource.path.partition('://')[2]}" if base else resource.path
         if resource.service is Service.INTEL_PCS:
             base = base.removesuffix(INTEL_API)
             if base == INTEL_PCS and resource.path == ROOT_CRL_PATH:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from blindai.attestation.policy import Policy
     from blindai.client.attestation_view import Attestation
+    from blindai.client.own_endorsements import Endorsements
 
 MAX_IDLE_PRINCIPALS = 256
 READY_PATH = "/v2/health/ready"
@@ -44,6 +45,7 @@ class ProxyOptions:
 
     Attributes:
         credential: gives the API key or token of requests that bring none; None sends none.
+        endorsements: the proxy's own, in place of those that the server staples.
     """
 
     url: str
@@ -52,6 +54,7 @@ class ProxyOptions:
     level: str
     timeout_s: float = 120.0
     credential: Callable[[], str] | None = field(default=None, repr=False)
+    endorsements: Endorsements | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class Forwarder:
 
     def __init__(self, options: ProxyOptions) -> None:
         self._options = options
+        self._endorsements = options.endorsements.open() if options.endorsements else None  # one for all principals
         self._principals: OrderedDict[str | None, _Principal] = OrderedDict()  # by credential, the idlest first
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -148,4 +152,5 @@ class Forwarder:
             level=options.level,
             timeout_s=options.timeout_s,
             token=options.credential if credential is None else credential,
+            endorsements=self._endorsements,
         )

@@ -90,7 +90,8 @@ async def read_sharing(service: Service, call: Call, target: Target) -> Reply:
     """With whom a model of the tenant is shared."""
     service.access.require_managed()
     await call.read_no_body()
-    return _reply(_share_members(service.sharing.of(call.principal.tenant, _own_name(service, call, target))))
+    models = service.models_of(call.principal)
+    return _reply(_share_members(models.shared_with(models.resolve_own(target.model).name)))
 
 
 async def decide_sharing(service: Service, call: Call, target: Target) -> Reply:
@@ -98,13 +99,10 @@ async def decide_sharing(service: Service, call: Call, target: Target) -> Reply:
     service.access.require_managed()
     members = await _read(service, call, frozenset({"run", "visible"}))
     share = Share(run=_tenants(members["run"]), visible=_tenants(members["visible"]))
-    service.sharing.decide(call.principal.tenant, _own_name(service, call, target), share)
+    models = service.models_of(call.principal)
+    name = models.resolve_own(target.model).name
+    await service.changes.run(models.share, name, share)
     return _reply(_share_members(share))
-
-
-def _own_name(service: Service, call: Call, target: Target) -> str:
-    """The name in the path, if the caller's tenant has a model of that name."""
-    return service.models_of(call.principal).resolve_own(target.model).name
 
 
 def _tenants(value: object) -> frozenset[str]:

@@ -77,14 +77,17 @@ class App:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The server's lifetime: keys end in time meanwhile; afterwards no process and no stored model is left."""
-        sweeper = asyncio.create_task(self._sweep())
+        stapler = self.attestation.stapler
+        tasks = [asyncio.create_task(task) for task in (self._sweep(), *((stapler.keep_fresh(),) if stapler else ()))]
         try:
             yield
         finally:
-            sweeper.cancel()
+            for task in tasks:
+                task.cancel()
             try:
                 await self.sealed.service.pool.close()
             finally:
+                self.sealed.service.changes.close()
                 self.sealed.service.store.close()
 
     async def _sweep(self) -> None:

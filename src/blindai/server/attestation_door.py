@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from blindai.attestation.evidence import EvidenceItem
     from blindai.attester import Attester
     from blindai.channel.keyring import HeldKey, KeyRing
+    from blindai.server.stapling import Stapler
 
 PATH = "/.well-known/blindai/attestation"
 NONCE_BYTES = 32
@@ -46,26 +47,29 @@ class AttestationDoor:
     Attributes:
         keys: what the documents are about.
         attester: the quote device.
+        stapler: puts vendors' documents beside its evidence; None leaves it as the attester made it.
         batch_interval_s: shortest time from the close of one batch of nonces to that of the next.
     """
 
     keys: KeyRing
     attester: Attester
+    stapler: Stapler | None = None
     batch_interval_s: float = BATCH_INTERVAL_S
     _waiting: list[_Waiting] = field(default_factory=list)
     _sources: Counter[str] = field(default_factory=Counter)
     _quoting: asyncio.Task[None] | None = None
     _device: asyncio.Lock = field(default_factory=asyncio.Lock)
     _closed_s: float = -math.inf
-    _cached: tuple[bytes, asyncio.Task[bytes]] | None = None  # by keyset id; a document keeps no ended key alive
+    _cached: tuple[tuple[bytes, int], asyncio.Task[bytes]] | None = None  # of which keyset, with which endorsements
 
     async def cached(self) -> bytes:
         """The document about the current epoch key; anyone may keep and serve it."""
         held = self.keys.epoch()
-        if self._cached is None or self._cached[0] != held.keyset_id:
+        stapled = held.keyset_id, self.stapler.generation if self.stapler else 0  # no document keeps an ended key alive
+        if self._cached is None or self._cached[0] != stapled:
             quoting = asyncio.create_task(self._attest_cached(held))
             quoting.add_done_callback(self._forget_failed)
-            self._cached = held.keyset_id, quoting
+            self._cached = stapled, quoting
         return await asyncio.shield(self._cached[1])
 
     async def fresh(self, request: bytes, *, source: str) -> bytes:
@@ -132,7 +136,11 @@ class AttestationDoor:
     async def _quote(self, held: HeldKey, mode: Mode, challenge: bytes) -> tuple[EvidenceItem, ...]:
         bound = report_data(mode=mode, keyset_id=held.keyset_id, challenge=challenge)
         async with self._device:
-            return (await asyncio.to_thread(self.attester.attest, bound),)
+            return (await asyncio.to_thread(self._evidence, bound),)
+
+    def _evidence(self, bound: bytes) -> EvidenceItem:
+        item = self.attester.attest(bound)
+        return item if self.stapler is None else self.stapler.staple(item)
 
 
 def _parse_nonce(request: bytes) -> bytes:

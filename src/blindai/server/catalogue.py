@@ -148,7 +148,7 @@ class Catalogue:
         return tuple(record.model for record in self._records.values() if record.model.digest == digest)
 
     def begin(self, name: str, header: UploadHeader, tenant: str) -> Place:
-        """Give an upload its place; it keeps it until `register` or `end`.
+        """Give an upload its place; it keeps it until `end`.
 
         Raises:
             OverloadedError: too many uploads are under way.
@@ -176,7 +176,7 @@ class Catalogue:
         self._places.discard(place)
 
     def register(self, place: Place) -> tuple[StoredModel, tuple[bytes, ...]]:
-        """Make a candidate visible, all at once.
+        """Make a candidate visible, all at once; its place stays until `end`.
 
         Returns:
             The model, and the files that nobody needs: of two equal models those of the first stay.
@@ -201,8 +201,13 @@ class Catalogue:
         version = known.model.version if known else wished or self._next_version(tenant, name)
         model = replace(candidate.model, version=version, sequence=self._sequence)
         self._put(replace(known or candidate, model=model))
-        self.end(place)
         return model, candidate.file_ids if known else ()
+
+    def others_at(self, place: Place) -> tuple[StoredModel, ...]:
+        """Another model under the name and version of this place's candidate."""
+        model = place.candidate.model if place.candidate else None
+        known = self._records.get((model.tenant, model.name, model.version)) if model else None
+        return (known.model,) if model and known and known.model.digest != model.digest else ()
 
     def add(self, record: Record) -> StoredModel:
         """Register a model that was never on its way in, since it has no files."""
@@ -231,6 +236,14 @@ class Catalogue:
     def records(self) -> tuple[Record, ...]:
         """Every registered model."""
         return tuple(self._records.values())
+
+    def next(self) -> Catalogue:
+        """A copy to be changed, which may take this one's place; both know the same uploads under way."""
+        copy = Catalogue(self._limits, self._quota_of)
+        copy._places = self._places
+        copy._sequence = self._sequence
+        copy._records, copy._listed, copy._latest = dict(self._records), dict(self._listed), dict(self._latest)
+        return copy
 
     def restore(self, records: tuple[Record, ...]) -> None:
         """Have exactly these models registered, as `records` once answered; uploads under way go on."""

@@ -28,6 +28,7 @@ from blindai.server.model_states import ModelStates
 from blindai.server.readiness import LIVE_PATH, READY_PATH, Readiness
 from blindai.server.routes import Route, RouteTable, methods_of
 from blindai.server.statistics_view import all_statistics, model_statistics
+from blindai.server.store_changes import StoreChanges
 from blindai.server.tenant_models import TenantModels
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from blindai.server.quotas import RunSlots
     from blindai.server.routes import Found, Handler
     from blindai.server.settings import Settings
-    from blindai.server.sharing import Sharing
     from blindai.server.worker_pool import WorkerPool
 
 
@@ -51,15 +51,15 @@ class Service:
     pool: WorkerPool
     bodies: BodyBudget
     access: Access
-    sharing: Sharing
     runs: RunSlots
     readiness: Readiness = field(default_factory=Readiness)
     metrics: Metrics = field(default_factory=Metrics)
     states: ModelStates = field(default_factory=ModelStates)
+    changes: StoreChanges = field(default_factory=StoreChanges)
 
     def models_of(self, principal: Principal) -> TenantModels:
         """The store as this principal sees it; handlers use nothing else."""
-        return TenantModels(store=self.store, sharing=self.sharing, tenant=principal.tenant)
+        return TenantModels(store=self.store, tenant=principal.tenant)
 
 
 async def dispatch(service: Service, call: Call) -> Reply:

@@ -149,7 +149,9 @@ async def _serve_again(service: Service, principal: Principal, name: str, reques
         if request.config is not None:
             check_declaration(request.config, face)
     for model in stored:
-        changed = model if request.config is None else service.store.reconfigure(model, request.config)
+        changed = model
+        if request.config is not None:
+            changed = await service.changes.run(service.store.reconfigure, model, request.config)
         with service.states.load(changed):
             await service.pool.load(changed, principal.share)
     if request.config is not None:

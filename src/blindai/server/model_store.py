@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blindai.bundle import MODEL_NAME, BundleFile, SessionOptions, UploadHeader
@@ -20,7 +21,7 @@ from blindai.server.catalogue import LAST, Catalogue, Record, StoredModel, Store
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_upload import Upload
 from blindai.server.quotas import NO_QUOTA
-from blindai.server.sealed_file import KEY_BYTES, disk_error, read_sealed_file
+from blindai.server.sealed_file import KEY_BYTES, disk_error, read_sealed_file, sync_file
 from blindai.server.sharing import Sharing
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from blindai.server.catalogue import Place
     from blindai.server.kept_store import KeptStore
     from blindai.server.quotas import Quota
-    from blindai.server.sharing import Decisions
+    from blindai.server.sharing import Share
 
 __all__ = ["LAST", "ModelStore", "StoreLimits", "StoredModel"]
 
@@ -42,8 +43,19 @@ _AS_IT_IS = ServingConfig()
 _DEFAULT_SESSION = SessionOptions()
 
 
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    """What a change makes of the store."""
+
+    catalogue: Catalogue
+    sharing: Sharing
+
+
 class ModelStore:
     """The models of this process; safe to call from several threads.
+
+    What changes them (`add_ensemble`, `delete`, `reconfigure`, `share`, and an upload's `register`) waits for the disk
+    where they are kept, and for other changes; what reads never waits for either.
 
     Args:
         directory: made with mode 0700 if it is not there; of no use where models are kept.
@@ -52,8 +64,6 @@ class ModelStore:
         limits: how much it takes in; none by default.
         quota_of: how much of it one tenant may use; all by default.
 
-    Attributes:
-        sharing: the owners' decisions, kept as long as the models.
     """
 
     def __init__(
@@ -67,12 +77,12 @@ class ModelStore:
     ) -> None:
         self._directory = directory = kept.files if kept else directory
         self._random = random
-        self._lock = threading.Lock()
+        self._changing = threading.Lock()  # held through a whole change; taken before `_lock`
+        self._lock = threading.Lock()  # held for moments
         self._catalogue = Catalogue(limits, quota_of)
         self._files: set[bytes] = set()
         self._kept = kept
-        self._shares: Decisions = kept.index.shares if kept else ()
-        self.sharing = Sharing(self._shares, keep=self._keep_shares)
+        self._sharing = Sharing(kept.index.shares if kept else ())
         if kept:
             self._catalogue.restore(kept.index.records)
         try:
@@ -80,6 +90,11 @@ class ModelStore:
             directory.chmod(_DIRECTORY_MODE)
         except OSError as problem:
             raise disk_error(problem) from problem
+
+    @property
+    def sharing(self) -> Sharing:
+        """The owners' decisions of now, kept as long as the models."""
+        return self._sharing
 
     def begin_upload(
         self,
@@ -119,8 +134,8 @@ class ModelStore:
             ModelDigestMismatchError: its version is another model.
             TooLargeError: there are as many models as there may be.
         """
-        with self._lock, self._change():
-            return self._catalogue.add(Record(model=model, file_ids=()))
+        with self._change() as draft:
+            return draft.catalogue.add(Record(model=model, file_ids=()))
 
     def models(self, *, tenant: str = OPEN_TENANT) -> tuple[StoredModel, ...]:
         """A tenant's models, the one uploaded last at the end."""
@@ -155,10 +170,12 @@ class ModelStore:
             ModelNotFoundError: no such model or version.
             ModelStoreError: that cannot be kept, and nothing was forgotten.
         """
-        with self._lock, self._change():
-            models = self._catalogue.matching(reference, version, tenant)
-            records = self._catalogue.remove(models)
-            self._forget_shares(tenant, {model.name for model in models})
+        with self._change() as draft:
+            models = draft.catalogue.matching(reference, version, tenant)
+            records = draft.catalogue.remove(models)
+            # In the same moment as a name's last version: a kill between would share another model of that name.
+            gone = {model.name for model in models if draft.catalogue.named(model.name, tenant) is None}
+            draft.sharing = draft.sharing.without(tenant, gone)
         for record in records:
             self._remove_files(record.file_ids)
         return models
@@ -174,8 +191,20 @@ class ModelStore:
         Raises:
             ModelNotFoundError: it is gone.
         """
-        with self._lock, self._change():
-            return self._catalogue.reconfigure(model, config)
+        with self._change() as draft:
+            return draft.catalogue.reconfigure(model, config)
+
+    def share(self, owner: str, name: str, share: Share) -> None:
+        """Decide with whom a name is shared; effective for the next request.
+
+        Raises:
+            ModelNotFoundError: the owner has no model of that name.
+            ModelStoreError: it cannot be kept, and does not count.
+        """
+        with self._change() as draft:
+            if draft.catalogue.named(name, owner) is None:
+                raise not_found()
+            draft.sharing = draft.sharing.with_decision(owner, name, share)
 
     def holds(self, digest: str) -> bool:
         """Whether a model with this digest is here, under any name, or on its way in."""
@@ -196,7 +225,7 @@ class ModelStore:
 
     def close(self) -> None:
         """Forget every model, and remove every file but what is kept."""
-        with self._lock:
+        with self._changing, self._lock:
             kept = (
                 {file_id for record in _to_keep(self._catalogue) for file_id in record.file_ids} if self._kept else ()
             )
@@ -207,28 +236,17 @@ class ModelStore:
             self._kept.close()
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[None]:
-        """Around what changes the catalogue, with the lock held: all of it is kept before anybody sees it, or none."""
-        before, shares = self._catalogue.records(), self._shares
-        try:
-            yield
-            if self._kept and (_to_keep(self._catalogue), self._shares) != (tuple(filter(_is_kept, before)), shares):
-                self._kept.save(_to_keep(self._catalogue), self._shares)
-        except BaseException:
-            self._catalogue.restore(before)
-            self._shares = shares
-            raise
-
-    def _forget_shares(self, tenant: str, names: set[str]) -> None:
-        """In the same moment as a name's last version: a kill between would share another model of that name."""
-        gone = {name for name in names if self._catalogue.named(name, tenant) is None}
-        self._shares = tuple(one for one in self._shares if one[0] != tenant or one[1] not in gone)
-
-    def _keep_shares(self, shares: Decisions) -> None:
-        with self._lock:
-            if self._kept and shares != self._shares:
-                self._kept.save(_to_keep(self._catalogue), shares)
-            self._shares = shares
+    def _change(self) -> Iterator[_Draft]:
+        """Around one change, which is made to a draft: all of it is kept before anybody sees it, or none."""
+        with self._changing:
+            with self._lock:
+                draft = _Draft(catalogue=self._catalogue.next(), sharing=self._sharing)
+            yield draft
+            records, shares = _to_keep(draft.catalogue), draft.sharing.decisions()
+            if self._kept and (records, shares) != (_to_keep(self._catalogue), self._sharing.decisions()):
+                self._kept.save(records, shares)
+            with self._lock:
+                self._catalogue, self._sharing = draft.catalogue, draft.sharing
 
     def _path(self, file_id: bytes) -> Path:
         return self._directory / file_id.hex()
@@ -271,17 +289,27 @@ class ModelStore:
         return self._random(KEY_BYTES)
 
     def complete(self, place: Place, record: Record) -> None:
-        """The upload in this place is whole: it can be loaded, and nobody else sees it yet."""
+        """The upload in this place is whole: it can be loaded, and nobody else sees it yet.
+
+        Raises:
+            ModelStoreError: the disk is full or broken.
+        """
+        if self._kept:
+            for file_id in record.file_ids:
+                sync_file(self._path(file_id))
         with self._lock:
             place.candidate = record
 
-    def register(self, place: Place, replaced: tuple[StoredModel, ...]) -> StoredModel:
-        """Make the upload in this place visible, and `replaced` gone, in one moment; see `Upload.register`."""
-        with self._lock, self._change():
-            gone = [file_id for record in self._catalogue.remove(replaced) for file_id in record.file_ids]
-            model, unneeded = self._catalogue.register(place)
+    def register(self, place: Place, *, replaces: bool) -> tuple[StoredModel, tuple[StoredModel, ...]]:
+        """Make the upload in this place visible, and what it replaces gone, in one moment; see `Upload.register`."""
+        with self._change() as draft:
+            replaced = draft.catalogue.others_at(place) if replaces else ()
+            gone = [file_id for record in draft.catalogue.remove(replaced) for file_id in record.file_ids]
+            model, unneeded = draft.catalogue.register(place)
+        with self._lock:
+            self._catalogue.end(place)
         self._remove_files((*gone, *unneeded))
-        return model
+        return model, replaced
 
     def end_upload(self, place: Place, file_ids: tuple[bytes, ...]) -> None:
         """Give the place back, and remove what was written for it."""

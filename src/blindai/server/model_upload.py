@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class Upload:
-    """`write` …, `complete`, `register`. Holds at most one chunk. Made by `ModelStore.begin_upload`."""
+    """`write` …, `complete`, `register`. Holds at most one chunk. Made by `ModelStore.begin_upload`.
+
+    Attributes:
+        replaced: models whose place the registered one took.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Upload:
         self._written: list[tuple[BundleFile, bytes]] = []
         self._current: SealedFileWriter | None = None
         self._done = False
+        self.replaced: tuple[StoredModel, ...] = ()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the files, cut anywhere.
@@ -65,7 +70,7 @@ class Upload:
             raise ModelDigestMismatchError("the upload has more bytes than were announced")
 
     def complete(self) -> StoredModel:
-        """The model as it will be registered: it can be loaded, and nobody else sees it yet.
+        """The model as it will be registered, on the disk: it can be loaded, and nobody else sees it yet.
 
         Raises:
             ModelDigestMismatchError: fewer bytes than were announced.
@@ -93,11 +98,11 @@ class Upload:
         self._store.complete(self._place, record)
         return model
 
-    def register(self, replaced: tuple[StoredModel, ...] = ()) -> StoredModel:
+    def register(self, *, replaces: bool = False) -> StoredModel:
         """Make a complete model visible, all at once; the same model again is the same version, and now the last.
 
         Args:
-            replaced: models that go in the same moment.
+            replaces: another model under its name and version goes in the same moment; else that is refused.
 
         Raises:
             ModelDigestMismatchError: the wished version is another model.
@@ -106,7 +111,7 @@ class Upload:
         """
         self._check_open()
         try:
-            model = self._store.register(self._place, replaced)
+            model, self.replaced = self._store.register(self._place, replaces=replaces)
         except BaseException:
             self.abort()
             raise

@@ -13,6 +13,7 @@ from blindai.bundle import MAX_UPLOAD_HEADER_BYTES, MODEL_NAME, UploadResult, pa
 from blindai.errors import ForbiddenError, InvalidInputError, TooLargeError
 from blindai.server.calls import JSON, Call, Reply, json_reply
 from blindai.server.model_fit import check_declaration
+from blindai.server.store_changes import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,9 +73,14 @@ async def models(service: Service, call: Call, _target: Target) -> Reply:
 async def delete(service: Service, call: Call, target: Target) -> Reply:
     """Forget a version, or all versions of a name; their processes end."""
     await call.read_no_body()
-    deleted = service.models_of(call.principal).delete(target.model, target.version or None)
-    await _forget(service, deleted)
-    return json_reply({"deleted": len(deleted)})
+    models = service.models_of(call.principal)
+
+    async def deletion() -> int:
+        deleted = await service.changes.run(models.delete, target.model, target.version or None)
+        await _forget(service, deleted)
+        return len(deleted)
+
+    return json_reply({"deleted": await to_the_end(deletion())})
 
 
 def require_uploads(settings: Settings) -> None:
@@ -140,31 +146,25 @@ async def registered(
     Raises:
         InvalidModelError: it cannot run, or not as its configuration says.
     """
-    candidate = incoming.complete()
+    candidate = await service.changes.run(incoming.complete)
     if not load:
-        return incoming.register()
+        return await service.changes.run(incoming.register)
+
+    async def registration() -> StoredModel:
+        model = await service.changes.run(incoming.register, replaces=replaces)
+        await _forget(service, incoming.replaced)
+        return model
+
     try:
         await service.pool.load(candidate, share)  # also one that was unloaded
         face = await service.pool.metadata(candidate, share)
         check_declaration(candidate.config, face)
         _check_default_shape(candidate.default_shape, face.inputs)
-        replaced = _other_model(service, candidate) if replaces else ()
-        model = incoming.register(replaced)
+        return await to_the_end(registration())
     except BaseException:
         incoming.abort()
         await _stop_unused(service, candidate)
         raise
-    await _forget(service, replaced)
-    return model
-
-
-def _other_model(service: Service, candidate: StoredModel) -> tuple[StoredModel, ...]:
-    """Another model under the candidate's own name and version."""
-    return tuple(
-        model
-        for model in service.store.models(tenant=candidate.tenant)
-        if (model.name, model.version) == (candidate.name, candidate.version) and model.digest != candidate.digest
-    )
 
 
 async def _forget(service: Service, models: tuple[StoredModel, ...]) -> None:

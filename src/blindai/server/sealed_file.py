@@ -65,14 +65,13 @@ class SealedFileWriter:
         return data[len(taken) :]
 
     def finish(self) -> BundleFile:
-        """Pad and seal what is left, and have it on the disk; all `size` bytes must have come."""
+        """Pad and seal what is left; all `size` bytes must have come. It is on the disk after `sync_file`."""
         zeros = padded_size(self._size) - self._size
         while len(self._buffer) + zeros > CHUNK_BYTES:
             zeros -= self._pad(CHUNK_BYTES - len(self._buffer))
             self._seal(last=False)
         self._pad(zeros)
         self._seal(last=True)
-        self._sync()
         self.close()
         return BundleFile(path=self._path, size=self._size, sha256=self._hash.digest())
 
@@ -86,12 +85,6 @@ class SealedFileWriter:
         self._buffer += bytes(zeros)
         return zeros
 
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._descriptor)
-        except OSError as problem:
-            raise disk_error(problem) from problem
-
     def _seal(self, *, last: bool) -> None:
         sealed = memoryview(self._cipher.seal(self._buffer, self._index, last=last))
         try:
@@ -101,6 +94,22 @@ class SealedFileWriter:
             raise disk_error(problem) from problem
         self._buffer.clear()
         self._index += 1
+
+
+def sync_file(path: Path) -> None:
+    """Have what was written to a file on the disk.
+
+    Raises:
+        ModelStoreError: the disk is full or broken.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        raise disk_error(problem) from problem
 
 
 def read_sealed_file(path: Path, key: bytes, file_id: bytes, size: int) -> Iterator[bytes]:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
     from blindai.attester import Attester
     from blindai.server.settings import Settings
+    from blindai.server.stapling import Stapler
     from blindai.server.tls_identity import TlsIdentity
 
 _METRICS_DRAIN_S = 1.0
@@ -88,6 +89,7 @@ def create_app(
     clock: Clock = SYSTEM_CLOCK,
     tls: TlsIdentity | None = None,
     kept: KeptStore | None = None,
+    stapler: Stapler | None = None,
 ) -> App:
     """Wire the whole server: the one place where its parts meet.
 
@@ -98,6 +100,8 @@ def create_app(
         clock: for keys and sessions.
         tls: the key that the epoch keysets name; without one, nobody can use the pinned-TLS door.
         kept: where models outlive the server; without it they end with it.
+        stapler: asks vendors for what goes with the evidence; without it this server asks nobody. `serve` has none: no
+            attester of this release makes evidence that a vendor publishes something about.
     """
     engines = engines_of(settings.execution_providers)
     settings, access = _open_access(settings, clock)
@@ -119,12 +123,11 @@ def create_app(
         pool=_worker_pool(store, settings, directory, metrics),
         bodies=BodyBudget(max_bytes=min(settings.max_buffered_bytes, _memory_bytes() // 4)),
         access=access,
-        sharing=store.sharing,
         runs=RunSlots(access.quota),
         metrics=metrics,
     )
     app = App(
-        attestation=AttestationDoor(keys=keys, attester=attester),
+        attestation=AttestationDoor(keys=keys, attester=attester, stapler=stapler),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,

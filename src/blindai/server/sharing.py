@@ -1,7 +1,7 @@
 """Who else may run a tenant's models, and who may see that they exist; decided by their owner, at any time.
 
 By name, so a new version needs no new decision; forgotten with the name's last version, so that another model under the
-same name is not shared by accident. Kept as long as the models themselves (model_store.py).
+same name is not shared by accident. Kept as long as the models themselves, and changed with them (model_store.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Container, Iterable
 
 Decisions = tuple[tuple[str, str, "Share"], ...]
 
@@ -41,45 +41,29 @@ class Share:
 NOT_SHARED = Share()
 
 
-def _keep_nothing(_decisions: Decisions) -> None:
-    """Where models end with the server, so do decisions about them."""
-
-
 class Sharing:
-    """Every owner's decisions; used from the event loop only.
+    """Every owner's decisions at one moment; nothing changes it."""
 
-    Args:
-        decided: owner, name and decision, of before.
-        keep: is given all of them before a new one counts; if it raises, nothing has changed.
-    """
-
-    def __init__(
-        self, decided: Iterable[tuple[str, str, Share]] = (), keep: Callable[[Decisions], None] = _keep_nothing
-    ) -> None:
+    def __init__(self, decided: Iterable[tuple[str, str, Share]] = ()) -> None:
         self._shares = {(owner, name): share for owner, name, share in decided}
-        self._keep = keep
 
     def of(self, owner: str, name: str) -> Share:
         """The decision about a name; shared with nobody unless there is one."""
         return self._shares.get((owner, name), NOT_SHARED)
 
-    def decide(self, owner: str, name: str, share: Share) -> None:
-        """Set it; effective for the next request.
-
-        Raises:
-            ModelStoreError: it cannot be kept, and does not count.
-        """
-        changed = {key: of for key, of in self._shares.items() if key != (owner, name)}
-        if share != NOT_SHARED:
-            changed[owner, name] = share
-        if changed != self._shares:
-            self._keep(tuple((*key, of) for key, of in changed.items()))
-            self._shares = changed
-
-    def forget(self, owner: str, name: str) -> None:
-        """The name is gone."""
-        self.decide(owner, name, NOT_SHARED)
-
     def visible_to(self, tenant: str) -> tuple[tuple[str, str], ...]:
         """Owner and name of everything that other owners show to a tenant."""
         return tuple(key for key, share in self._shares.items() if key[0] != tenant and share.shows(tenant))
+
+    def decisions(self) -> Decisions:
+        """All of them, in the order in which they were made."""
+        return tuple((*key, share) for key, share in self._shares.items())
+
+    def with_decision(self, owner: str, name: str, share: Share) -> Sharing:
+        """The same, but for one name."""
+        others = tuple(one for one in self.decisions() if one[:2] != (owner, name))
+        return Sharing(others if share == NOT_SHARED else (*others, (owner, name, share)))
+
+    def without(self, owner: str, names: Container[str]) -> Sharing:
+        """The same, but that these names of an owner are gone."""
+        return Sharing(one for one in self.decisions() if one[0] != owner or one[1] not in names)

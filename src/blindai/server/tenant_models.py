@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blindai.server.model_config import EnsembleStep
     from blindai.server.model_store import ModelStore, StoredModel
     from blindai.server.model_upload import Upload
-    from blindai.server.sharing import Sharing
+    from blindai.server.sharing import Share
 
 _AS_IT_IS = ServingConfig()
 _DEFAULT_SESSION = SessionOptions()
@@ -33,7 +33,6 @@ class TenantModels(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What one tenant can do with models; a model that it gets is named as it was addressed."""
 
     store: ModelStore
-    sharing: Sharing
     tenant: str
 
     def models(self) -> tuple[StoredModel, ...]:
@@ -48,7 +47,7 @@ class TenantModels(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
         shared = (
             replace(model, name=f"{owner}:{name}")
-            for owner, name in self.sharing.visible_to(self.tenant)
+            for owner, name in self.store.sharing.visible_to(self.tenant)
             for model in self.store.models(tenant=owner)
             if model.name == name
         )
@@ -99,11 +98,15 @@ class TenantModels(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """
         own = self.resolve_own(reference, version)
         self.require_changeable(own.name.rpartition(":")[2])
-        deleted = self.store.delete(self._owner(reference)[1], version, tenant=self.tenant)
-        left = {model.name for model in self.store.models(tenant=self.tenant)}
-        for name in {model.name for model in deleted} - left:
-            self.sharing.forget(self.tenant, name)
-        return deleted
+        return self.store.delete(self._owner(reference)[1], version, tenant=self.tenant)
+
+    def shared_with(self, name: str) -> Share:
+        """The decision about a name of this tenant."""
+        return self.store.sharing.of(self.tenant, name)
+
+    def share(self, name: str, share: Share) -> None:
+        """Decide anew with whom a name of this tenant is shared; see `ModelStore.share`."""
+        self.store.share(self.tenant, name, share)
 
     def begin_upload(
         self,
@@ -155,7 +158,7 @@ class TenantModels(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return OPEN_TENANT, reference
 
     def _require_shared(self, owner: str, name: str) -> None:
-        share = self.sharing.of(owner, name)
+        share = self.store.sharing.of(owner, name)
         if share.lets_run(self.tenant):
             return
         if share.shows(self.tenant):

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blindai.attestation.amd.report import TEE
 from blindai.attestation.amd.tcb import Product, Tcb
 from blindai.attestation.checks import judge
-from blindai.attestation.x509_chain import UNREADABLE, read_certificate
+from blindai.attestation.x509_chain import UNREADABLE, may_sign_crls, read_certificate
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -269,4 +269,5 @@ def judge_revocation(crl: x509.CertificateRevocationList, chain: Sequence[x509.C
 def _is_signed_by(crl: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
     # The root is pinned, and its key is RSA; whatever is wrong with the signature is False.
     with _without_warnings():
-        return crl.issuer == root.subject and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
+        is_its_own = crl.issuer == root.subject and may_sign_crls(root)
+        return is_its_own and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]

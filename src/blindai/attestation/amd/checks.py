@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from blindai.attestation.amd.flags import GUEST_POLICY_FLAGS, PLATFORM_FLAGS
 from blindai.attestation.amd.tcb import Levels, Product, judge_minimum_tcb
-from blindai.attestation.checks import judge, leave_out
+from blindai.attestation.checks import FETCH_THEM, judge, leave_out
 from blindai.attestation.expectations import judge_accepted, judge_flag, judge_minimum, judge_names
 from blindai.attestation.policy_file import Skip
 from blindai.attestation.x509_chain import utc_text
@@ -126,8 +126,8 @@ def _judge_crl(claims: SevSnpClaims, policy: SevSnpPolicy) -> Finding:
         expected=f"a revocation list for {utc_text(now)}" + (f", {grace_s} s of grace" if grace_s else ""),
         found=found,
         why=why,
-        hint="ask the operator to staple AMD's list (https://kdsintf.amd.com/vcek/v1/<product>/crl), or fetch it "
-        "yourself; `revocation_grace_s` says how long an old one is still accepted",
+        hint="ask the operator to staple AMD's documents of today (https://kdsintf.amd.com/vcek/v1/<product>/crl), or "
+        f"{FETCH_THEM}; `revocation_grace_s` says how long an old list is still accepted",
     )
 
 

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blindai.attestation.checks import judge
+from blindai.attestation.checks import FETCH_THEM, judge
 from blindai.attestation.intel.endorsements import read_endorsements
 from blindai.attestation.intel.pck import read_pck
-from blindai.attestation.x509_chain import judge_chain
+from blindai.attestation.x509_chain import judge_chain, may_sign_crls
 from blindai.errors import UnauthenticEvidenceError
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _judge_collateral(collateral: Collateral | None, pck: Pck, quote: Quote, tru
         expected=f"TCB info for FMSPC {pck.fmspc.hex()} and PCE-ID {pck.pce_id.hex()}",
         found=f"{info.fmspc.hex()} and {info.pce_id.hex()}",
         why="Each kind of platform has levels of its own.",
-        hint="ask for the TCB info of this FMSPC",
+        hint=f"ask the operator to staple the documents for this FMSPC, or {FETCH_THEM}",
     )
     yield from _judge_document(
         collateral.qe_identity_document, collateral.tcb_info_document.chain, trust, "qe_identity"
@@ -304,7 +304,8 @@ def _point(key: bytes) -> ec.EllipticCurvePublicKey | None:
 @functools.lru_cache(maxsize=16)
 def _is_crl_of(revocation: RevocationList, issuer: x509.Certificate) -> bool:
     crl, public_key = revocation.crl, issuer.public_key()
-    if crl.issuer != issuer.subject or not isinstance(public_key, ec.EllipticCurvePublicKey):
+    may_sign = crl.issuer == issuer.subject and may_sign_crls(issuer)
+    if not may_sign or not isinstance(public_key, ec.EllipticCurvePublicKey):
         return False
     return crl.is_signature_valid(public_key)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from blindai.attestation.checks import judge
+from blindai.attestation.checks import FETCH_THEM, judge
 from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
 from blindai.attestation.x509_chain import MAX_CERTIFICATES, UNREADABLE, holds_whole_bytes, read_certificate
 from blindai.errors import MalformedEvidenceError
@@ -123,7 +123,7 @@ def _judge_names(item: EvidenceItem, tee: str, known: frozenset[str]) -> Finding
         expected=f"{', '.join(sorted(known))}; each at most once, and with its companions",
         found=", ".join(names) or "none",
         why="What nobody reads may be anything, and half a document proves nothing.",
-        hint="take them as Intel's PCS or a PCCS gives them",
+        hint=f"take them as Intel's PCS or a PCCS gives them, or {FETCH_THEM}",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blindai.attestation.checks import judge, leave_out
+from blindai.attestation.checks import FETCH_THEM, judge, leave_out
 from blindai.attestation.evidence import Claims
 from blindai.attestation.expectations import (
     judge_accepted,
@@ -205,7 +205,7 @@ def _check_collateral(claims: IntelClaims, policy: IntelPolicy) -> Iterator[Find
         expected="TCB info and QE identity",
         found="both" if claims.collateral else "none",
         why="Without them nobody knows whether Intel's quoting enclave signed, or what the platform's SVNs are worth.",
-        hint="ask the operator to staple collateral, or fetch it from Intel's PCS or a PCCS",
+        hint=f"ask the operator to staple them as Intel's PCS or a PCCS gives them, or {FETCH_THEM}",
     )
     if claims.collateral is None:
         return
@@ -237,7 +237,7 @@ def _check_revocation(claims: IntelClaims, policy: IntelPolicy) -> Iterator[Find
             expected="the revocation lists of the root and of the PCK's issuer",
             found=found,
             why=why,
-            hint="ask the operator to staple root_ca_crl, pck_crl and pck_crl_issuer_chain, or fetch them",
+            hint=f"ask the operator to staple root_ca_crl, pck_crl and pck_crl_issuer_chain, or {FETCH_THEM}",
         )
     if claims.revocation is not None:
         yield _judge_period(
@@ -260,7 +260,8 @@ def _judge_period(period: Period, at: float, grace_s: int | Skip, *, code: str, 
         expected=f"a period that holds {utc_text(at)}{grace}",
         found=found,
         why=why,
-        hint="ask the operator for fresh collateral, or fetch it; the policy's grace_s fields can accept it for longer",
+        hint=f"ask the operator to staple the documents of today, or {FETCH_THEM}; the policy's grace_s fields can "
+        "accept old ones for longer",
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blindai.attestation.checks import judge, leave_out
+from blindai.attestation.checks import FETCH_THEM, judge, leave_out
 from blindai.attestation.nvidia.report import PDI_BYTES, TEE
 from blindai.attestation.ocsp import ON_HOLD, UNKNOWN
 from blindai.attestation.policy_file import Skip
@@ -31,11 +31,11 @@ _WHY_RIM = {
     f"{TEE}.rim_mismatch": "A measurement that NVIDIA does not list is of firmware or fuses that it does not know.",
     f"{TEE}.debug": "A GPU that can be debugged shows its memory; NVIDIA tells it by its measurements alone.",
 }
-_HINT_RIM = (
-    "get the RIMs of exactly these versions from https://rim.attestation.nvidia.com, or staple them at the server"
-)
+_HINT_RIM = f"ask the operator to staple the RIMs of exactly these versions, or {FETCH_THEM}"
 _HINT_MISMATCH = "the GPU runs other firmware, or debugging or developer tools are on; do not send data to it"
-_HINT_OCSP = "ask the operator for fresh OCSP answers, or say in `revocation_grace_s` how old they may be"
+_HINT_OCSP = (
+    f"ask the operator to staple fresh OCSP answers, or {FETCH_THEM}; `revocation_grace_s` says how old they may be"
+)
 
 
 def judge_rims(claims: NvidiaGpuClaims, required: bool | Skip) -> Iterator[Finding]:  # noqa: FBT001  # the policy's

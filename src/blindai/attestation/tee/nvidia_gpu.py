@@ -53,7 +53,7 @@ from blindai.attestation.nvidia.rim import (
 from blindai.attestation.ocsp import Answer, Question, answer_of, answers, judge_answers, read_answer
 from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.roots import NVIDIA_DEVICE_ROOT, NVIDIA_RIM_ROOT, PinnedRoot
-from blindai.attestation.x509_chain import common_name, judge_chain
+from blindai.attestation.x509_chain import common_name, judge_chain, may_sign_data
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 
 if TYPE_CHECKING:
@@ -229,11 +229,24 @@ def _open_rims(
             sealed = read_rim(endorsements[name], tools)
         for finding in judge_chain(sealed.chain, [root], tee=TEE, now=now, code="rim_chain"):
             checks.require(finding, UnauthenticEvidenceError, tee=TEE)
+        checks.require(_judge_rim_signer(name, sealed), UnauthenticEvidenceError, tee=TEE)
         signed = signed_content(sealed, tools)
         checks.require(_judge_rim_signature(name, is_signed=signed is not None), UnauthenticEvidenceError, tee=TEE)
         with checks.parsing(code=f"{TEE}.rim_format", expected=f"measurements in {name}", why=_WHY_EXACT):
             opened[name] = (sealed, read_content(signed))
     return opened
+
+
+def _judge_rim_signer(name: str, sealed: SealedRim) -> Finding:
+    """NVIDIA's RIM root certifies OCSP responders too, and their keys are kept where they answer all day."""
+    may_sign = may_sign_data(sealed.chain[0])
+    return judge(
+        holds=may_sign,
+        code=f"{TEE}.rim_signer",
+        expected=f"{name} by a key for signatures, no CA's and for no other purpose",
+        found=common_name(sealed.chain[0]) if may_sign else f"{common_name(sealed.chain[0])}, which is for another use",
+        why="A vendor certifies keys for other uses under the same root, and guards each as its use demands.",
+    )
 
 
 def _judge_rim_signature(name: str, *, is_signed: bool) -> Finding:

@@ -31,7 +31,7 @@ from blindai.attestation.amd.flags import GUEST_POLICY_FLAGS, PLATFORM_FLAGS, un
 from blindai.attestation.amd.policy import CHIP_ID_BYTES, SevSnpPolicy, parse_policy
 from blindai.attestation.amd.report import TEE, Report, parse
 from blindai.attestation.amd.tcb import Product, Tcb, product_of, read_tcb
-from blindai.attestation.checks import judge
+from blindai.attestation.checks import FETCH_THEM, judge
 from blindai.attestation.evidence import Claims
 from blindai.attestation.roots import AMD_ROOTS
 from blindai.attestation.x509_chain import judge_chain, utc_text
@@ -168,7 +168,7 @@ def _endorsements(item: EvidenceItem, checks: Checks) -> dict[str, bytes]:
         found=", ".join(names) or "none",
         why="The chain from the report to a pinned root must be complete.",
         hint="the certificates come from AMD's key distribution service (kdsintf.amd.com): ask the operator to staple "
-        "the VCEK or VLEK of this chip and TCB with its ASK or ASVK and ARK, or fetch them yourself",
+        f"the VCEK or VLEK of this chip and TCB with its ASK or ASVK and ARK, or {FETCH_THEM}",
     )
     checks.require(finding, MalformedEvidenceError, tee=TEE)
     return dict(item.endorsements)
@@ -279,7 +279,8 @@ def _judge_agreement(claims: SevSnpClaims, endorsement: Endorsement) -> Iterator
         expected=f"REPORTED_TCB as in the certificate: {endorsement.tcb}",
         found=str(claims.reported),
         why="The key is derived from the TCB, so the certificate is what proves it.",
-        hint="the certificate is of before or after a firmware update: fetch the one for REPORTED_TCB",
+        hint="the certificate is of before or after a firmware update: ask the operator to staple the documents for "
+        f"REPORTED_TCB, or {FETCH_THEM}",
     )
     hidden = not any(claims.report.chip_id)
     yield judge(

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from blindai.attestation.checks import judge
 from blindai.attestation.tpm2.revocation import judge_revocation, read_crl
-from blindai.attestation.x509_chain import judge_chain, read_certificate, read_issuer
+from blindai.attestation.x509_chain import PURPOSES, judge_chain, read_certificate, read_issuer
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def judge_vendor_chain(
         roots: the pinned ones.
         key: the key that the leaf must be about, if it is known.
     """
-    yield from judge_chain(chain.certificates, roots, tee=tee, now=now, code=f"{chain.kind}_chain")
+    yield from judge_chain(
+        chain.certificates, roots, tee=tee, now=now, code=f"{chain.kind}_chain", judged_of_leaf=PURPOSES
+    )
     leaf = chain.certificates[0]
     refusal = _wrong_use(leaf, chain.kind)
     yield judge(

@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from blindai.attestation.checks import judge, leave_out
+from blindai.attestation.checks import FETCH_THEM, judge, leave_out
 from blindai.attestation.policy_file import Skip
-from blindai.attestation.x509_chain import UNREADABLE
+from blindai.attestation.x509_chain import UNREADABLE, may_sign_crls
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -48,15 +48,14 @@ def read_crl(der: bytes, *, tee: str) -> x509.CertificateRevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
         is_exact = crl.public_bytes(Encoding.DER) == der and b"\0" + crl.signature in der  # no bit of it is unused
-        is_narrowed = any(isinstance(extension.value, _NARROWED) for extension in crl.extensions)
+        extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
+        is_narrowed = any(one.critical or isinstance(one.value, _NARROWED) for one in extensions)
         is_dated = crl.next_update_utc is not None
-        for entry in crl:
-            entry.extensions  # noqa: B018  # parsed only when asked for, and must parse
-        crl.issuer, crl.last_update_utc  # noqa: B018  # likewise
+        crl.issuer, crl.last_update_utc  # noqa: B018  # parsed only when asked for, and must parse
     except UNREADABLE:
         is_exact = is_narrowed = is_dated = False
     if not is_exact or is_narrowed or not is_dated:
-        words = f"expected a complete CRL in DER with a next update, found {len(der)} bytes that are none"
+        words = f"expected a complete CRL in DER with a next update and no critical extension, found {len(der)} bytes"
         raise MalformedEvidenceError(words, finding_code=f"{tee}.crl_format", tee=tee)
     return crl
 
@@ -93,7 +92,8 @@ def _issuer(crl: x509.CertificateRevocationList, chain: Sequence[x509.Certificat
 
 def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     try:
-        return crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a CA's key can sign
+        is_its_own = crl.issuer == issuer.subject and may_sign_crls(issuer)
+        return is_its_own and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a CA's key can sign
     except (TypeError, ValueError, UnsupportedAlgorithm):
         return False
 
@@ -143,5 +143,5 @@ def judge_revocation_age(grace_s: int | Skip, claims: RevocationClaims, *, tee: 
         expected=f"CRLs for every certificate that names one, at most {grace_s} s past their time",
         found=found,
         why=why,
-        hint="let the server staple newer CRLs, or say with `revocation_grace_s` how long old ones will do",
+        hint=f"let the server staple newer CRLs, or {FETCH_THEM}; `revocation_grace_s` says how long old ones will do",
     )
