@@ -37,6 +37,7 @@ UUIDS = {
     "esp": "6f9f0d0a-8a3e-4c0f-9d5e-0b1a2c3d4e03",
     "disk": "6f9f0d0a-8a3e-4c0f-9d5e-0b1a2c3d4e04",
 }
+# no_timer_check: a starved emulator looks like broken hardware, which Linux would not boot on.
 COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 oops=panic no_timer_check init_on_alloc=1 slab_nomerge lockdown=integrity roothash={}"
 )
