@@ -80,11 +80,13 @@ class Machine:
             ImageError: it ends before, or takes longer.
         """
         end = time.monotonic() + timeout_s
-        while not done(log := self.log()):
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise ImageError(f"the guest did not get there; its last words:\n{self.log()[-2000:]}")
+        while True:
+            is_over = self._process.poll() is not None or time.monotonic() > end  # before its last words are read
+            if done(log := self.log()):
+                return log
+            if is_over:
+                raise ImageError(f"the guest did not get there; its last words:\n{log[-2000:]}")
             time.sleep(0.2)
-        return log
 
     def pcrs(self) -> dict[int, bytes]:
         """The SHA-256 PCRs that it says it has (nobody vouches for them: a quote is what a client believes)."""
