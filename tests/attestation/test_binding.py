@@ -153,8 +153,9 @@ def test_a_path_that_index_and_count_do_not_imply_is_refused(change: dict[str, A
 def test_a_batch_has_nonces_and_only_theirs() -> None:
     with pytest.raises(ValueError, match="at least one nonce"):
         BatchTree([])
-    with pytest.raises(IndexError):
-        BatchTree(nonces(3)).path(3)
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            BatchTree(nonces(3)).path(index)
     with pytest.raises(ValueError, match="a nonce has 32 bytes"):
         BatchTree([b"short"])
 
@@ -171,3 +172,5 @@ def test_a_batch_counts_with_32_bits() -> None:
     assert len(root_from_path(nonce=bytes(32), index=0, count=most, path=[bytes(32)] * 32)) == 32
     with pytest.raises(StaleEvidenceError, match="nonce 0 of 4294967296 cannot be"):
         root_from_path(nonce=bytes(32), index=0, count=most + 1, path=[bytes(32)] * 32)
+    with pytest.raises(ValueError, match="a batch has at least one nonce, and fewer than 2"):
+        BatchTree(range(most + 1))  # type: ignore[arg-type]  # so many that nobody could hold them; none is looked at

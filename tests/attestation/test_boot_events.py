@@ -16,7 +16,9 @@ from fakes.tpm_boot import (
     IPL,
     KERNEL,
     LOADER,
+    NO_ACTION,
     SEPARATOR,
+    TAG,
     VARIABLE,
     VERSION,
     FakeBoot,
@@ -79,11 +81,31 @@ def test_sections_end_where_something_else_was_measured() -> None:
     boot.extend(11, IPL, b"", measured=b".initrd\0").extend(11, IPL, b"", measured=INITRD)
     assert (boot_of(boot).kernels, boot_of(boot).initrds) == ((digest(KERNEL),), ())
     assert boot_of(FakeBoot().extend(11, IPL, b"", measured=b".linux\0")).kernels == ()
+    pairs = FakeBoot()
+    for measured in (b"enter-initrd", b"leave-initrd", b".linux\0", KERNEL):
+        pairs.extend(11, IPL, b"", measured=measured)
+    assert boot_of(pairs).kernels == ()
+
+
+def test_what_is_recorded_and_not_extended_says_nothing() -> None:
+    boot = firmware(secure=0)
+    on = variable("SecureBoot", b"\x01")
+    for pcr, data in ((4, LOADER), (7, on), (7, b"UEFI Debug Mode"), (9, KERNEL)):
+        boot.events.insert(0, FakeBoot.event(pcr, NO_ACTION, {bank: digest(data, bank) for bank in boot.banks}, data))
+    claims = boot_of(boot)
+    assert (claims.secure_boot, claims.firmware_flags, claims.applications, claims.files) == (False, (), (), ())
+
+
+def test_another_event_of_linux_is_no_initrd() -> None:
+    data = 0x8F3B22EC.to_bytes(4, "little")
+    assert boot_of(FakeBoot().extend(9, IPL, data, measured=INITRD)).initrds == ()
+    assert boot_of(FakeBoot().extend(9, TAG, data, measured=INITRD)).initrds == (digest(INITRD),)
 
 
 def test_nothing_is_read_of_pcrs_that_are_not_quoted() -> None:
     claims = boot_of(stub(grub(firmware(flags=("UEFI Debug Mode",)))), quoted=(1,))
     assert claims.quoted == {1}
+    assert claims.unclosed == ()
     assert (claims.secure_boot, claims.variables, claims.firmware_flags) == (None, (), ())
     assert (claims.firmware, claims.memory_encryption) == ("", "")
     assert (claims.applications, claims.kernels, claims.initrds, claims.command_lines, claims.files) == ((),) * 5
@@ -110,7 +132,8 @@ def test_secure_boot_counts_only_once_and_before_firmware_closed_the_pcr() -> No
     late = FakeBoot().extend(7, SEPARATOR, bytes(4)).extend(7, VARIABLE, on)
     twice = FakeBoot().extend(7, VARIABLE, on).extend(7, VARIABLE, on).extend(7, SEPARATOR, bytes(4))
     lie = FakeBoot().extend(7, VARIABLE, on, measured=variable("SecureBoot", b"\x00")).extend(7, SEPARATOR, bytes(4))
-    for boot in (never_closed, late, twice, lie):
+    never_closed_and_more = FakeBoot().extend(7, VARIABLE, on).extend(7, ACTION, b"x")
+    for boot in (never_closed, never_closed_and_more, late, twice, lie):
         assert boot_of(boot).secure_boot is None
 
 
@@ -153,6 +176,11 @@ def test_a_text_that_was_not_measured_is_an_unknown_command_line() -> None:
     assert boot_of(boot).command_lines == (CommandLine(digest=digest(b"/vmlinuz evil"), text=""),)
 
 
+def test_a_text_that_has_no_label_is_read_whole() -> None:
+    boot = FakeBoot().extend(8, IPL, b"/vmlinuz evil\0", measured=b"/vmlinuz evil")
+    assert boot_of(boot).command_lines == (text("/vmlinuz evil"),)
+
+
 def test_a_kernels_name_counts_only_if_grub_measured_the_command() -> None:
     boot = FakeBoot().extend(8, IPL, b"grub_cmd: linux /vmlinuz\0", measured=b"other")
     assert boot_of(boot.extend(9, IPL, b"/vmlinuz\0", measured=KERNEL)).kernels == ()
@@ -166,6 +194,7 @@ def test_every_initrd_that_grub_named_is_told() -> None:
     boot = FakeBoot()
     grub_command(boot, "initrd /microcode.img /initrd.img")
     boot.extend(9, IPL, b"/microcode.img\0", measured=b"1").extend(9, IPL, b"/initrd.img\0", measured=b"2")
+    boot.extend(9, IPL, b"initrd\0", measured=b"3")
     assert boot_of(boot).initrds == (digest(b"1"), digest(b"2"))
 
 
@@ -176,7 +205,7 @@ def test_everything_in_pcr_12_counts_as_a_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(0, "none"), (1, "AMD SEV"), (2, "AMD SEV-ES"), (3, "Intel TDX"), (9, "unknown (9)")]
+    ("number", "words"), [(0, "none"), (1, "AMD SEV"), (2, "AMD SEV-ES"), (3, "Intel TDX"), (5, "unknown (5)")]
 )
 def test_the_hosts_word_about_memory_is_told(number: int, words: str) -> None:
     boot = FakeBoot().extend(0, HOST, b"GCE NonHostInfo\0" + bytes([number]).ljust(16, b"\0"))
@@ -189,6 +218,8 @@ def test_texts_about_the_firmware_that_were_not_measured_say_nothing() -> None:
     boot.extend(0, HOST, b"GCE NonHostInfo\0" + bytes([4]).ljust(16, b"\0"), measured=b"none")
     claims = boot_of(boot.extend(0, SEPARATOR, bytes(4)))
     assert (claims.firmware, claims.memory_encryption) == ("", "")
+    other = FakeBoot().extend(0, VERSION, wide("Another firmware\0")).extend(0, SEPARATOR, bytes(4))
+    assert boot_of(other).firmware == ""
 
 
 @pytest.mark.parametrize(

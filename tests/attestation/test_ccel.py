@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blindai.attestation.evidence import Outcome
-from blindai.attestation.intel.ccel import MAX_EVENTS, MAX_LOG_BYTES, parse_ccel, replay
+from blindai.attestation.intel.ccel import MAX_EVENTS, MAX_LOG_BYTES, judge_events, judge_replay, parse_ccel, replay
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 
 LOADER, KERNEL, OPTIONS = (bytes([number]) * 48 for number in (0xA1, 0xA2, 0xA3))
@@ -63,6 +63,14 @@ def test_a_log_replays_to_its_registers(fill: bytes) -> None:
     assert replay(events) == {0: BODY["rt_mr0"], 1: BODY["rt_mr1"], 2: BODY["rt_mr2"]}
 
 
+def test_a_log_as_long_as_its_area_is_read_and_its_last_event_may_have_no_data() -> None:
+    longest = ccel(fill=bytes(MAX_LOG_BYTES - HEAD))
+    assert len(longest) == MAX_LOG_BYTES
+    assert parse_ccel(longest, tee="tdx") == ()
+    bare = parse_ccel(ccel(ccel_event(4, OPTIONS, data=b""), fill=b""), tee="tdx")
+    assert [(event.register, event.digest) for event in bare] == [(3, OPTIONS)]
+
+
 def test_a_log_that_replays_is_told() -> None:
     claims, made = verify(BOOTED.item())
     assert [finding.code for finding in made][-2:] == ["tdx.ccel_format", "tdx.ccel"]
@@ -74,6 +82,24 @@ def test_a_log_that_replays_is_told() -> None:
 def test_a_log_of_another_boot_is_refused(name: str) -> None:
     other = FakeEvidence(body={**BODY, name: bytes(48)}, endorsements={"ccel": LOG})
     refusal(other.item(), "ccel", UnauthenticEvidenceError)
+
+
+def test_registers_are_told_in_their_order() -> None:
+    events = parse_ccel(ccel(*reversed(EVENTS[:3])), tee="tdx")
+    registers = [BODY["rt_mr0"], BODY["rt_mr1"], extended(KERNEL), bytes(48)]
+    assert judge_replay(events, registers, tee="tdx").found == "3 events that lead to RTMR0, RTMR1, RTMR2"
+    others = judge_replay(events, [bytes(48)] * 4, tee="tdx")
+    assert (others.outcome, others.found) == (Outcome.FAILED, "other values of RTMR0, RTMR1, RTMR2")
+
+
+def test_the_firmwares_register_needs_no_log_and_any_other_that_is_not_zero_does() -> None:
+    nothing, one_bit = bytes(48), bytes(47) + b"\1"
+    for registers, found in (
+        ([one_bit, nothing, nothing, nothing], "0 events"),
+        ([nothing, nothing, nothing, one_bit], "RTMR3 without a log"),
+        ([nothing, one_bit, nothing, nothing], "RTMR1 without a log"),
+    ):
+        assert judge_events((), (), registers, tee="tdx").found == found
 
 
 @pytest.mark.parametrize("missing", range(3))
@@ -90,7 +116,8 @@ def test_what_is_measured_without_a_log_is_refused() -> None:
     assert findings(later, ALL)["measured_events"].found == "RTMR3 without a log"
     assert failures(FakeEvidence(body=BODY), ALL) == {"measured_events"}
     nothing = dict.fromkeys(("rt_mr0", "rt_mr1", "rt_mr2", "rt_mr3"), bytes(48))
-    assert findings(FakeEvidence(body=nothing), ALL)["measured_events"].found == "no event log"
+    none = findings(FakeEvidence(body=nothing), ALL)["measured_events"]
+    assert (none.outcome, none.found) == (Outcome.FAILED, "no event log")
     empty = FakeEvidence(body=nothing, endorsements={"ccel": ccel()})
     assert failures(empty, ALL) == set()
     assert "no register" in verify(empty.item())[1][-1].found
@@ -102,6 +129,7 @@ LOGS = {
     "a header that ends early": LOG[: HEAD - 1],
     "another kind of header": LOG[:4] + b"\4" + LOG[5:],
     "a header with a digest": LOG[:8] + b"\1" + LOG[9:],
+    "a header with a digest's last byte": LOG[:27] + b"\1" + LOG[28:],
     "a header of another size": LOG[:28] + b"\x22" + LOG[29:],
     "another signature": LOG[:32] + b"X" + LOG[33:],
     "another version": ccel(spec=b"\0\0\0\0\0\1\0\2\1\0\0\0\x0c\0\x30\0\0"),
@@ -110,6 +138,8 @@ LOGS = {
     "an event that ends early": ccel(*EVENTS, fill=b"")[:-1],
     "half an event": ccel(EVENTS[0][:20], fill=b""),
     "a register that is none": ccel(ccel_event(5, KERNEL)),
+    "a register with a high byte": ccel(EVENTS[0][:3] + b"\1" + EVENTS[0][4:]),
+    "a digest of an algorithm with a high byte": ccel(EVENTS[0][:13] + b"\1" + EVENTS[0][14:]),
     "two digests": ccel(EVENTS[0][:8] + b"\2" + EVENTS[0][9:]),
     "a digest of another algorithm": ccel(EVENTS[0][:12] + b"\x0b" + EVENTS[0][13:]),
     "a fill of both": ccel(*EVENTS, fill=b"\xff" * 20 + b"\0"),

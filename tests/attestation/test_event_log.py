@@ -15,6 +15,7 @@ from blindai.attestation.tpm2.event_log import (
     EventLog,
     parse_event_log,
     replay,
+    told,
 )
 from blindai.errors import MalformedEvidenceError
 
@@ -67,6 +68,16 @@ def test_the_startup_locality_is_where_pcr_0_begins(locality: int) -> None:
 def test_a_locality_counts_only_unextended() -> None:
     boot = FakeBoot().extend(0, ACTION, b"StartupLocality\0\x03")
     assert parsed(boot.log()).startup_locality == 0
+
+
+def test_pcrs_are_told_in_their_order() -> None:
+    boot = FakeBoot().extend(8, ACTION, b"x").extend(1, ACTION, b"x")
+    assert list(replay(parsed(boot.log()), "sha256")) == [1, 8]
+
+
+def test_silence_about_a_pcr_means_something_only_while_it_is_all_zeros() -> None:
+    log = parsed(FakeBoot().extend(4, ACTION, b"x").log())
+    assert told(log, {4: bytes(32), 5: bytes(32), 6: bytes(31) + b"\1", 7: b"\1" + bytes(31)}) == (4, 5)
 
 
 def test_a_log_of_nothing_leads_nowhere() -> None:
@@ -153,8 +164,17 @@ def test_a_cut_or_longer_log_is_refused() -> None:
         refuse(wrong)
 
 
+def test_a_header_has_at_most_256_bytes() -> None:
+    room = 256 - len(spec_id(("sha256",)))
+    assert parsed(FakeBoot(header=spec_id(("sha256",), vendor=bytes(room))).log()).banks == ("sha256",)
+    assert "at most 256" in refuse(FakeBoot(header=spec_id(("sha256",), vendor=bytes(room + 1))).log())
+
+
 def test_a_log_larger_than_accepted_is_refused() -> None:
     assert "at most" in refuse(bytes(MAX_LOG_BYTES + 1))
+    room = MAX_LOG_BYTES - len(FakeBoot().extend(0, ACTION, b"").log())
+    assert len(parsed(FakeBoot().extend(0, ACTION, bytes(room)).log()).events) == 1
+    assert "at most" in refuse(FakeBoot().extend(0, ACTION, bytes(room + 1)).log())
     boot = FakeBoot(banks=("sha1",))
     boot.events = boot.extend(0, ACTION, b"").events * MAX_EVENTS
     assert len(parsed(boot.log()).events) == MAX_EVENTS

@@ -117,6 +117,8 @@ ITEM_MEMBERS = document_members(DOCUMENT)["evidence"][0]
         changed(evidence=[ITEM_MEMBERS] * 65),
         changed(evidence=[{**ITEM_MEMBERS, "tee": "Simulation"}]),
         changed(evidence=[{**ITEM_MEMBERS, "tee": "simulation\n"}]),
+        changed(evidence=[{**ITEM_MEMBERS, "tee": 1}]),
+        changed(evidence=[{**ITEM_MEMBERS, "tee": ["simulation"]}]),
         changed(evidence=[{**ITEM_MEMBERS, "endorsements": []}]),
         changed(evidence=[{**ITEM_MEMBERS, "endorsements": {"a b": ""}}]),
         changed(evidence=[{**ITEM_MEMBERS, "endorsements": {f"e{i}": "" for i in range(65)}}]),
@@ -135,6 +137,19 @@ def test_anything_but_exactly_a_document_is_refused(data: bytes) -> None:
     assert refusal.value.finding_code == "evidence.document"
 
 
+def test_the_longest_document_is_read() -> None:
+    longest = encode_document(DOCUMENT).ljust(1024 * 1024)
+    assert parse_document(longest) == DOCUMENT
+    with pytest.raises(MalformedEvidenceError):
+        parse_document(longest + b" ")
+
+
+def test_endorsements_stand_in_the_order_of_their_names() -> None:
+    other = changed(evidence=[{**ITEM_MEMBERS, "endorsements": {"root": "", "device_certificate": "Yw"}}])
+    assert other != changed()
+    assert parse_document(other) == parse_document(changed()) == DOCUMENT
+
+
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]":,0aeimst', max_size=60).map(str.encode))
 def test_arbitrary_bytes_are_malformed_and_nothing_worse(data: bytes) -> None:
     with pytest.raises(MalformedEvidenceError):
@@ -150,6 +165,7 @@ def test_an_endorsement_is_never_named_twice() -> None:
 def test_levels_are_ordered_and_named() -> None:
     assert Level.SIMULATED < Level.PINNED_TLS < Level.CACHED < Level.FRESH
     assert [level.text for level in Level] == ["simulated", "pinned-tls", "cached", "fresh"]
+    assert [level.value for level in Level] == [0, 1, 2, 3]
 
 
 def test_explanation_shows_each_outcome_on_its_line() -> None:
@@ -162,3 +178,11 @@ def test_explanation_shows_each_outcome_on_its_line() -> None:
         "✗ t.x: expected 1, found 2. It matters.",
         "– t.x: skipped (known), found 2. It matters.",
     ]
+
+
+def test_a_finding_is_one_line_whatever_was_found() -> None:
+    """Nothing that a server sends can begin another line, or colour it."""
+    found = 'a\n✓ t.y: all is well\r\x1b[31m\u2028\0 \\ "é"'
+    finding = Finding(code="t.x", outcome=Outcome.FAILED, expected="1", found=found, why="It matters.")
+    shown = r'a\n✓ t.y: all is well\r\x1b[31m\u2028\x00 \ "é"'
+    assert finding.line() == f"✗ t.x: expected 1, found {shown}. It matters."

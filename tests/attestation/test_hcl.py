@@ -64,6 +64,12 @@ def test_a_key_that_is_no_object_is_refused_for_that() -> None:
         parse_runtime_claims(FakeAzure(claims={"keys": ["HCLAkPub"]}).json())
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_the_attestation_key_is_named_once(count: int) -> None:
+    with pytest.raises(MalformedEvidenceError, match=f"{count} keys are named HCLAkPub"):
+        parse_runtime_claims(FakeAzure(claims={"keys": [AK] * count}).json())
+
+
 def test_reports_and_keys_are_not_shown_whole() -> None:
     fake = FakeAzure()
     shown = repr(report_of(fake)) + repr(parse_runtime_claims(fake.json()))

@@ -280,6 +280,24 @@ def test_another_ca_of_the_same_name_may_not(tee: str) -> None:
 
 
 @TEES_OF_INTEL
+def test_another_ca_with_the_same_key_may_not(tee: str) -> None:
+    name = "Intel SGX PCK Processor CA"
+    other = dataclasses.replace(CA_CERTIFICATE, subject=name).make()
+    changes = {"pck_crl": crl(name, PLATFORM_CA), "pck_crl_issuer_chain": pem(other, ROOT_MADE)}
+    refusal(good(tee, endorsements=changes).item(), "pck_crl_signature", UnauthenticEvidenceError)
+
+
+@TEES_OF_INTEL
+def test_a_signature_is_told_for_what_it_is(tee: str) -> None:
+    _, made = verify(good(tee).item())
+    told = {finding.code: finding.found for finding in made}
+    assert told[f"{tee}.quote_signature"] == "the attestation key's signature over the quote"
+    with pytest.raises(UnauthenticEvidenceError) as refused:
+        verify(good(tee, named_key=b"\1" * 64).item())
+    assert refused.value.findings[-1].found == "one that does not verify"
+
+
+@TEES_OF_INTEL
 def test_a_revoked_key_stays_revoked_when_its_list_is_old(tee: str) -> None:
     old = crl(CA_NAME, PLATFORM_CA, [4], begin=NOW - 60 * DAY, end=NOW - 30 * DAY)
     refusal(good(tee, endorsements={"pck_crl": old}).item(), "pck_revoked", UnauthenticEvidenceError)

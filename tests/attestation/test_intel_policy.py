@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from attestation.intel_cases import TEES_OF_INTEL, failures, findings, good, policy_of
+from attestation.intel_cases import TEES_OF_INTEL, failures, findings, good, policy_of, verify
 from fakes.intel import ADVISORY, level, svn_level
-from fakes.intel_pki import NOW_S, pck_certificate, sgx_extension, sgx_members
+from fakes.intel_pki import (
+    CA_NAME,
+    NOW,
+    NOW_S,
+    PLATFORM_CA,
+    ROOT,
+    ROOT_NAME,
+    crl,
+    pck_certificate,
+    sgx_extension,
+    sgx_members,
+)
 
 from blindai.attestation.evidence import Outcome
+from blindai.attestation.x509_chain import utc_text
 from blindai.errors import InvalidPolicyError
 
 if TYPE_CHECKING:
@@ -67,6 +80,46 @@ def test_a_grace_accepts_them_for_longer_and_never_earlier(tee: str) -> None:
     made = findings(good(tee), policy(tee, skipped), NOW_S + 100 * DAY_S)
     assert {made[code].outcome for code in ("collateral_time", "revocation_time")} == {Outcome.SKIPPED}
     assert made["collateral_time"].reason == "old"
+
+
+@TEES_OF_INTEL
+def test_the_narrowest_period_counts(tee: str) -> None:
+    """Of two documents the younger begin and the older end, whichever of them has it; both ends are within it."""
+    begin, end = NOW_S - 3600, NOW_S + 3600
+    narrow = {"issueDate": utc_text(begin), "nextUpdate": utc_text(end)}
+    accepted = policy(tee, 'revocation_grace_s = { skip = "other" }')
+    for evidence in (good(tee, tcb_info=narrow), good(tee, qe_identity=narrow)):
+        assert failures(evidence, accepted, begin) == failures(evidence, accepted, end) == set()
+        assert failures(evidence, accepted, begin - 1) == failures(evidence, accepted, end + 1) == {"collateral_time"}
+    hour = timedelta(hours=1)
+    for name, made in (
+        ("root_ca_crl", crl(ROOT_NAME, ROOT, begin=NOW - hour, end=NOW + hour)),
+        ("pck_crl", crl(CA_NAME, PLATFORM_CA, begin=NOW - hour, end=NOW + hour)),
+    ):
+        evidence = good(tee, endorsements={name: made})
+        assert failures(evidence, policy(tee), begin) == failures(evidence, policy(tee), end) == set()
+        assert (
+            failures(evidence, policy(tee), begin - 1)
+            == failures(evidence, policy(tee), end + 1)
+            == {"revocation_time"}
+        )
+
+
+@TEES_OF_INTEL
+def test_what_is_known_of_the_platform_is_told(tee: str) -> None:
+    nothing = good(tee, endorsements=dict.fromkeys(dict(good(tee).item().endorsements)))
+    for evidence, number, lists in (
+        (good(tee), "20", "both"),
+        (nothing, "unknown without collateral", "at least one missing"),
+    ):
+        claims, _ = verify(evidence.item())
+        assert dict(claims.facts())["TCB evaluation data number"] == number
+        assert findings(evidence, policy(tee))["revocation_lists"].found == lists
+    module = ", TDX module UpToDate" if tee == "tdx" else ""
+    assert findings(good(tee), policy(tee))["tcb_level"].found == f"platform UpToDate, QE UpToDate{module}"
+    grace = findings(good(tee), policy(tee, "collateral_grace_s = 9"))
+    assert grace["collateral_time"].expected.endswith("Z, or past its end by 9 s at most")
+    assert grace["revocation_time"].expected.endswith("Z")
 
 
 @TEES_OF_INTEL

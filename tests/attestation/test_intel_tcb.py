@@ -203,6 +203,34 @@ def test_a_relaunch_helps_only_if_what_runs_is_the_latest() -> None:
     assert td_state(OLD, svn(4, 0, 3)).status is TcbStatus.OUT_OF_DATE
 
 
+def test_a_relaunch_helps_only_if_the_module_was_what_was_old() -> None:
+    """The TD's own microcode is old, its module is not: another launch is needed for more than the module."""
+    older = level("OutOfDate", tdx=(0, 0, 1, *(0,) * 13))
+    state = td_state(svn(7, 1, 1), NEW, tcbLevels=[level(), older])
+    assert (state.status, state.platform, state.module) == (
+        TcbStatus.OUT_OF_DATE,
+        TcbStatus.OUT_OF_DATE,
+        TcbStatus.UP_TO_DATE,
+    )
+    hardening = [module(1, [svn_level(6), svn_level(4, "SWHardeningNeeded")])]
+    assert td_state(OLD, NEW, tdxModuleIdentities=hardening).status is TcbStatus.OUT_OF_DATE
+
+
+def test_a_relaunch_helps_only_a_td_that_has_a_level() -> None:
+    """Without TDX its platform is up to date and only its module old; with TDX it has no level or a revoked one."""
+    assert td_state(svn(4, 1, 1), NEW, tcbLevels=[level()]).status is None
+    revoked = level("Revoked", tdx=(0, 0, 1, *(0,) * 13))
+    assert td_state(svn(4, 1, 1), NEW, tcbLevels=[level(), revoked]).status is TcbStatus.REVOKED
+
+
+def test_no_component_is_left_without_its_level() -> None:
+    for short in (svn(7, 1, 3)[:15], svn(7, 1, 3) + b"\0"):
+        with pytest.raises(ValueError, match="zip"):
+            td_state(short)
+    with pytest.raises(ValueError, match="zip"):
+        sgx_status(platform(COMPONENTS[:15]), level())
+
+
 def test_a_module_is_named_by_its_version() -> None:
     info = info_of("tdx")
     assert [identity and identity.name for identity in (module_identity(info, svn(1, n)) for n in (0, 1, 2, 3))] == [

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blindai.attestation.manifest import (
-    MAX_MANIFEST_BYTES,
     Manifest,
     parse_manifest,
     parse_signatures,
@@ -78,6 +77,10 @@ def test_a_manifest_says_what_stands_in_its_file() -> None:
         ("[tee.sev_snp]", "[tee.SNP]", "m, line 5: `tee.SNP` is not the name of a TEE"),
         ("[tee.sgx]\nisv_prod_id = 3\n", "[tee.sgx]\n", "m, line 11: `tee.sgx` has no reference value"),
         ("isv_prod_id = 3", "isv_prod_id = -1", "m, line 12: `tee.sgx.isv_prod_id` must be a list of lower-case hex"),
+        ("isv_prod_id = 3", "isv_prod_id = []", "m, line 12: `tee.sgx.isv_prod_id` must be a list of"),
+        ("isv_prod_id = 3", "isv_prod_id = [3]", "m, line 12: `tee.sgx.isv_prod_id` must be a list of"),
+        ("isv_prod_id = 3", 'mr_signer = ["ab", "zz"]', "m, line 12: `tee.sgx.mr_signer` must be a list of"),
+        ("isv_prod_id = 3", 'mr_signer = ["ab", ["cd"]]', "m, line 12: `tee.sgx.mr_signer` must be a list of"),
         ("isv_prod_id = 3", "debug = true", "m, line 12: `tee.sgx.debug` must be a list of lower-case"),
         ("isv_prod_id = 3", 'debug.skip = "why not"', "m, line 12: `tee.sgx.debug.skip` must be a list of"),
         ("isv_prod_id = 3", "track = []", "m, line 12: `tee.sgx.track` must be a list of"),
@@ -103,10 +106,15 @@ def test_a_manifest_names_something() -> None:
     assert parse_manifest(f'{head}[tee.nitro]\npcr0 = ["ab"]'.encode(), source="m").models == ()
 
 
-@pytest.mark.parametrize(("data", "problem"), [(b"\xff", "not UTF-8"), (b"#" * (MAX_MANIFEST_BYTES + 1), "at most")])
+@pytest.mark.parametrize(("data", "problem"), [(b"\xff", "not UTF-8"), (b"#" * ((1 << 20) + 1), "at most")])
 def test_what_is_no_text_or_too_long_is_no_manifest(data: bytes, problem: str) -> None:
     with pytest.raises(InvalidManifestError, match=problem):
         parse_manifest(data, source="m")
+
+
+def test_the_smallest_number_and_the_longest_file_are_a_manifests() -> None:
+    data = GOOD.replace("isv_prod_id = 3", "isv_prod_id = 0").encode().ljust(1 << 20, b"\n")
+    assert parse_manifest(data, source="m").tees["sgx"] == {"isv_prod_id": 0}
 
 
 def test_one_signature_by_a_pinned_key_suffices() -> None:
@@ -155,7 +163,9 @@ def test_it_is_signed_for_this_purpose_alone() -> None:
     [
         (b"", "expected 1 to 16 whole lines, found 0"),
         (lines(KEYS[0]) * 17, "expected 1 to 16 whole lines, found 17"),
-        (b"x" * 5000, "at most 4096 bytes"),
+        (b"x" * 4097, "at most 4096 bytes"),
+        (b"x" * 4096, "expected 1 to 16 whole lines, found 0"),
+        (lines(KEYS[0]) + b"x", "expected 1 to 16 whole lines, found 1"),
         (b"\xff\n", "m.sig, line 1: expected `ed25519 KEY SIGNATURE`"),
         (lines(KEYS[0]) + b"\n", "m.sig, line 2: expected"),
         (lines(KEYS[0]).replace(b"ed25519", b"ed448"), "line 1: expected"),
@@ -166,6 +176,10 @@ def test_it_is_signed_for_this_purpose_alone() -> None:
 )
 def test_a_signature_file_is_exact(signatures: bytes, problem: str) -> None:
     assert problem in str(refusal(GOOD.encode(), signatures, PUBLIC[0]))
+
+
+def test_sixteen_keys_may_have_signed() -> None:
+    assert len(parse_signatures(lines(KEYS[0]) * 16, source="m.sig")) == 16
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}=." \n1atevmodls').map(str.encode))

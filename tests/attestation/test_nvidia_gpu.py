@@ -106,7 +106,9 @@ def test_a_switch_is_read_as_one() -> None:
 def test_every_check_of_good_evidence_is_named() -> None:
     checks = Checks()
     verify(nvidia.hopper().item(), NOW.timestamp(), checks)
-    rim = [f"rim_{name}" for name in ("format", "chain_root", "chain", "chain_validity", "signature", "format")]
+    rim = [
+        f"rim_{name}" for name in ("format", "chain_root", "chain", "chain_validity", "signer", "signature", "format")
+    ]
     assert [finding.code.removeprefix("nvidia_gpu.") for finding in checks.findings] == [
         *("format", "endorsements", "certificate_format", "chain_length", "chain_root", "chain", "chain_validity"),
         *("chip", "signature", "fwid", *rim, *rim, "ocsp_format", "ocsp_responder", "ocsp_signature", "revoked"),

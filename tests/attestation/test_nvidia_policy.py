@@ -198,6 +198,12 @@ def test_a_measurement_that_the_report_does_not_have_is_refused() -> None:
     assert failed(claims) == {"rim_mismatch", "debug"}
 
 
+def test_a_measurement_counts_at_its_own_place_alone() -> None:
+    for other in (4, 6):
+        moved = nvidia.resource(5, [nvidia.MEASUREMENTS[other]])
+        assert failed(with_rims(driver_rim=nvidia.rim_content(resources=moved))) == {"rim_mismatch", "debug"}
+
+
 def test_the_decoders_measurement_counts_only_while_the_decoder_is_on() -> None:
     wrong = nvidia.rim_content(resources=nvidia.resource(35, [bytes(48)]))
     assert failed(with_rims(driver_rim=wrong)) == {"rim_mismatch", "debug"}

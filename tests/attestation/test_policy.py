@@ -74,6 +74,7 @@ def test_a_policy_says_what_stands_in_its_file() -> None:
         any_of=((SimulationPolicy(measurement=(bytes(32), b"\xab" * 32)),),),
         release=parse_release("1.2.0"),
     )
+    assert parse_policy(GOOD, source="p").operator_keys == (bytes(range(32)),)
 
 
 def test_each_check_can_be_left_out_with_a_reason() -> None:
@@ -116,12 +117,14 @@ def test_a_policy_that_skips_nothing_shows_no_skipped_check() -> None:
         (f'["{KEY}"]', "[]", 5, "`operator.public_keys` must be a list of at least one"),
         (f'["{KEY}"]', f'["{KEY}="]', 5, "must be a list of Ed25519 public keys in base64url"),
         (f'["{KEY}"]', f'["{KEY[:-3]}"]', 5, "must be a list of Ed25519 public keys in base64url"),
+        (f'["{KEY}"]', f'["{KEY}"]\nmore = 1', 6, "`operator.more` is not known here; known are public_keys"),
         (f'["{KEY}"]', f'["{KEY}"]\nskip = "both"', 5, "`operator.public_keys` is not known here; known are skip"),
         (f'public_keys = ["{KEY}"]', "skip = true", 5, "`operator.skip` must be the reason"),
         (f'public_keys = ["{KEY}"]', 'skip = " "', 5, "`operator.skip` must be the reason"),
         ('minimum = "1.2.0"', 'minimum = "newest"', 11, "`release.minimum` must be a version such as 1.2.0"),
         ('minimum = "1.2.0"', "", 10, "`release` sets neither `minimum` nor"),
         ('minimum = "cached"', 'minimum = "simulated"', 8, "must be one of pinned-tls, cached, fresh"),
+        ('minimum = "cached"', 'minimum = ["cached"]', 8, "must be one of pinned-tls, cached, fresh"),
         ('minimum = "cached"', "minimum = 2", 8, "must be one of pinned-tls, cached, fresh"),
         ('minimum = "cached"', "", 7, "`level` does not set `minimum`"),
         ('minimum = "cached"', 'minimum = "cached"\nmaximum = 1', 9, "`level.maximum` is not known here"),
@@ -129,6 +132,7 @@ def test_a_policy_that_skips_nothing_shows_no_skipped_check() -> None:
         ("upload_allowed = true", "upload_allowed = 1.5", 14, "`runtime.require.upload_allowed` must be true, false"),
         ("upload_allowed = true", "upload_allowed = [[]]", 14, "must be true, false"),
         ("upload_allowed = true", "Upload = true", 14, "is not the name of a runtime member"),
+        ("{ max_models = 8 }", "{}", 14, "`runtime.require.limits` must be true, false"),
         ("max_models = 8", "a = { b = 1 }", 14, "`runtime.require.limits.a` must be true, false"),
         ("measurement = [", "measured = [", 17, "`tee.simulation.measured` is not known here"),
         ("ab" * 32, "AB" * 32, 17, "64 lower-case hexadecimal digits"),
@@ -179,6 +183,25 @@ def test_arbitrary_text_is_an_invalid_policy_and_nothing_worse(text: str) -> Non
 def test_toml_that_breaks_parsers_is_an_invalid_policy(text: str) -> None:
     with pytest.raises(InvalidPolicyError, match="p, line 1: not TOML"):
         parse_policy(text, source="p")
+
+
+def test_a_policy_of_1_mib_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(GOOD.ljust(1024 * 1024, "\n"), "utf-8")
+    assert load_policy(file).release == parse_release("1.2.0")
+    file.write_text(GOOD.ljust(1024 * 1024 + 1, "\n"), "utf-8")
+    with pytest.raises(InvalidPolicyError, match="at most 1048576 bytes"):
+        load_policy(file)
+
+
+def test_a_number_has_64_bits() -> None:
+    for sign in ("", "-"):
+        accepted = f"{sign}{2**64 - 1}"
+        assert requiring(f"number = {accepted}").runtime == (
+            RuntimeRequirement(path=("number",), accepted=(int(accepted),)),
+        )
+        with pytest.raises(InvalidPolicyError, match="a number of 65 bits"):
+            requiring(f"number = {sign}{2**64}")
 
 
 def test_simulation_is_said_in_two_places() -> None:
@@ -265,6 +288,14 @@ def test_each_value_of_a_runtime_list_must_be_accepted() -> None:
         (["a", "c"], Outcome.FAILED),
     ):
         assert outcomes(policy, {"models": models}) == {"runtime.models": outcome}
+
+
+def test_only_the_models_come_from_a_manifest() -> None:
+    policy = requiring('isolation = "manifest", limits = { models = "manifest" }')
+    assert policy.runtime == (
+        RuntimeRequirement(path=("isolation",), accepted=("manifest",)),
+        RuntimeRequirement(path=("limits", "models"), accepted=("manifest",)),
+    )
 
 
 def test_an_empty_runtime_list_meets_no_demand_but_that_for_one() -> None:

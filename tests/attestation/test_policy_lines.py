@@ -82,6 +82,23 @@ def test_the_line_of_a_path(path: tuple[str | int, ...], expected: int) -> None:
     assert line_of(valid, path) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "expected"),
+    [
+        ('lists = [\n["last"],\n["last"]\n]\n[last]\nend = 1\n', ("last",), 5),
+        ('lists = [\n["last"],\n[\n"end"],\n]\n[last]\nend = 1\n', ("last", "end"), 7),
+        ("a = [{ b = [\n1 ] }, {\n} ]\n[b]\n", ("b",), 4),
+        ("[a.b]\n[a]\n", ("a", "missing"), 2),
+        ("[a.b]\n", ("a", "missing"), 1),
+        ("x = 1\n[a.b.c]\n", ("a", "b"), 2),
+    ],
+)
+def test_what_looks_like_a_header_is_none_and_what_names_more_is_another(
+    text: str, path: tuple[str, ...], expected: int
+) -> None:
+    assert line_of(text, path) == expected
+
+
 def test_lines_may_end_as_on_windows() -> None:
     assert line_of('a = """\r\n[b]\r\n"""\r\n[b]\r\nc = 1\r\n', ("b", "c")) == 5
 

@@ -31,7 +31,14 @@ def test_releases_have_an_order() -> None:
         assert judge_release(parse_release(newer), older).outcome is Outcome.FAILED
         assert judge_release(parse_release(older), newer).outcome is Outcome.PASSED
     for same in ORDER:
+        assert parse_release(same).text == same
         assert judge_release(parse_release(same), same).outcome is Outcome.PASSED
+
+
+def test_a_release_is_three_numbers_and_a_stage() -> None:
+    release = parse_release("1.20.3rc10")
+    assert (release.numbers, release.stage, release.text) == ((1, 20, 3), ("rc", 10), "1.20.3rc10")
+    assert (parse_release("1.2.3").stage, parse_release("1.2.3a0").stage) == (("z", 0), ("a", 0))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from blindai.attestation.manifest import sign_manifest
 from blindai.attestation.policy import Policy, parse_policy
 from blindai.attestation.policy_file import Section, Skip
 from blindai.attestation.policy_runtime import RuntimeRequirement
-from blindai.attestation.policy_tees import fields_of, no_presets
+from blindai.attestation.policy_tees import MAX_ALTERNATIVES, fields_of, no_presets
 from blindai.attestation.tee import TEES
 from blindai.attestation.tee.simulation import SimulationPolicy
 from blindai.errors import InvalidPolicyError
@@ -110,6 +110,7 @@ def test_what_the_file_sets_goes_before_the_preset() -> None:
     [
         ('preset = "lax"\n', 7, "`preset` must be one of strict, cloud-azure, cloud-gcp, cloud-aws"),
         ("preset = 1\n", 7, "`preset` must be one of"),
+        ('preset = ["strict"]\n', 7, "`preset` must be one of"),
         ('preset = "cloud-aws"\n[tee.simulation]\n', 8, "`tee.simulation` cannot be met by the preset cloud-aws"),
         ('preset = "strict"\n[tee.simulation]\nsize = 1\n', 9, "`tee.simulation.size` is not known here"),
     ],
@@ -123,6 +124,18 @@ def test_an_error_in_what_a_preset_says_names_the_preset() -> None:
     text = 'version = 1\npreset = "cloud-gcp"\noperator.skip = "a"\nlevel.minimum = "fresh"\nruntime.skip = "b"\n'
     error = refusal(text + 'release.skip = "c"\n[tee.simulation]\n', reading({}, preset_table))
     assert "`insecure_simulation` (from the preset cloud-gcp) must be true or false" in str(error)
+
+
+def test_an_error_inside_a_table_of_a_presets_names_the_preset() -> None:
+    inside: dict[str, Any] = {"level": {"minimum": "lax"}, "runtime": {"require": {"a": 1.5}}}
+    head = 'version = 1\npreset = "strict"\ninsecure_simulation = true\noperator.skip = "a"\nrelease.skip = "c"\n'
+    for own, problem in (
+        ('runtime.skip = "b"\n', "`level.minimum` (from the preset strict) must be one of"),
+        ('level.minimum = "fresh"\n', "`runtime.require.a` (from the preset strict) must be true, false"),
+        ('runtime.skip = "b"\nlevel.minimum = "lax"\n', "`level.minimum` must be one of"),
+    ):
+        error = refusal(head + own + "[tee.simulation]\n", reading({}, lambda *_: inside))
+        assert problem in str(error)
 
 
 def test_without_a_preset_every_field_must_be_set() -> None:
@@ -160,6 +173,7 @@ def _device(section: Section) -> SimulationPolicy:
         ("any_of = []", 7, "`any_of` must be at least one table"),
         ("any_of = 1", 7, "`any_of` must be at least one table"),
         ("any_of = [1]", 7, "`any_of` must be at least one table"),
+        ("any_of = [{ tee = {} }, 1]", 7, "`any_of` must be at least one table"),
         ("[[any_of]]\n", 7, "`any_of` does not set `tee`"),
         ("[[any_of]]\ntee = 1\n", 8, "`any_of.tee` must be a table"),
         ("[[any_of]]\ntee = {}\n", 8, "`any_of.tee` names no TEE"),
@@ -181,6 +195,10 @@ def _device(section: Section) -> SimulationPolicy:
 )
 def test_alternatives_are_said_exactly(text: str, line: int, problem: str) -> None:
     assert str(refusal(GENERAL + text, reading({}))).startswith(f"p, line {line}: {problem}")
+
+
+def test_there_may_be_as_many_alternatives_as_64() -> None:
+    assert len(parse_policy(GENERAL + GOOD_ONE * MAX_ALTERNATIVES, source="p").any_of) == 64
 
 
 # Manifests

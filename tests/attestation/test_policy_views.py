@@ -96,6 +96,17 @@ def test_alternatives_are_numbered_and_skips_keep_their_reason() -> None:
     assert places["any_of 2: tee.made_up.inner"] == (Force.SKIPPED, "why not")
 
 
+MANY = [f"made_up.{letter}" for letter in "abcdefghijklmnop"]  # so many that no set has them in order by chance
+
+
+def test_sets_are_shown_in_order() -> None:
+    texts = shown(policy(MadeUp(names=frozenset(MANY), track=frozenset(MANY))))
+    assert [place for force, place, _ in texts if force == "tracked"] == MANY
+    assert ("enforced", "tee.made_up.names", ", ".join(MANY)) in texts
+    tracked = wider(policy(MadeUp(track=frozenset(MANY))), policy(MadeUp(track=frozenset(MANY[:1]))))
+    assert [one.place for one in tracked] == MANY[1:]
+
+
 def differences(changed: Policy, base: Policy | None = None) -> tuple[dict[str, str], dict[str, str]]:
     """What the changed policy alone accepts, and what the other one alone does."""
     base = base or policy()
@@ -128,6 +139,11 @@ ANY = "anything (why not)"
         ({"table": {4: (b"\xdd",)}}, {"table": "4 = dd"}, {"table": "4 = cc"}),
         ({"rows": (Inner(svn=2),)}, {"rows": "svn=2"}, {"rows": "svn=1"}),
         ({"version": 1}, {"version": "1"}, {"version": "None"}),
+        # Of kinds that cannot be compared, each counts as accepting what the other does not.
+        ({"minimum": None}, {"minimum": "None"}, {"minimum": "5"}),
+        ({"minimum": True}, {"minimum": "true"}, {"minimum": "5"}),
+        ({"values": None}, {"values": "None"}, {"values": "aa, bb"}),
+        ({"numbers": (1, "a")}, {"numbers": "1, a"}, {"numbers": "1"}),
     ],
 )
 def test_a_field_that_differs_is_found(change: dict[str, Any], gained: dict[str, str], lost: dict[str, str]) -> None:
@@ -175,6 +191,7 @@ def test_a_table_that_one_skips_whole_is_found() -> None:
             {"tee": "evidence of exactly made_up"},
         ),
         ({"any_of": ()}, {}, {"tee": "evidence of exactly made_up"}),
+        ({"runtime": (RuntimeRequirement(path=("limits", "max_models"), accepted=(8, 8)),)}, {}, {}),
         ({"any_of": ((MadeUp(minimum=9),), (MadeUp(),))}, {}, {}),
         (
             {"any_of": ((MadeUp(),), (MadeUp(minimum=9, values=(b"\xee",)),))},
@@ -187,9 +204,27 @@ def test_a_rule_that_differs_is_found(change: dict[str, Any], gained: dict[str, 
     assert differences(policy(**change)) == (gained, lost)
 
 
+def test_the_order_of_tees_is_no_difference() -> None:
+    one, other = MadeUp(), MadeUp(tee="other", minimum=6)
+    assert differences(policy(one, other), policy(other, one)) == ({}, {})
+
+
+def test_kinds_that_are_equal_to_python_alone_differ() -> None:
+    gained, lost = differences(policy(MadeUp(version=True)), policy(MadeUp(version=1)))
+    assert (gained, lost) == ({"tee.made_up.version": "true"}, {"tee.made_up.version": "1"})
+
+
+def test_two_demands_for_an_empty_list_are_one() -> None:
+    models = policy(runtime=(RuntimeRequirement(path=("models",), accepted=()),))
+    assert differences(models, models) == ({}, {})
+    one = policy(runtime=(RuntimeRequirement(path=("models",), accepted=("a",)),))
+    assert differences(models, one) == ({"runtime.require.models": "an empty list"}, {"runtime.require.models": "a"})
+
+
 def test_accepting_a_simulation_is_a_difference() -> None:
     from blindai.attestation.policy import insecure_simulation_policy, strict_policy
 
     gained, lost = differences(insecure_simulation_policy(), strict_policy())
     assert gained == {"insecure_simulation": "evidence that anybody can make", "tee": "evidence of exactly simulation"}
     assert lost == {}
+    assert differences(insecure_simulation_policy(), insecure_simulation_policy()) == ({}, {})

@@ -399,6 +399,7 @@ def test_no_list_is_no_refusal_here() -> None:
         ((0x19, 0x10), Product.GENOA),
         ((0x19, 0x1F), Product.GENOA),
         ((0x19, 0x20), None),
+        ((0x19, 0x9F), None),
         ((0x19, 0xA0), Product.GENOA),
         ((0x19, 0xAF), Product.GENOA),
         ((0x19, 0xB0), None),

@@ -10,7 +10,7 @@ from attestation.intel_cases import failures, findings, policy_of, verify
 from fakes.intel import FakeEvidence
 
 from blindai.attestation.evidence import Outcome
-from blindai.attestation.tee.sgx import CODES
+from blindai.attestation.tee.sgx import CODES, FLAG_BITS
 from blindai.errors import InvalidPolicyError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "spec" / "tee" / "sgx.md"
@@ -128,6 +128,9 @@ def test_the_policy_of_the_seed_generation_can_be_said() -> None:
         ("isv_prod_id", "1"),
         ("isv_prod_id", "[65536]"),
         ("isv_prod_id", "[-1]"),
+        ("isv_prod_id", "[1, -1]"),
+        ("isv_prod_id", '[1, "2"]'),
+        ("isv_prod_id", "[1, 65536]"),
         ("isv_prod_id", "[true]"),
         ("isv_svn", "-1"),
         ("mr_enclave", '["00"]'),
@@ -147,6 +150,32 @@ def test_claims_are_shown_in_intels_words() -> None:
     assert (facts["MRENCLAVE"], facts["ISVSVN"], facts["flags"]) == (ENCLAVE, "2", "INIT, MODE64BIT")
     assert (facts["XFRM"], facts["MISCSELECT"], facts["FMSPC"]) == ("0300000000000000", "00000000", "90c06f000000")
     assert dict(verify(flags(0).item())[0].facts())["flags"] == "none"
+
+
+def test_each_flag_has_its_bit() -> None:
+    """Intel SDM volume 3D, "SECS.ATTRIBUTES"."""
+    assert FLAG_BITS == {
+        "INIT": 0,
+        "DEBUG": 1,
+        "MODE64BIT": 2,
+        "PROVISIONKEY": 4,
+        "EINITTOKEN_KEY": 5,
+        "CET": 6,
+        "KSS": 7,
+        "AEX_NOTIFY": 10,
+    }
+
+
+def test_a_product_is_any_number_of_16_bits() -> None:
+    assert policy_of("sgx", policy_text(isv_prod_id="[0, 65535]")).isv_prod_id == (0, 65535)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "size"), [("mr_enclave", 32), ("mr_signer", 32), ("config_id", 64)])
+def test_a_reference_value_is_as_long_as_its_field(name: str, size: int) -> None:
+    assert getattr(policy_of("sgx", policy_text(**{name: f'["{"ab" * size}"]'})), name) == (b"\xab" * size,)
+    for other in (size - 1, size + 1):
+        with pytest.raises(InvalidPolicyError, match=f"must be a list of text of {2 * size} "):
+            policy_of("sgx", policy_text(**{name: f'["{"ab" * other}"]'}))
 
 
 def test_every_code_is_documented() -> None:

@@ -135,7 +135,14 @@ def test_a_device_certificate_is_for_one_device() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", ITEM.evidence[:-1], ITEM.evidence + b"\0", b"B" * 226, ITEM.evidence[:33] + b"\2" + ITEM.evidence[34:]],
+    [
+        b"",
+        ITEM.evidence[:-1],
+        ITEM.evidence + b"\0",
+        b"B" * 226,
+        b"b" + ITEM.evidence[1:],
+        ITEM.evidence[:33] + b"\2" + ITEM.evidence[34:],
+    ],
 )
 def test_other_sizes_magics_and_versions_are_malformed(raw: bytes) -> None:
     with pytest.raises(MalformedEvidenceError) as refusal:
@@ -152,6 +159,11 @@ def test_missing_and_surplus_endorsements_are_malformed(endorsements: tuple[tupl
     with pytest.raises(MalformedEvidenceError) as refusal:
         findings_of(dataclasses.replace(ITEM, endorsements=endorsements))
     assert refusal.value.finding_code == "simulation.endorsements"
+
+
+def test_endorsements_may_stand_in_any_order() -> None:
+    backwards = dataclasses.replace(ITEM, endorsements=ITEM.endorsements[::-1])
+    assert findings_of(backwards)[1].outcome is Outcome.PASSED
 
 
 @given(

@@ -152,6 +152,14 @@ def test_attributes_of_a_module_count_where_the_mask_looks() -> None:
     assert failures(evidence, STRICT) == set()
 
 
+def test_without_collateral_nothing_is_said_of_what_runs_now() -> None:
+    alone = FakeEvidence(version=5, endorsements=dict.fromkeys(dict(TD_5.item().endorsements)))
+    made = findings(alone, STRICT)
+    assert made["collateral"].outcome is Outcome.FAILED
+    assert "tcb_status_current" not in made
+    assert dict(verify(alone.item())[0].facts())["current TCB status"] == "not said"
+
+
 def test_a_module_that_intel_does_not_know_has_no_level() -> None:
     unknown = FakeEvidence(body={"tee_tcb_svn": bytes([7, 9, 3]) + bytes(13)})
     made = findings(unknown, STRICT)
@@ -174,7 +182,9 @@ def test_claims_are_shown_in_intels_words() -> None:
     assert (facts["MRTD"], facts["RTMR3"]) == (b"t".hex() * 48, "03" * 48)
     assert (facts["attributes"], facts["TCB status"]) == ("sept_ve_disable", "UpToDate")
     assert (facts["current TCB status"], facts["TCB date"]) == ("UpToDate", "2026-02-01T00:00:00Z")
-    assert dict(verify(FakeEvidence().item())[0].facts())["SERVICETD"] == "not in a quote of version 4"
+    of_version_4 = dict(verify(FakeEvidence().item())[0].facts())
+    assert of_version_4["SERVICETD"] == "not in a quote of version 4"
+    assert of_version_4["current TCB status"] == "not said"
     debug, _ = verify(attributes(0).item())
     assert dict(debug.facts())["attributes"] == "none"
     none, _ = verify(FakeEvidence(body={"tee_tcb_svn": bytes([7, 9, 3]) + bytes(13)}).item())

@@ -155,6 +155,7 @@ def test_a_field_that_nobody_knows_is_an_error() -> None:
         ("required_pcrs", "7", "must be a list of different PCR indices"),
         ("required_pcrs", "[24]", "must be a list of different PCR indices"),
         ("required_pcrs", "[true]", "must be a list of different PCR indices"),
+        ("required_pcrs", "[7, true]", "must be a list of different PCR indices"),
         ("required_pcrs", "[7, 7]", "must be a list of different PCR indices"),
         ("pcrs", "{}", "names no PCR"),
         ("pcrs", '{ 24 = ["00"] }', "is not the index of a PCR"),
@@ -183,12 +184,16 @@ def test_a_selection_is_exact() -> None:
     fewer = claims_of(dataclasses.replace(good_tpm(), selection=(0, 4, 7)))
     assert "pcr_selection" not in failures(fewer, policy(required_pcrs="[7, 4, 0]"))
     assert "pcr_selection" in failures(fewer, policy())
+    assert outcomes(fewer, policy())["pcr_selection"].found == "PCRs 0, 4, 7"
 
 
 def test_each_named_pcr_is_compared() -> None:
     value = good_tpm().boot.value("sha256", 4).hex()
     assert "pcrs" in failures(good_claims(), policy(pcrs=f'{{ 4 = ["{value}"], 7 = ["{"00" * 32}"] }}'))
     assert "pcrs" not in failures(good_claims(), policy(pcrs=f'{{ 4 = ["{"00" * 32}", "{value}"] }}'))
+    backwards = policy(pcrs=f'{{ 7 = ["{value}"], 4 = ["{value}"], 14 = ["{value}"] }}')
+    shown = [finding.expected for finding in check(good_claims(), backwards) if finding.code == "tpm.pcrs"]
+    assert shown == [f"PCR {index} is {value}" for index in (4, 7, 14)]
     fewer = claims_of(dataclasses.replace(good_tpm(), selection=(0, 7)))
     findings = [finding for finding in check(fewer, policy()) if finding.code == "tpm.pcrs"]
     assert [finding.found for finding in findings if finding.outcome is Outcome.FAILED] == ["not quoted"]
@@ -291,6 +296,22 @@ def test_a_command_line_that_is_named_whole_may_have_any_argument() -> None:
     assert failures(booted(grub(firmware(), command_line=line)), policy(command_line=str([line]))) == set()
 
 
+@pytest.mark.parametrize(
+    "measured",
+    [
+        COMMAND_LINE.encode(),
+        COMMAND_LINE.encode() + b"\0",
+        wide(COMMAND_LINE),
+        wide(f"{COMMAND_LINE}\0"),
+        wide(f"BOOT_IMAGE={COMMAND_LINE}"),
+    ],
+)
+def test_a_command_line_is_known_in_every_form_that_loaders_measure(measured: bytes) -> None:
+    boot = stub(firmware()).extend(12, IPL, b"", measured=measured)
+    assert failures(booted(boot), policy()) == set()
+    assert failures(booted(boot.extend(12, IPL, b"", measured=measured + b"x")), policy()) >= {"command_line"}
+
+
 def test_a_second_kernels_command_line_is_judged_too() -> None:
     boot = grub(firmware())
     grub_command(boot, "/vmlinuz evil")
@@ -348,7 +369,9 @@ def test_a_key_that_nobody_vouches_for_is_refused() -> None:
 
 
 def test_a_name_that_is_not_listed_is_refused_whoever_certified_it() -> None:
-    assert failures(good_claims(), policy(ak_names=str(["000b" + "00" * 32]))) == {"ak_name"}
+    other = str(["000b" + "00" * 32])
+    assert failures(good_claims(), policy(ak_names=other)) == {"ak_name"}
+    assert failures(good_claims(), policy(ak_names=other, ak_certified='["ak_name"]')) == {"ak_certified", "ak_name"}
 
 
 def test_an_endorsement_key_counts_only_after_the_channels_own_challenge() -> None:

@@ -238,6 +238,12 @@ def test_a_name_without_a_common_name_is_said_to_have_none() -> None:
     assert common_name(made) == "without a common name"
 
 
+def test_the_first_of_several_common_names_is_told() -> None:
+    names = [x509.NameAttribute(x509.NameOID.COMMON_NAME, text) for text in ("first", "second")]
+    builder = x509.CertificateBuilder(_name("root"), x509.Name(names), KEYS["leaf"].public_key(), 1, BEGIN, END)
+    assert common_name(builder.sign(KEYS["root"], hashes.SHA256())) == "first"
+
+
 def read(der: bytes) -> x509.Certificate:
     return read_certificate(der, tee="t", what="leaf")
 
@@ -261,9 +267,21 @@ def test_a_signature_with_unused_bits_is_another_encoding() -> None:
         read(der[:at] + b"\1" + der[at + 1 :])
 
 
+def test_a_library_that_reads_more_loosely_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    der = LEAF.public_bytes(Encoding.DER)
+    strict = x509.load_der_x509_certificate
+    monkeypatch.setattr(x509, "load_der_x509_certificate", lambda data: strict(data[: len(der)]))
+    assert read(der) == LEAF
+    with pytest.raises(MalformedEvidenceError, match="another encoding of one"):
+        read(der + b"\0")
+
+
 def test_a_chain_is_read_in_its_order() -> None:
     pem = b"".join(one.public_bytes(Encoding.PEM) for one in (LEAF, MIDDLE, ROOT))
     assert read_pem_chain(pem, tee="t", what="a chain") == (LEAF, MIDDLE, ROOT)
+    assert read_pem_chain(LEAF.public_bytes(Encoding.PEM), tee="t", what="a chain") == (LEAF,)
+    with pytest.raises(MalformedEvidenceError, match="1 to 8 certificates as a chain, found 0"):
+        read_pem_chain(b"", tee="t", what="a chain")
     most = LEAF.public_bytes(Encoding.PEM) * MAX_CERTIFICATES
     assert len(read_pem_chain(most, tee="t", what="a chain")) == 8
     for wrong in (b"", b"no PEM", most + LEAF.public_bytes(Encoding.PEM), pem.replace(b"MII", b"!!!")):

@@ -27,6 +27,15 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 YEAR = timedelta(days=365)
 PSS = padding.PSS(mgf=padding.MGF1(SHA384()), salt_length=48)
 AMD = "1.3.6.1.4.1.3704.1"
+INDIRECT = x509.IssuingDistributionPoint(
+    full_name=None,
+    relative_name=None,
+    only_contains_user_certs=False,
+    only_contains_ca_certs=False,
+    only_some_reasons=None,
+    indirect_crl=True,
+    only_contains_attribute_certs=False,
+)
 CHIP = {"Milan": bytes(range(64)), "Genoa": bytes(range(64)), "Turin": bytes(range(8))}
 
 # Field: offset and size, as in AMD document 56860 revision 1.58, table ATTESTATION_REPORT.
@@ -170,14 +179,16 @@ def revocation_list(
     signer: str = "",
     critical: bool = False,
 ) -> bytes:
-    """The ARK's CRL in DER."""
+    """The ARK's CRL in DER; a critical one says that it is indirect."""
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(name(issuer or f"ARK-{product}"))
         .last_update(updates[0])
         .next_update(updates[1])
-        .add_extension(x509.CRLNumber(7), critical=critical)
+        .add_extension(x509.CRLNumber(7), critical=False)
     )
+    if critical:
+        builder = builder.add_extension(INDIRECT, critical=True)
     for serial in serials:
         entry = x509.RevokedCertificateBuilder(serial_number=serial, revocation_date=updates[0]).build()
         builder = builder.add_revoked_certificate(entry)

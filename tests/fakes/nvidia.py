@@ -289,6 +289,7 @@ def answer(  # noqa: PLR0913  # everything that a responder can say
     responder: x509.Certificate | None = None,
     signer: Key | None = None,
     algorithm: Any = None,
+    signed_with: Any = None,
     by_name: bool = False,
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
 ) -> bytes:
@@ -313,7 +314,8 @@ def answer(  # noqa: PLR0913  # everything that a responder can say
     )
     for extension, is_critical in extensions:
         builder = builder.add_extension(extension, critical=is_critical)
-    return builder.sign(signer or key(f"Responder of {common_name}"), SHA384()).public_bytes(Encoding.DER)
+    made = builder.sign(signer or key(f"Responder of {common_name}"), signed_with or SHA384())
+    return made.public_bytes(Encoding.DER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

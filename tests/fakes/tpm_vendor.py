@@ -207,7 +207,7 @@ class FakeVendor:
         *,
         issuer: str = "intermediate",
         signer: Private | None = None,
-        is_ca: bool = False,
+        is_ca: bool | None = False,
         signs: bool = True,
         usage: bool = True,
         revokes: bool = True,
@@ -224,10 +224,11 @@ class FakeVendor:
             .serial_number(sum(subject.encode()))
             .not_valid_before(NOW - YEAR)
             .not_valid_after(not_after)
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
+        if is_ca is not None:
+            builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         if usage:
-            builder = builder.add_extension(_usage(is_ca=is_ca, signs=signs, revokes=revokes), critical=True)
+            builder = builder.add_extension(_usage(is_ca=bool(is_ca), signs=signs, revokes=revokes), critical=True)
         if purposes:
             oids = [x509.ObjectIdentifier(purpose) for purpose in purposes]
             builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False)

@@ -3,54 +3,45 @@
 First the tests run once, and say which of them run which line; then each mutant is given to just these, in a forked
 process that stops at the first failure. Results stay in `.mutants/`, so that a run that was broken off goes on.
 A mutant that no test kills must stand in docs/audits/surviving_mutants.toml, with its reason, and nothing else may.
-Leaves out: which mutants there are (mutate.py).
+Leaves out: which mutants there are (mutate.py), which tests (reached.py), and how they run (in_place.py, afresh.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime as dt
 import fnmatch
-import hashlib
-import importlib.abc
-import importlib.util
-import json
 import os
-import signal
-import subprocess
 import sys
 import time
-import tomllib
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mutants.mutate import Mutant, mutants_of
+from mutants.afresh import OPTIONS, Afresh, preload
+from mutants.in_place import InPlace, Task, living_functions, swaps
+from mutants.mutate import mutants_of
+from mutants.outcomes import SURVIVED, Outcomes, complaints, survivors_of
+from mutants.reached import (
+    KEPT,
+    ROOT,
+    TESTS,
+    digest_of_tree,
+    ignored,
+    module_names,
+    path_of,
+    runs_at_import,
+    tests_by_line,
+    tests_of_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
 
-ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src"
-PACKAGE = SOURCE / "blindai" / "attestation"
-TESTS = "tests/attestation"
-KEPT = ROOT / ".mutants"
+    from mutants.mutate import Mutant
+    from mutants.reached import Lines
+
 TABLE = ROOT / "docs" / "audits" / "surviving_mutants.toml"
-# These look at everything at once, and would run for every mutant.
-LEFT_OUT = ("test_flips.py", "test_times.py", "test_finding_codes.py", "*_samples.py", "test_tpm_live.py")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one mutant: `killed`, `survived`, or `timed out`, which counts as killed."""
-
-    name: str
-    line: int
-    how: str
 
 
 def main() -> int:
@@ -64,14 +55,9 @@ def main() -> int:
     os.chdir(ROOT)
     KEPT.mkdir(exist_ok=True)
     modules = [name for name in module_names() if chosen(name, options.modules)]
-    outcomes = list(run_all(modules, seconds=options.seconds, jobs=options.jobs))
-    return tell(outcomes, modules, report=options.report)
-
-
-def module_names() -> list[str]:
-    """Every module of the package, by its dotted name."""
-    paths = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
-    return [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths]
+    began_s = time.monotonic()
+    run_all(modules, tests_by_line(), seconds=options.seconds, jobs=options.jobs)
+    return tell(modules, time.monotonic() - began_s, report=options.report)
 
 
 def chosen(name: str, patterns: Sequence[str]) -> bool:
@@ -80,214 +66,87 @@ def chosen(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatch(short, pattern) for pattern in patterns)
 
 
-def path_of(module: str) -> Path:
-    """The file of a module."""
-    return SOURCE / Path(*module.split(".")).with_suffix(".py")
+def outcomes_so_far() -> Outcomes:
+    """Those of earlier runs that still hold."""
+    return Outcomes(KEPT / "outcomes.jsonl", digest_of_tree())
 
 
-# --- which tests run which line
+def all_mutants(modules: Sequence[str]) -> Iterator[Mutant]:
+    """Of one module after the other."""
+    for module in modules:
+        yield from mutants_of(path_of(module).read_text("utf-8"), module)
 
 
-def tests_by_line() -> dict[str, dict[int, list[str]]]:
-    """For each module and line the tests that run it; an empty name stands for what runs at import."""
-    import coverage
-
-    found, mark = KEPT / "tests.json", KEPT / "coverage"
-    key = digest_of_tree()
-    if not found.exists() or json.loads(found.read_text("utf-8"))["key"] != key:
-        environment = {**os.environ, "COVERAGE_FILE": str(mark)}
-        command = [sys.executable, "-m", "pytest", "-q", TESTS, "-p", "no:cacheprovider", *ignored()]
-        options = ["--cov=blindai.attestation", "--cov-branch", "--cov-context=test", "--cov-report="]
-        subprocess.run([*command, *options], check=True, env=environment)
-        data = coverage.CoverageData(str(mark))
-        data.read()
-        lines = {
-            module: {line: sorted({name_of(one) for one in tests}) for line, tests in contexts(data, module).items()}
-            for module in module_names()
-        }
-        found.write_text(json.dumps({"key": key, "lines": lines}), "utf-8")
-    lines = json.loads(found.read_text("utf-8"))["lines"]
-    return {module: {int(line): tests for line, tests in by.items()} for module, by in lines.items()}
-
-
-def contexts(data: Any, module: str) -> dict[int, list[str]]:
-    """Coverage's contexts by line; a file that no test runs has none."""
-    with contextlib.suppress(Exception):
-        found: dict[int, list[str]] = data.contexts_by_lineno(str(path_of(module)))
-        return found
-    return {}
-
-
-def name_of(context: str) -> str:
-    """The test function of a context such as `tests/x.py::test_y[1]|run`."""
-    return context.partition("|")[0].partition("[")[0]
-
-
-def ignored() -> list[str]:
-    """Options of pytest for `LEFT_OUT`."""
-    files = sorted(path for path in (ROOT / TESTS).glob("test_*.py") for one in LEFT_OUT if path.match(one))
-    return [f"--ignore={path.relative_to(ROOT)}" for path in files]
-
-
-def digest_of_tree() -> str:
-    """Of everything that an outcome depends on."""
-    files = sorted([*SOURCE.rglob("*.py"), *(ROOT / TESTS).glob("*.py"), *(ROOT / "tests" / "fakes").glob("*.py")])
-    together = hashlib.sha256()
-    for path in files:
-        together.update(str(path.relative_to(ROOT)).encode() + hashlib.sha256(path.read_bytes()).digest())
-    return together.hexdigest()
-
-
-# --- mutants
-
-
-def run_all(modules: Sequence[str], *, seconds: int, jobs: int) -> Iterator[Outcome]:
-    """Every mutant of the modules, `jobs` at a time; those of an earlier run with the same files are taken from it."""
-    by_line = tests_by_line()
-    kept = KEPT / f"outcomes-{digest_of_tree()[:16]}.jsonl"
-    known = {(one["name"], one["line"]): one["how"] for one in map(json.loads, _lines(kept))}
+def run_all(modules: Sequence[str], by_line: Mapping[str, Lines], *, seconds: int, jobs: int) -> None:
+    """Keep an outcome of every mutant: in place where that can be, in a process that imports it anew where not."""
     preload()
-    running: dict[int, tuple[Mutant, float]] = {}
-    with kept.open("a", encoding="utf-8") as out:
+    sys.stdout.flush()
+    if child := os.fork():  # which imports `blindai`; this process must not
+        os.waitpid(child, 0)
+    else:
+        os._exit(run_in_place(modules, by_line, seconds=seconds, jobs=jobs))
+    outcomes = outcomes_so_far()
+    rest = [mutant for mutant in all_mutants(modules) if outcomes.of(mutant) is None]
+    print(f"{len(rest)} mutants to import anew", flush=True)
+    Afresh(by_line=by_line, found=outcomes.add, jobs=jobs, seconds=seconds).run(rest)
+
+
+def run_in_place(modules: Sequence[str], by_line: Mapping[str, Lines], *, seconds: int, jobs: int) -> int:
+    """Keep the outcomes of all mutants for which nothing has to be imported anew."""
+    import pytest
+
+    outcomes = outcomes_so_far()
+
+    def tasks() -> Iterator[Task]:
         for module in modules:
-            require_killed_by_tests_alone(module, tests_of_module(by_line[module]))
-            for mutant in mutants_of(path_of(module).read_text("utf-8"), module):
-                if (how := known.get((mutant.name, mutant.line))) is not None:
-                    yield Outcome(name=mutant.name, line=mutant.line, how=how)
+            path = path_of(module)
+            source, living = path.read_text("utf-8"), living_functions(str(path))
+            print(f"{module}: in place", flush=True)
+            for mutant in mutants_of(source, module):
+                if outcomes.of(mutant) or runs_at_import(mutant.line, by_line[module]):
                     continue
-                while len(running) >= jobs:
-                    yield from _ended(running, seconds, out)
-                tests = tests_of(mutant, by_line[module])
-                running[start(mutant, tests)] = (mutant, time.monotonic())
-            print(f"{module}: {len(known)} known, {sum(1 for _ in _lines(kept))} kept", flush=True)
-        while running:
-            yield from _ended(running, seconds, out)
+                if changed := swaps(source, mutant.source, str(path), living):
+                    tests = frozenset(tests_of_line(mutant.line, by_line[module]))
+                    yield Task(mutant=mutant, swaps=changed, tests=tests)
+
+    times = KEPT / f"times-{digest_of_tree()[:16]}.json"
+    plugin = InPlace(tasks=tasks, found=outcomes.add, times=times, jobs=jobs, seconds=seconds)
+    return int(pytest.main([*OPTIONS, *ignored(), TESTS], plugins=[plugin]))
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8").splitlines() if path.exists() else []
-
-
-def _ended(running: dict[int, tuple[Mutant, float]], seconds: int, out: Any) -> Iterator[Outcome]:
-    time.sleep(0.02)
-    for child, (mutant, since) in list(running.items()):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        how = "survived" if status == 0 else "killed"
-        if not ended:
-            if time.monotonic() - since < seconds:
-                continue
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            how = "timed out"
-        del running[child]
-        out.write(json.dumps({"name": mutant.name, "line": mutant.line, "how": how}) + "\n")
-        out.flush()
-        yield Outcome(name=mutant.name, line=mutant.line, how=how)
-
-
-def tests_of(mutant: Mutant, by_line: Mapping[int, Sequence[str]]) -> list[str]:
-    """Those that run its line; for what runs at import, all that run anything of the module."""
-    tests = [test for test in by_line.get(mutant.line, ()) if test]
-    return tests or tests_of_module(by_line)
-
-
-def tests_of_module(by_line: Mapping[int, Sequence[str]]) -> list[str]:
-    """All that run anything of it."""
-    return sorted({test for tests in by_line.values() for test in tests if test})
-
-
-_OPTIONS = (
-    *("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"),
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # of what `preload` imported
-)
-
-
-def require_killed_by_tests_alone(module: str, tests: Sequence[str]) -> None:
-    """The module as it is must pass the tests that are to kill its mutants.
-
-    Raises:
-        SystemExit: it does not, so that nothing that fails would say anything.
-    """
-    unchanged = Mutant(module=module, line=0, what="nothing", source=path_of(module).read_text("utf-8"))
-    _, status = os.waitpid(start(unchanged, tests), 0)
-    if status:
-        sys.exit(f"{module} fails its tests unchanged (status {status})")
-
-
-def preload() -> None:
-    """Import what every child needs and no mutant changes; `blindai` itself comes after the fork."""
-    import coverage  # noqa: F401
-    import hypothesis
-    import numpy as np  # noqa: F401
-    import pytest  # noqa: F401
-    from cryptography import x509  # noqa: F401
-
-    quick = hypothesis.settings(max_examples=15, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
-    hypothesis.settings.register_profile("mutants", quick, deadline=None, derandomize=True, database=None)
-
-
-def start(mutant: Mutant, tests: Sequence[str]) -> int:
-    """Fork a process whose exit status says whether a test failed."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        sys.meta_path.insert(0, Finder(mutant))
-        import pytest
-
-        status = int(pytest.main([*_OPTIONS, *tests]))
-    finally:
-        os._exit(status)
-    return 0
-
-
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module's mutated source to whoever imports it."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self._mutant = mutant
-
-    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        """This module's, and no other's."""
-        if name != self._mutant.module:
-            return None
-        return importlib.util.spec_from_loader(name, self, origin=str(path_of(name)))
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the mutated source in place of the file's."""
-        path = str(path_of(self._mutant.module))
-        module.__file__ = path
-        exec(compile(self._mutant.source, path, "exec"), module.__dict__)  # noqa: S102  # our own, a little wrong
-
-
-# --- what is said of it
-
-
-def tell(outcomes: Sequence[Outcome], modules: Sequence[str], *, report: Path | None) -> int:
+def tell(modules: Sequence[str], took_s: float, *, report: Path | None) -> int:
     """The counts, and whether the survivors are exactly those that the table explains."""
-    survived = Counter(one.name for one in outcomes if one.how == "survived")
-    table = {entry["mutant"]: entry for entry in tomllib.loads(TABLE.read_text("utf-8")).get("survivor", ())}
-    own = {name: entry for name, entry in table.items() if name.partition(":")[0] in modules}
-    unexplained, gone = sorted(survived.keys() - own.keys()), sorted(own.keys() - survived.keys())
-    lines = {one.name: one.line for one in outcomes}
-    for name in unexplained:
-        print(f"SURVIVED, line {lines[name]}: {name}")
-    for name in gone:
-        print(f"NOT A SURVIVOR any more: {name}")
-    counts = Counter(one.how for one in outcomes)
-    words = f"{len(outcomes)} mutants of {len(modules)} modules: " + ", ".join(
-        f"{count} {how}" for how, count in sorted(counts.items())
+    outcomes, table = outcomes_so_far(), survivors_of(TABLE)
+    ended = [(mutant, outcomes.of(mutant)) for mutant in all_mutants(modules)]
+    wrong = complaints((mutant for mutant, how in ended if how == SURVIVED), table, modules)
+    print("\n".join(wrong))
+    counts = Counter(how for _, how in ended)
+    words = f"{len(ended)} mutants of {len(modules)} modules: " + ", ".join(
+        f"{count} {how}" for how, count in sorted(counts.items(), key=str)
     )
-    print(f"{words}; {len(survived) - len(unexplained)} explained, {len(unexplained)} not")
-    if report and not unexplained and not gone:
-        today = dt.datetime.now(dt.UTC).date()
-        page = f"# Mutation tests of {today}\n\n{words}.\nEach survivor has its reason in surviving_mutants.toml.\n"
-        report.write_text(page, "utf-8")
-    return 1 if unexplained or gone else 0
+    print(f"{words}; {len(wrong)} complaints")
+    if report and not wrong:
+        report.write_text(page(ended, words, took_s), "utf-8")
+    return 1 if wrong or None in counts else 0
+
+
+def page(ended: Sequence[tuple[Mutant, str | None]], words: str, took_s: float) -> str:
+    """The report: counts by module."""
+    by_module = Counter((mutant.module, how) for mutant, how in ended)
+    modules = sorted({mutant.module for mutant, _ in ended})
+    rows = [
+        f"| {module.removeprefix('blindai.attestation.')} | {sum(by_module[module, how] for how in _HOW)} | "
+        + " | ".join(str(by_module[module, how]) for how in _HOW)
+        + " |"
+        for module in modules
+    ]
+    head = ["| module | mutants | killed | timed out | survived |", "|---|---|---|---|---|"]
+    title = f"# Mutation tests of attestation/, {dt.datetime.now(dt.UTC).date()}"
+    told = f"{words}, in {took_s / 60:.0f} minutes (less where a run that was broken off went on)."
+    return "\n".join([title, "", told, "Each survivor has its reason in surviving_mutants.toml.", "", *head, *rows, ""])
+
+
+_HOW = ("killed", "timed out", SURVIVED)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Small wrongs in a module's source, one at a time: what a test should notice (`python -m mutants`, `make audit`).
 
 Comparisons become their opposites and their neighbours, `and` becomes `or` or loses a part, conditions are negated,
-numbers move by one, bytes and compared texts change, statements and returned values go. Annotations, docstrings and
-what is said to people (a finding's words, an error's message) stay as they are: they decide nothing.
+numbers move by one, bytes and compared texts change, statements and returned values go. Annotations, types' names,
+docstrings and what is said to people (a finding's words, an error's message, the words for nothing in `found or "no
+flag"`) stay as they are: they decide nothing.
 Leaves out: running tests on them (__main__.py).
 """
 
@@ -52,25 +53,27 @@ class Mutant:
     Attributes:
         module: its dotted name.
         line: in the file as it is.
+        where: the qualified name of the class or function around it, empty at the top.
         what: the changed expression or statement, before and after.
         source: the whole file with the wrong in it.
     """
 
     module: str
     line: int
+    where: str
     what: str
     source: str
 
     @property
     def name(self) -> str:
-        """What a table of mutants calls it: not by line, which moves."""
-        return f"{self.module}: {self.what}"
+        """What a table of mutants calls it: not by line, which moves, but by function, which has few alike."""
+        return f"{self.module}:{self.where}: {self.what}"
 
 
 def mutants_of(source: str, module: str) -> Iterator[Mutant]:
     """Every mutant of a file; two that read the same are one."""
     tree = ast.parse(source)
-    said = _said_to_people(tree) | _names(tree)
+    said, around = _said_to_people(tree) | _names(tree), _around(tree)
     seen = set()
     for parent, field, at in _places(tree):
         node = _get(parent, field, at)
@@ -82,7 +85,18 @@ def mutants_of(source: str, module: str) -> Iterator[Mutant]:
             _set(parent, field, at, node)
             if text not in seen:
                 seen.add(text)
-                yield Mutant(module=module, line=node.lineno, what=f"{_shown(node)} -> {_shown(changed)}", source=text)
+                what = f"{_shown(node)} -> {_shown(changed)}"
+                yield Mutant(module=module, line=node.lineno, where=around[id(node)], what=what, source=text)
+
+
+def _around(tree: ast.AST, where: str = "") -> dict[int, str]:
+    """By node, the qualified name of the class or function in which it stands."""
+    found = {}
+    for node in ast.iter_child_nodes(tree):
+        found[id(node)] = where
+        inside = f"{where}.{node.name}" if isinstance(node, ast.ClassDef | ast.FunctionDef) else where
+        found |= _around(node, inside.removeprefix("."))
+    return found
 
 
 def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
@@ -109,26 +123,48 @@ def _set(parent: ast.AST, field: str, at: int | None, node: ast.AST) -> None:
 
 
 def _said_to_people(tree: ast.AST) -> set[int]:
-    """The nodes inside annotations, docstrings, words of findings, and messages of errors."""
-    roots: list[ast.AST | None] = []
-    for node in ast.walk(tree):
-        match node:
-            case ast.Expr(value=ast.Constant()):
-                roots.append(node)
-            case ast.AnnAssign():
-                roots.append(node.annotation)
-            case ast.FunctionDef():
-                roots += [node.returns, *(argument.annotation for argument in _arguments(node))]
-                roots += node.decorator_list
-            case ast.ClassDef():
-                roots += [*node.decorator_list, *node.bases]
-            case ast.Raise(exc=ast.Call(args=[message, *_])):
-                roots.append(message)
-            case ast.keyword(arg=str(word)) if word in _WORDS:
-                roots.append(node.value)
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.JoinedStr() | ast.ImportFrom():
-                roots.append(node)
+    """The nodes inside what is about types, and inside docstrings, words of findings, and messages of errors."""
+    roots = [root for node in ast.walk(tree) for root in (*_about_types(node), *_told(node))]
     return {id(inside) for root in roots if root is not None for inside in ast.walk(root)}
+
+
+def _about_types(node: ast.AST) -> list[ast.AST | None]:
+    match node:
+        case ast.AnnAssign():
+            return [node.annotation]
+        case ast.FunctionDef():
+            return [node.returns, *(argument.annotation for argument in _arguments(node)), *node.decorator_list]
+        case ast.ClassDef():
+            return [*node.decorator_list, *node.bases]
+        case ast.Assign(targets=[ast.Name(id=name)]) if _is_type(name):
+            return [node.value]
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.ImportFrom():
+            return [node]
+    return []
+
+
+def _told(node: ast.AST) -> list[ast.AST | None]:
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.JoinedStr():
+            return [node]
+        case ast.Raise(exc=ast.Call(args=[message, *_])):
+            return [message]
+        case ast.keyword(arg=str(word)) if word in _WORDS:
+            return [node.value]
+        case ast.BoolOp(op=ast.Or(), values=[*_, last]) if _is_words(last):
+            return [node]
+        case ast.Call():  # what is read, in words: `reader.take(4, "the magic")`
+            return [one for one in node.args if isinstance(one, ast.Constant) and " " in str(one.value)]
+    return []
+
+
+def _is_words(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _is_type(name: str) -> bool:
+    """Whether a name is a type's, such as `Chain`, which only annotations use, and not a constant's."""
+    return name.lstrip("_")[:1].isupper() and not name.isupper()
 
 
 def _names(tree: ast.AST) -> set[int]:

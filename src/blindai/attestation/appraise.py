@@ -239,7 +239,8 @@ def _require_policy(claims: Sequence[Claims], alternatives: Sequence[Sequence[Te
     checks.record(best)
     bad = failed(best)
     if bad:
-        raise checks.rejection(bad[0], PolicyViolationError, tee=bad[0].code.partition(".")[0])
+        first = bad[0]
+        raise checks.rejection(first, PolicyViolationError, tee=first.code.partition(".")[0])
 
 
 def _check_all(claims: Sequence[Claims], tees: Sequence[TeePolicy]) -> Iterator[Finding]:

@@ -116,14 +116,15 @@ class BatchTree:
 
     def __init__(self, nonces: Sequence[bytes]) -> None:
         if not 1 <= len(nonces) <= MAX_COUNT:
-            raise ValueError("a batch has at least one nonce")
+            raise ValueError("a batch has at least one nonce, and fewer than 2**32")
         rows = [[_leaf(nonce) for nonce in nonces]]
         while len(rows[-1]) > 1:
             below = rows[-1]
             pairs = [_node(below[i], below[i + 1]) for i in range(0, len(below) - 1, 2)]
             rows.append(pairs + below[2 * len(pairs) :])  # an odd node moves up unchanged
         self._rows = rows
-        self.root = _root(len(nonces), rows[-1][0])
+        (top,) = rows[-1]
+        self.root = _root(len(nonces), top)
 
     def path(self, index: int) -> tuple[bytes, ...]:
         """The siblings of nonce `index`, from the leaves up; rows where it stands alone add none."""
@@ -131,7 +132,7 @@ class BatchTree:
             raise IndexError("no nonce of the batch has this index")
         siblings = []
         for row in self._rows[:-1]:
-            if index ^ 1 < len(row):
+            if index | 1 < len(row):  # the right one of its pair
                 siblings.append(row[index ^ 1])
             index >>= 1
         return tuple(siblings)
@@ -147,7 +148,7 @@ def root_from_path(*, nonce: bytes, index: int, count: int, path: Sequence[bytes
         raise StaleEvidenceError(f"nonce {index} of {count} cannot be", finding_code="binding.path")
     node, siblings, width = _leaf(nonce), list(path), count
     while width > 1:
-        if index ^ 1 < width:
+        if index | 1 < width:  # the right one of its pair
             sibling = _next_sibling(siblings)
             node = _node(sibling, node) if index & 1 else _node(node, sibling)
         index >>= 1

@@ -259,7 +259,7 @@ def _parse_item(value: object) -> EvidenceItem:
     endorsements = members["endorsements"]
     if not isinstance(endorsements, dict):
         raise ValueError("endorsements is an object")  # noqa: TRY004  # callers wrap one exception type
-    pairs = zip(bounded_list(list(endorsements)), endorsements.values(), strict=True)
+    pairs = bounded_list(list(endorsements.items()))
     return EvidenceItem(
         tee=_parse_name(members["tee"]),
         evidence=base64url_decode(members["evidence"]),

@@ -143,7 +143,8 @@ def judge_names(
 def one_of(texts: Iterable[str]) -> str:
     """`x`, or `one of x, y`."""
     values = tuple(texts)
-    return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
+    listed = ", ".join(values)
+    return listed if len(values) == 1 else f"one of {listed}"
 
 
 def _word(value: bool) -> str:  # noqa: FBT001  # what it is about

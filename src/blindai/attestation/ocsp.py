@@ -120,21 +120,17 @@ def answers(response: ocsp.OCSPResponse, question: Question) -> bool:
     algorithm = response.hash_algorithm
     if not isinstance(algorithm, _HASHES) or response.serial_number != question.certificate.serial_number:
         return False
+    if not isinstance(question.issuer.public_key(), ec.EllipticCurvePublicKey):
+        return False
     return (response.issuer_name_hash, response.issuer_key_hash) == _hashes_of(question.issuer, algorithm.name)
 
 
 @functools.lru_cache(maxsize=64)  # a vendor's few CAs, each asked for with every certificate below it
 def _hashes_of(issuer: x509.Certificate, digest: str) -> tuple[bytes, bytes]:
-    """Of its name and of its key, as in a CertID."""
+    """Of its name and of what the BIT STRING of its elliptic curve's key holds, as in a CertID."""
     name = issuer.subject.public_bytes(Encoding.DER)
-    return hashlib.new(digest, name).digest(), hashlib.new(digest, _key_bits(issuer)).digest()
-
-
-def _key_bits(issuer: x509.Certificate) -> bytes:
-    """What the BIT STRING of the issuer's key holds; of no other kind of key than an elliptic curve's."""
-    key = issuer.public_key()
-    is_elliptic = isinstance(key, ec.EllipticCurvePublicKey)
-    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) if is_elliptic else b""
+    key = issuer.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return hashlib.new(digest, name).digest(), hashlib.new(digest, key).digest()
 
 
 def judge_answers(answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee: str, now: float) -> Iterator[Finding]:
@@ -145,8 +141,8 @@ def judge_answers(answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee
         tee: the codes' first half: `<tee>.ocsp_responder`, `<tee>.ocsp_signature`, `<tee>.revoked`.
         now: Unix seconds, at which the responder's certificate must be valid.
     """
-    responders = [_responder(response, question, now) for response, question in answered]
-    strange = [question for (_, question), responder in zip(answered, responders, strict=True) if responder is None]
+    by_whom = [(response, question, _responder(response, question, now)) for response, question in answered]
+    strange = [question for _, question, responder in by_whom if responder is None]
     yield judge(
         holds=not strange,
         code=f"{tee}.ocsp_responder",
@@ -156,7 +152,7 @@ def judge_answers(answered: Sequence[tuple[ocsp.OCSPResponse, Question]], *, tee
     )
     unsigned = [
         question
-        for (response, question), responder in zip(answered, responders, strict=True)
+        for response, question, responder in by_whom
         if responder is None or not _is_signed(response, responder)
     ]
     yield judge(

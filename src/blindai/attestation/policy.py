@@ -198,8 +198,8 @@ def _require_release(root: Section, policy: Policy, manifest: Manifest | None) -
     """An old manifest, though signed, is not what a policy with a later minimum means."""
     if manifest is None or isinstance(policy.release, Skip) or manifest.release >= policy.release:
         return
-    raise root.error(
-        f"is of release {manifest.release.text}, and `release.minimum` is {policy.release.text}", "manifest", "file"
+    raise root.section("manifest").error(
+        f"is of release {manifest.release.text}, and `release.minimum` is {policy.release.text}", "file"
     )
 
 

@@ -93,17 +93,16 @@ def _wider_alternative(mine: tuple[TeePolicy, ...], theirs: tuple[TeePolicy, ...
 
 def _more(place: str, mine: Any, theirs: Any) -> str:
     """What `mine` accepts and `theirs` does not, in words; nothing if there is no such thing."""
-    if mine == theirs and type(mine) is type(theirs):
+    if isinstance(theirs, Skip):
         return ""
-    if isinstance(mine, Skip) or isinstance(theirs, Skip):
-        return "" if isinstance(theirs, Skip) else text_of(mine)
     if _are(Level, mine, theirs) or _are(Release, mine, theirs):
         return f"{text_of(mine)} and up" if mine < theirs else ""
     if type(mine) is int and type(theirs) is int:
         return _more_number(place.rpartition(".")[2], mine, theirs)
     if _are_lists(mine, theirs):
         return _more_values(mine, theirs)
-    return text_of(mine)
+    is_same = mine == theirs and type(mine) is type(theirs)
+    return "" if is_same else text_of(mine)
 
 
 def _more_than_nothing(mine: Any) -> str:
@@ -116,7 +115,7 @@ def _more_number(name: str, mine: int, theirs: int) -> str:
         return f"{mine} and less" if mine > theirs else ""
     if _AT_LEAST.fullmatch(name):
         return f"{mine} and up" if mine < theirs else ""
-    return str(mine)
+    return str(mine) if mine != theirs else ""
 
 
 def _are(kind: type, *values: Any) -> bool:

@@ -57,12 +57,13 @@ class Section:
     members: Mapping[str, Any] = field(repr=False)
     inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def error(self, problem: str, *keys: str) -> InvalidPolicyError:
-        """A complaint about this table, or about the field that `keys` lead to."""
-        path = (*self.path, *keys)
-        names = ".".join(key for key in path if isinstance(key, str))
+    def error(self, problem: str, key: str | None = None) -> InvalidPolicyError:
+        """A complaint about this table, or about the field `key` of it."""
+        path = self.path if key is None else (*self.path, key)
+        names = ".".join(name for name in path if isinstance(name, str))
         what = f"`{names}`" if names else "the policy"
-        origin = f" (from {self.inherited[keys[0]]})" if keys and keys[0] in self.inherited else ""
+        source = None if key is None else self.inherited.get(key)
+        origin = f" (from {source})" if source else ""
         return InvalidPolicyError(f"{self.source}, line {line_of(self.text, path)}: {what}{origin} {problem}")
 
     def require_keys(self, *required: str, optional: tuple[str, ...] = ()) -> None:
@@ -118,11 +119,11 @@ class Section:
             raise self.error("must be at least one table", key)
         return tuple(self._inside(table, key, index) for index, table in enumerate(tables))
 
-    def _inside(self, members: Mapping[str, Any], *keys: str | int) -> Section:
+    def _inside(self, members: Mapping[str, Any], key: str, *index: int) -> Section:
         """A table inside this one; what is said of it names the place that it was inherited from, too."""
-        origin = self.inherited.get(str(keys[0]))
+        origin = self.inherited.get(key)
         inherited = {} if origin is None else dict.fromkeys(members, origin)
-        return replace(self, path=(*self.path, *keys), members=members, inherited=inherited)
+        return replace(self, path=(*self.path, key, *index), members=members, inherited=inherited)
 
     def skip_instead_of(self, key: str) -> Skip | None:
         """The reason if the table says `skip`, or None if it sets `key`; it does exactly one of both.

@@ -18,7 +18,7 @@ _NAME = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 _DOTTED = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
 _NAMES = re.compile(_NAME)
 _HEADER = re.compile(rf"[ \t]*\[(\[?)[ \t]*({_DOTTED})[ \t]*\]")
-_KEY = re.compile(rf"[ \t]*({_DOTTED})[ \t]*=")
+_KEY = re.compile(rf"[ \t]*{_DOTTED}[ \t]*=")
 # What may hold brackets or line ends that mean nothing: multi-line strings, strings, comments.
 _OPAQUE = re.compile(
     r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}|\Z)'
@@ -56,7 +56,7 @@ def _named(text: str) -> Iterator[tuple[int, Path]]:
             table = _in_arrays(_keys(header[2]), arrays, opens_another=bool(header[1]))
             yield number + 1, table
         elif key := _KEY.match(lines[number]):
-            yield number + 1, (*table, *_keys(key[1]))
+            yield number + 1, (*table, *_keys(key[0]))
 
 
 def _line_beginnings(text: str) -> Iterator[int]:

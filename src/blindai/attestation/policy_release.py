@@ -44,7 +44,7 @@ def parse_release(text: object) -> Release:
     found = _VERSION.fullmatch(text) if isinstance(text, str) else None
     if not found:
         raise ValueError("expected a version such as 1.2.0 or 1.2.0rc1")
-    stage = (found[4], int(found[5])) if found[4] else (_FINAL, 0)
+    stage = (found[4] or _FINAL, int(found[5] or 0))
     return Release(numbers=tuple(int(found[place]) for place in (1, 2, 3)), stage=stage, text=found[0])
 
 

@@ -111,8 +111,8 @@ def _member(runtime: Mapping[str, object], path: tuple[str, ...]) -> object:
 
 def _is_accepted(found: object, accepted: tuple[Scalar, ...]) -> bool:
     values = found if isinstance(found, list) else [found]
-    if not values or not accepted:
-        return not values and not accepted
+    if not values:
+        return not accepted
     return all(any(type(value) is type(other) and value == other for other in accepted) for value in values)
 
 

@@ -8,6 +8,7 @@ Not cryptography's PolicyBuilder: it refuses AMD's RSA-PSS and certificates with
 from __future__ import annotations
 
 import functools
+import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -168,7 +169,7 @@ def judge_chain(
 
 
 def _broken_links(chain: Sequence[x509.Certificate], judged_of_leaf: frozenset[x509.ObjectIdentifier]) -> Iterator[str]:
-    for depth, (child, issuer) in enumerate(zip(chain, [*chain[1:], chain[-1]], strict=True)):
+    for depth, (child, issuer) in enumerate(itertools.pairwise([*chain, chain[-1]])):
         if not is_issued_by(child, issuer):
             yield f"certificate {depth} ({common_name(child)}) is not signed by the next"
         if depth > 0 and not _may_issue(child, depth - 1):

@@ -122,8 +122,10 @@ def roles_of(chain: Sequence[x509.Certificate]) -> tuple[SigningKey, Product] | 
 
 
 def _common_name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else ""
+    match certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+        case [name]:
+            return str(name.value)
+    return ""
 
 
 def names_of(chain: Sequence[x509.Certificate]) -> str:
@@ -170,8 +172,9 @@ def _spl(place: int) -> str:
 def _integer(values: dict[str, bytes], oid: str) -> int:
     """An INTEGER of 0 to 255 in DER."""
     content = _content(values, oid, _INTEGER)
-    number = int.from_bytes(content, "big", signed=True)
-    if not 0 <= number <= _HIGHEST_SPL or len(content) != number.bit_length() // 8 + 1:
+    number = int.from_bytes(content, "big")
+    # The bit above the number is the sign: one that is negative, or empty, has not the size of what it is read as.
+    if number > _HIGHEST_SPL or len(content) != number.bit_length() // 8 + 1:
         raise _malformed(f"extension {oid} that is no number of one byte")
     return number
 
@@ -186,10 +189,11 @@ def _text(values: dict[str, bytes], oid: str) -> str:
 
 def _content(values: dict[str, bytes], oid: str, tag: int) -> bytes:
     """What stands in a DER value of that tag, in the short form: every value of AMD's is below 128 bytes."""
-    value = values.get(oid, b"")
-    content = value[_HEAD_BYTES:]
-    if len(content) >= _SHORT_FORM or value != bytes((tag, len(content))) + content:
-        raise _malformed(f"extension {oid} missing, or of another type")
+    if oid not in values:
+        raise _malformed(f"no extension {oid}")
+    content = values[oid][_HEAD_BYTES:]
+    if len(content) >= _SHORT_FORM or values[oid] != bytes((tag, len(content))) + content:
+        raise _malformed(f"extension {oid} of another type")
     return content
 
 
@@ -236,8 +240,8 @@ def read_crl(der: bytes) -> x509.CertificateRevocationList:
 
 def times_of(crl: x509.CertificateRevocationList) -> RevocationList:
     """The times of a list that `read_crl` read."""
-    next_update = crl.next_update_utc or crl.last_update_utc
-    return RevocationList(this_update=crl.last_update_utc.timestamp(), next_update=next_update.timestamp())
+    assert crl.next_update_utc is not None  # noqa: S101  # `read_crl` required it; for the type checker
+    return RevocationList(this_update=crl.last_update_utc.timestamp(), next_update=crl.next_update_utc.timestamp())
 
 
 def judge_revocation(crl: x509.CertificateRevocationList, chain: Sequence[x509.Certificate]) -> Iterator[Finding]:

@@ -64,4 +64,4 @@ PLATFORM_FLAGS = (
 def unknown_bits(platform_info: int) -> tuple[int, ...]:
     """Bits of PLATFORM_INFO that are set and not in the table, in order; newer firmware may set some."""
     known = {flag.bit for flag in PLATFORM_FLAGS}
-    return tuple(bit for bit in range(64) if platform_info >> bit & 1 and bit not in known)
+    return tuple(bit for bit in range(platform_info.bit_length()) if platform_info >> bit & 1 and bit not in known)

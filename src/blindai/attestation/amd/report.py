@@ -23,10 +23,9 @@ HIGHEST_VMPL = 3  # a report that the hypervisor asked for says 0xFFFFFFFF, and 
 # POLICY, table "Guest Policy": bits 0–25 are defined, and bit 17 must be one.
 POLICY_DEFINED = (1 << 26) - 1
 POLICY_MUST_BE_ONE = 1 << 17
-# The word at 0x048: AUTHOR_KEY_EN, MASK_CHIP_KEY, SIGNING_KEY in bits 0, 1 and 2–4.
-KEY_INFO_DEFINED = (1 << 5) - 1
-AUTHOR_KEY_EN, MASK_CHIP_KEY = 1, 2
-_AUTHOR_KEY_DIGEST = slice(0x110, 0x140)
+# The word at 0x048: AUTHOR_KEY_EN, MASK_CHIP_KEY, SIGNING_KEY in bits 0, 1 and 2–4; those above are undefined.
+AUTHOR_KEY_EN, MASK_CHIP_KEY, SIGNING_KEY_AT = 1, 2, 2
+HIGHEST_SIGNING_KEY = 7
 
 # SIGNATURE, table "ECDSA P-384 with SHA-384 signature": R and S of 72 bytes each, of which a P-384 number needs 48.
 _R = slice(0x2A0, 0x2A0 + 48)
@@ -131,29 +130,32 @@ def parse(raw: bytes) -> Report:
     """
     if len(raw) != REPORT_BYTES:
         raise malformed(f"{len(raw)} bytes instead of {REPORT_BYTES}")
-    version, vmpl, algorithm = (_number(raw, offset, 4) for offset in (0x000, 0x030, 0x034))
+    version, algorithm = _number(raw, 0x000, 4), _number(raw, 0x034, 4)
     if version not in VERSIONS:
         raise malformed(f"version {version} instead of 2 to 5")
-    if vmpl > HIGHEST_VMPL:
-        raise malformed(f"VMPL {vmpl}, which is no guest's")
     if algorithm != ECDSA_P384_SHA384:
         raise malformed(f"signature algorithm {algorithm} instead of {ECDSA_P384_SHA384}")
-    _require_reserved(raw, version)
-    return _read(raw, version)
+    _require_zeros(raw, version)
+    report = _read(raw, version)
+    _require_defined(report)
+    return report
 
 
-def _require_reserved(raw: bytes, version: int) -> None:
+def _require_zeros(raw: bytes, version: int) -> None:
     since = [place for first, place in _RESERVED_BEFORE if version < first]
     for place in (*_RESERVED, *since):
         if any(raw[place]):
             raise malformed(f"bytes 0x{place.start:03x} to 0x{place.stop - 1:03x} that are not zero")
-    policy = _number(raw, 0x008, 8)
-    if policy & ~POLICY_DEFINED or not policy & POLICY_MUST_BE_ONE:
-        raise malformed(f"guest policy 0x{policy:x} with an undefined bit, or without bit 17")
-    key_info = _number(raw, 0x048, 4)
-    if key_info & ~KEY_INFO_DEFINED:
+
+
+def _require_defined(report: Report) -> None:
+    if report.vmpl > HIGHEST_VMPL:
+        raise malformed(f"VMPL {report.vmpl}, which is no guest's")
+    if report.policy & ~POLICY_DEFINED or not report.policy & POLICY_MUST_BE_ONE:
+        raise malformed(f"guest policy 0x{report.policy:x} with an undefined bit, or without bit 17")
+    if report.signing_key > HIGHEST_SIGNING_KEY:
         raise malformed("an undefined bit beside SIGNING_KEY")
-    if not key_info & AUTHOR_KEY_EN and any(raw[_AUTHOR_KEY_DIGEST]):
+    if not report.author_key_en and any(report.author_key_digest):
         raise malformed("an author key's digest without AUTHOR_KEY_EN")
 
 
@@ -170,12 +172,12 @@ def _read(raw: bytes, version: int) -> Report:
         platform_info=_number(raw, 0x040, 8),
         author_key_en=bool(key_info & AUTHOR_KEY_EN),
         mask_chip_key=bool(key_info & MASK_CHIP_KEY),
-        signing_key=key_info >> 2,
+        signing_key=key_info >> SIGNING_KEY_AT,
         report_data=raw[0x050:0x090],
         measurement=raw[0x090:0x0C0],
         host_data=raw[0x0C0:0x0E0],
         id_key_digest=raw[0x0E0:0x110],
-        author_key_digest=raw[_AUTHOR_KEY_DIGEST],
+        author_key_digest=raw[0x110:0x140],
         report_id=raw[0x140:0x160],
         report_id_ma=raw[0x160:0x180],
         reported_tcb=raw[0x180:0x188],

@@ -63,7 +63,7 @@ def parse_ccel(raw: bytes, *, tee: str) -> tuple[MeasuredEvent, ...]:
 def _read_header(raw: bytes) -> int:
     """Where the events begin."""
     spec = raw[_HEAD_BYTES : _HEAD_BYTES + _SPEC_BYTES]
-    if len(raw) > MAX_LOG_BYTES or len(spec) != _SPEC_BYTES:
+    if len(raw) > MAX_LOG_BYTES:
         raise ValueError(f"{len(raw)} bytes")
     if _number(raw, 4) != _EV_NO_ACTION or any(raw[8:28]) or _number(raw, 28) != _SPEC_BYTES:
         raise ValueError("no header of a crypto-agile log")
@@ -78,8 +78,6 @@ def _events(raw: bytes, begin: int) -> Iterator[MeasuredEvent]:
     for _ in range(MAX_EVENTS):
         if _is_unused(raw, at):
             return
-        if len(raw) - at < _EVENT_HEAD_BYTES:
-            raise ValueError("an event that ends early")
         register, kind, digests = (_number(raw, at + offset) for offset in (0, 4, 8))
         if register > REGISTERS or digests != 1 or int.from_bytes(raw[at + 12 : at + 14], "little") != _SHA384:
             raise ValueError(f"an event of register {register} with {digests} digests")

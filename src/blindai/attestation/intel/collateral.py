@@ -162,10 +162,10 @@ def _parse(data: bytes, read: Callable[[dict[str, Any]], _Read], *, tee: str, wh
 
 def _parse_tcb_info(members: dict[str, Any]) -> TcbInfo:
     _whole(members["tcbType"], _TCB_TYPE)
-    component_lists = 2 if members["id"] == TDX else 1
-    levels = [_platform_level(level, component_lists) for level in map(_object, _list(members["tcbLevels"]))]
+    has_tdx = members["id"] == TDX
+    levels = [_platform_level(level, has_tdx=has_tdx) for level in map(_object, _list(members["tcbLevels"]))]
     modules = [_module_identity(_object(module)) for module in _list(members.get("tdxModuleIdentities", []))]
-    if members["id"] == TDX:  # without it nobody would say whose a module of version 0 must be
+    if has_tdx:  # without it nobody would say whose a module of version 0 must be
         modules.append(_module_identity({"id": "", "tcbLevels": [], **_object(members["tdxModule"])}))
     # Intel's own verifier sorts them, and what is matched first depends on it.
     levels.sort(key=lambda level: (level.sgx_components, level.pce_svn, level.tdx_components), reverse=True)
@@ -201,12 +201,12 @@ def _issue(members: dict[str, Any]) -> Issue:
     )
 
 
-def _platform_level(members: dict[str, Any], component_lists: int) -> PlatformLevel:
+def _platform_level(members: dict[str, Any], *, has_tdx: bool) -> PlatformLevel:
     tcb = _object(members["tcb"])
     return PlatformLevel(
         sgx_components=_components(tcb["sgxtcbcomponents"]),
         pce_svn=_whole(tcb["pcesvn"], 0xFFFF),
-        tdx_components=_components(tcb["tdxtcbcomponents"]) if component_lists > 1 else (),
+        tdx_components=_components(tcb["tdxtcbcomponents"]) if has_tdx else (),
         verdict=_verdict(members),
     )
 

@@ -98,7 +98,7 @@ def read_endorsements(
         known: dict[bytes, x509.Certificate] = {}
         pems = [pem for pem in (quote.pck_chain, named.get(PCK_CHAIN)) if pem is not None]
         pck_chains = {_read_chain(pem, known, tee, "the PCK chain", own=1) for pem in pems}
-        written = sorted(name for name in named if name.endswith("_issuer_chain"))
+        written = (name for name in named if name.endswith("_issuer_chain"))
         chains = {name: _read_chain(named[name], known, tee, name) for name in written}
     checks.require(_judge_pck_chains(pck_chains, tee), MalformedEvidenceError, tee=tee)
     with checks.parsing(code=f"{tee}.crl_format", expected="revocation lists in DER", why=why):

@@ -114,7 +114,7 @@ def read_rim(data: bytes, tools: XmlTools) -> SealedRim:
     """
     root = _parse_xml(data, tools)
     signature = _only_child(root, f"{_DS}Signature")
-    if next(root.iter(f"{_DS}Signature")) is not signature or len(list(root.iter(f"{_DS}Signature"))) != 1:
+    if len(list(root.iter(f"{_DS}Signature"))) != 1:
         raise _malformed("one signature, a child of the root", "another")
     return SealedRim(root=root, chain=_certificates(signature))
 
@@ -133,7 +133,7 @@ def _parse_xml(data: bytes, tools: XmlTools) -> Any:
     except (tools.etree.XMLSyntaxError, ValueError):
         raise _malformed("XML", f"{len(data)} bytes that are none") from None
     document = root.getroottree().docinfo
-    if document.doctype or document.internalDTD is not None:
+    if document.internalDTD is not None:
         raise _malformed("no document type", "one")
     elements = list(root.iter())
     has_others = root.getprevious() is not None or root.getnext() is not None

@@ -191,8 +191,9 @@ def check(claims: SgxClaims, policy: SgxPolicy) -> Iterator[Finding]:
         found=f"{report.flags:#x}",
         why="Only an enclave that was initialised, in 64-bit mode, is the one that was measured.",
     )
-    registers = (report.attributes[:8], report.attributes[8:], report.misc_select)
-    for name, found in zip(_MASKED, registers, strict=True):
+    flags, xfrm = report.attributes[:8], report.attributes[8:]
+    registers = {"attributes_flags": flags, "attributes_xfrm": xfrm, "misc_select": report.misc_select}
+    for name, found in registers.items():
         yield judge_masked(getattr(policy, name), code=f"{TEE}.{name}", found=found, why=_WHY[name])
     yield from _check_identity(report, policy)
 

@@ -56,7 +56,7 @@ _XFAM_POSSIBLE = 0x0006DBE7
 
 REGISTERS = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
 _OWN_WORDS = ("mr_config_id", "mr_owner", "mr_owner_config")
-_FIELD_OF = {"mrtd": "mr_td", **{f"rtmr{index}": f"rt_mr{index}" for index in range(4)}}
+_FIELD_OF = {"mrtd": "mr_td", "rtmr0": "rt_mr0", "rtmr1": "rt_mr1", "rtmr2": "rt_mr2", "rtmr3": "rt_mr3"}
 _ACCEPTED = (*REGISTERS, *_OWN_WORDS, "mr_seam", "mr_service_td")
 _DIGEST_BYTES = 48
 _XFAM_BYTES = 8

@@ -241,7 +241,7 @@ def _debug_arguments(text: str) -> Iterator[str]:
 
 
 def _is_argument(word: str, argument: str) -> bool:
-    if argument[-1] in "=/":
+    if argument.endswith(("=", "/")):
         return word.startswith(argument)
     return word == argument or (word.startswith(f"{argument}=") and f"{argument}=" not in DEBUG_ARGUMENTS)
 
