@@ -60,7 +60,7 @@ image-lock: $(DEV)  ## choose the image's packages anew, of today's archive (Deb
 
 image: $(DEV)  ## the measured VM image and its manifest, in .image/build (root on Debian); KEY=FILE signs the manifest
 	$(BIN)/python image/build.py --folder $(IMAGE)
-	$(BIN)/python image/measure.py $(IMAGE)/build/uki.efi --release $(RELEASE) > $(IMAGE)/build/manifest.toml
+	$(BIN)/python image/predict.py $(IMAGE)/build/uki.efi --release $(RELEASE) > $(IMAGE)/build/manifest.toml
 	$(BIN)/python image/sbom.py --release $(RELEASE) > $(IMAGE)/build/sbom.cdx.json
 	$(if $(KEY),$(BIN)/blindai manifest sign $(IMAGE)/build/manifest.toml --key $(KEY))
 

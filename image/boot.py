@@ -1,7 +1,7 @@
 """Boots an image in QEMU's emulator with OVMF and a software TPM of its own, which has a test manufacturer's EK certificate.
 
 Nothing here is trusted by anybody: QEMU reads the guest's memory, and the TPM's manufacturer is made up. What it shows is
-that the image boots, and that what a TPM measures is what `measure.py` predicts.
+that the image boots, and that what a TPM measures is what `predict.py` predicts.
 """
 
 from __future__ import annotations

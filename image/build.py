@@ -4,7 +4,7 @@
     kernel's package, guest/initrd.sh and its tools → initrd ────────────┴→ UKI → ESP ┐
                                                   root and hash tree ─────────────────┴→ GPT disk
 
-Needs root (a chroot for the tools), dpkg-deb and unshare. Leaves out: signatures for Secure Boot, reference values (measure.py).
+Needs root (a chroot for the tools), dpkg-deb and unshare. Leaves out: signatures for Secure Boot, reference values (predict.py).
 """
 
 from __future__ import annotations

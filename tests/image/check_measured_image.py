@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
@@ -26,15 +26,15 @@ from boot import booted, manufacture
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from e2e import tiny_models
 from locking import Entry, ImageError
-from measure import manifest, measure
 from onnx import TensorProto, helper, numpy_helper
+from predict import manifest, measure
 from tpm.software_tpm import SoftwareTpm
 from trees import Tools
 
 import blindai
 from blindai.attestation.binding import Mode
 from blindai.attestation.checks import Checks, failed
-from blindai.attestation.evidence import encode_document, parse_document
+from blindai.attestation.evidence import AttestationDocument, parse_document
 from blindai.attestation.manifest import sign_manifest
 from blindai.attestation.tee import tpm as verifier
 from blindai.attester.tpm import TpmAttester
@@ -46,12 +46,13 @@ from blindai.policies import load_policy
 from blindai.wire import base64url_encode, compact_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from boot import Machine
 
     from blindai.client.results import InferResult
 
+T = TypeVar("T")
 FOLDER = Path(__file__).parents[2] / ".image"
 BUILD = FOLDER / "build"
 TOOLS = Tools(root=FOLDER / "tools", work=BUILD)
@@ -150,14 +151,10 @@ class Canary:
         return tiny_models.save(path, [node], inputs=face[0], outputs=face[1], initialisers=[constant])
 
     def use(self, connection: blindai.Client) -> InferResult:
-        """Run the model; its process starts slowly in an emulator, and the server says to try again."""
-        for _ in range(START_ATTEMPTS):
-            with suppress(ModelNotReadyError):
-                answer = connection.infer(self.name, self.inputs)
-                assert np.array_equal(answer["y"], self.weights * self.inputs)
-                return answer
-            time.sleep(1)
-        raise AssertionError("the model does not start")
+        """Run the model."""
+        answer = _patiently(lambda: connection.infer(self.name, self.inputs))
+        assert np.array_equal(answer["y"], self.weights * self.inputs)
+        return answer
 
     def found_in(self, data: bytes) -> set[str]:
         """Which of them stand there in clear."""
@@ -192,6 +189,15 @@ def canary() -> Canary:
 def debug_disk() -> str:
     """The image with another word in the command line inside its UKI."""
     return _changed("debug.img", OLD_WORD, NEW_WORD)
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """A model's process starts slowly in an emulator, at its upload too, and the server says to try again."""
+    for _ in range(START_ATTEMPTS):
+        with suppress(ModelNotReadyError):
+            return call()
+        time.sleep(1)
+    raise AssertionError("the model does not start")
 
 
 def _new_machine(name: str) -> str:
@@ -241,27 +247,20 @@ def _flipped(name: str, file: str, offset: int) -> str:
     return _changed(name, block, bytes([block[0] ^ 1]) + block[1:])
 
 
-def _answer(nonce: bytes) -> bytes:
-    """What the guest's attestation endpoint says, as received."""
+def _answer(nonce: bytes) -> AttestationDocument:
+    """What the guest's attestation endpoint says."""
     context = ssl._create_unverified_context()  # noqa: S323  # attestation is what is believed
     connection = http.client.HTTPSConnection("127.0.0.1", PORT, timeout=60, context=context)
     try:
         connection.request("POST", ATTESTATION_PATH, compact_json({"nonce": base64url_encode(nonce)}))
-        return connection.getresponse().read()
+        return parse_document(connection.getresponse().read())
     finally:
         connection.close()
 
 
-def _accept(answer: bytes, policy: Path, nonce: bytes) -> None:
-    accept_attestation(
-        answer,
-        load_policy(policy),
-        service=DEFAULT_SERVICE,
-        mode=Mode.FRESH,
-        nonce=nonce,
-        now=time.time(),
-        elapsed_s=0.0,
-    )
+def _accept(document: AttestationDocument, policy: Path, nonce: bytes) -> None:
+    asked = {"service": DEFAULT_SERVICE, "mode": Mode.FRESH, "nonce": nonce}
+    accept_attestation(document, load_policy(policy), **asked, now=time.time(), elapsed_s=0.0)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="class")
@@ -299,7 +298,8 @@ class TestFirstBoot:
             for index, value in measure(_uki()).pcrs.items():
                 print(f"PCR {index}: predicted {value.hex()}, quoted {claims.pcrs[index].hex()}")
                 assert claims.pcrs[index] == value
-            connection.upload_model(canary.model(tmp_path / "m.onnx"), name=canary.name)
+            model = canary.model(tmp_path / "m.onnx")
+            _patiently(lambda: connection.upload_model(model, name=canary.name))
             receipt = canary.use(connection).receipt
             assert receipt.model is not None
             assert receipt.model.name == canary.name
@@ -314,10 +314,9 @@ class TestFirstBoot:
 
     def test_a_quote_shown_with_another_keyset_is_refused(self, client: Client) -> None:
         nonce = secrets.token_bytes(32)
-        quoted, shown = parse_document(_answer(secrets.token_bytes(32))), parse_document(_answer(nonce))
-        relayed = encode_document(replace(shown, evidence=quoted.evidence))
+        quoted, shown = _answer(secrets.token_bytes(32)), _answer(nonce)
         with pytest.raises(RejectedEvidenceError) as refusal:
-            _accept(relayed, client.policy(), nonce)
+            _accept(replace(shown, evidence=quoted.evidence), client.policy(), nonce)
         assert refusal.value.finding_code == "binding.report_data"
 
     def test_another_tpm_is_refused(self, client: Client, other_machine: str) -> None:
@@ -340,7 +339,8 @@ class TestSecondBoot:
     def test_the_model_is_still_there(self, client: Client, canary: Canary, tmp_path: Path) -> None:
         with blindai.connect(URL, policy=client.policy()) as connection:
             canary.use(connection)
-            connection.upload_model(tiny_models.times(tmp_path / "m.onnx", 3), name="later")
+            model = tiny_models.times(tmp_path / "m.onnx", 3)
+            _patiently(lambda: connection.upload_model(model, name="later"))
 
     def test_another_configuration_is_refused(self, client: Client) -> None:
         """`limits.max_models` is what it says in words; the whole of it stands in one digest."""

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 from locking import ImageError
-from measure import VARIABLES, manifest, measure, read_program
+from predict import VARIABLES, manifest, measure, read_program
 
 from blindai.attestation.manifest import parse_manifest
 
