@@ -13,6 +13,7 @@ import second_implementation as second
 import second_json as forms
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from second_credential import CREDENTIAL_OPERATIONS
 from second_json import Refused, require
 from second_server import SERVER_OPERATIONS
 
@@ -381,4 +382,5 @@ OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "encode_manifest": _encode_manifest,
     "manifest": _manifest,
     **SERVER_OPERATIONS,
+    **CREDENTIAL_OPERATIONS,
 }

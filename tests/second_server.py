@@ -55,6 +55,7 @@ DEFAULTS: dict[str, Any] = {
     "telemetry_endpoint": None,
     "model_store": None,
     "tpm": None,
+    "tpm_ek_issuers": None,
 }
 
 
@@ -65,6 +66,8 @@ def _configuration(i: Inputs) -> Outputs:
     require(settings["simulation"] or settings["tpm"] is not None, "invalid_settings")
     require(all(type(value) is types[name] for name, value in i.items()), "invalid_settings")
     require((settings["authentication"] == "required") == (settings["access"] is not None), "invalid_settings")
+    has_issuers = settings["tpm_ek_issuers"] is not None
+    require(not has_issuers or (settings["tpm"] is not None and not settings["simulation"]), "invalid_settings")
     sealing_only = settings["simulation"] and settings["tpm"] is not None
     require(not sealing_only or settings["model_store"] is not None, "invalid_settings")
     numbers = [value for name, value in settings.items() if types[name] is int and "port" not in name]

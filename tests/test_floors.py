@@ -33,6 +33,7 @@ FLOORS = {
     "blindai.policies": 3,
     "blindai.attester": 3,
     "blindai.attestation": 2,
+    "blindai.pipeline": 2,
     "blindai.oip": 1,
     "blindai.bundle": 1,
     "blindai.model_guard": 1,
@@ -61,7 +62,7 @@ SERVER_ONLY = {
 PURE_ROOM = "blindai.attestation"
 PURE_MODULES = {
     "__future__", "abc", "base64", "binascii", "collections", "contextlib", "dataclasses", "enum", "functools",
-    "hashlib", "itertools", "re", "tomllib", "typing",
+    "hashlib", "hmac", "itertools", "re", "tomllib", "typing",
     "cbor2",         # Nitro's documents
     "cryptography",  # signatures and certificates; its keys are read, and never made
     "datetime",      # forms of time; whose `now` nobody may ask

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-MODULES = ("blindai", "blindai.client", "blindai.errors")
+MODULES = ("blindai", "blindai.client", "blindai.errors", "blindai.pipeline")
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 

@@ -37,7 +37,6 @@ _COVERAGE_HEAD = """# Which vectors cover which formula
 
 Written by `generate.py`; `tests/test_vectors.py` holds it against what the second implementation evaluates.
 A formula is named by the label that it hashes: `L("keyset")` is `keyset`.
-`tpm-activation` has no vector, since nothing computes it yet.
 `runtime-policy` is `SHA-256(L("runtime-policy") ‖ LP(runtime))` over the keyset's `runtime` object in its compact form.
 Formulas without a label (Padmé, the cut into frames, the replay window, heads) come first, by topic and operation.
 

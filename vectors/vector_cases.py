@@ -10,6 +10,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from credential_cases import credential_cases
 from keyset_cases import keyset_cases
 from manifest_cases import release_cases
 from receipt_cases import receipt_cases
@@ -42,6 +43,7 @@ def all_cases(wrapped: Mapping[str, bytes]) -> list[Case]:
         *release_cases(),
         *index_cases(),
         *tpm_cases(),
+        *credential_cases(),
     ]
 
 

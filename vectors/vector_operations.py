@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from credential_operations import CREDENTIAL_OPERATIONS
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_operations import SERVER_OPERATIONS
 
@@ -358,4 +359,5 @@ OPERATIONS: dict[str, Callable[[Inputs], Outputs]] = {
     "encode_manifest": _encode_manifest,
     "manifest": _manifest,
     **SERVER_OPERATIONS,
+    **CREDENTIAL_OPERATIONS,
 }

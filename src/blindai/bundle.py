@@ -38,6 +38,7 @@ MAX_FILES = 128
 MAX_RANK = 16
 MAX_UPLOAD_HEADER_BYTES = 64 * 1024
 MAX_RESULT_BYTES = 256 * 1024
+PIPELINE_SUFFIX = ".pipeline.json"  # behind the model's own name: what makes tensors of raw data (blindai.pipeline)
 DIGEST_PREFIX = "sha256:"
 DIGEST_BYTES = 32
 GRAPH_OPTIMIZATIONS = ("all", "extended", "basic", "disabled")

@@ -27,7 +27,7 @@ Every error carries a message (what was expected, what was found; never a secret
     ├── InferenceError                   the server's answer; `.status` is its HTTP status
     │   ├── InvalidInputError 400 · UnauthenticatedError 401 · ForbiddenError 403 · ModelNotFoundError 404
     │   ├── MethodNotAllowedError 405 · ModelChangedError 412 · TooLargeError 413
-    │   ├── UnsupportedEncodingError 415 · OverloadedError 429 · InternalError 500
+    │   ├── UnsupportedEncodingError 415 · ActivationRefusedError 422 · OverloadedError 429 · InternalError 500
     │   └── NotSupportedError 501 · ModelNotReadyError 503 · DeadlineExceededError 504
     └── ModelStoreError                  `.status` is its HTTP status
         ├── InvalidModelError 422 · ModelDigestMismatchError 409
@@ -263,6 +263,13 @@ class UnsupportedEncodingError(InferenceError):
     status = 415
 
 
+class ActivationRefusedError(InferenceError):
+    """The server's TPM does not hold both keys for which a credential was made."""
+
+    code = "activation_refused"
+    status = 422
+
+
 class OverloadedError(InferenceError):
     """Too many requests wait; try again later."""
 
@@ -292,7 +299,7 @@ class ModelNotReadyError(InferenceError):
 
 
 class DeadlineExceededError(InferenceError):
-    """The model ran longer than allowed."""
+    """The model, or the server's TPM, took longer than allowed."""
 
     code = "deadline_exceeded"
     status = 504

@@ -34,7 +34,6 @@ DOCUMENT = AttestationDocument(
     mode=Mode.FRESH,
     evidence=(ITEM,),
     batch=BatchProof(index=1, count=2, path=(bytes(32),)),
-    activation=bytes(32),
 )
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)
@@ -64,22 +63,18 @@ def changed(**members: Any) -> bytes:
     keyset=st.binary(max_size=300),
     evidence=st.lists(items, max_size=3).map(tuple),
     batch=st.none() | batches,
-    activation=st.none() | st.binary(min_size=32, max_size=32),
 )
 def test_document_returns_what_was_put_in(
-    keyset: bytes, evidence: tuple[EvidenceItem, ...], batch: BatchProof | None, activation: bytes | None
+    keyset: bytes, evidence: tuple[EvidenceItem, ...], batch: BatchProof | None
 ) -> None:
-    document = AttestationDocument(
-        keyset=keyset, mode=Mode.FRESH, evidence=evidence, batch=batch, activation=activation
-    )
+    document = AttestationDocument(keyset=keyset, mode=Mode.FRESH, evidence=evidence, batch=batch)
     assert parse_document(encode_document(document)) == document
     assert parse_document_members(document_members(document)) == document
 
 
 def test_document_has_this_form() -> None:
     assert encode_document(DOCUMENT) == (
-        b'{"activation":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",'
-        b'"batch":{"count":2,"index":1,"path":["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]},'
+        b'{"batch":{"count":2,"index":1,"path":["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]},'
         b'"evidence":[{"endorsements":{"device_certificate":"Yw","root":""},"evidence":"__4","tee":"simulation"}],'
         b'"keyset":"e30","mode":"fresh"}'
     )
@@ -127,7 +122,7 @@ ITEM_MEMBERS = document_members(DOCUMENT)["evidence"][0]
         changed(batch={"index": 0, "count": True, "path": []}),
         changed(batch={"index": -1, "count": 1, "path": []}),
         changed(batch={"index": 0, "count": 1, "path": ["AA"]}),
-        changed(activation="AA"),
+        changed(activation="AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
         b" " * (MAX_DOCUMENT_BYTES + 1),
     ],
 )

@@ -128,6 +128,21 @@ def test_a_signer_may_stand_right_under_the_root() -> None:
     assert len(read_rim(nvidia.signed_rim(CONTENT, chain=chain), TOOLS).chain) == 2
 
 
+def test_a_signature_is_judged_at_its_signers_own_time() -> None:
+    """Which may begin later than its issuer's; whether it has ended is the chain's question."""
+    assert TOOLS is not None
+    signer = nvidia.certify("RIM signer", by="RIM root", is_ca=False, begin=nvidia.NOW)
+    rim = read_rim(nvidia.signed_rim(CONTENT, chain=(signer, nvidia.root("RIM root"))), TOOLS)
+    assert signed_content(rim, TOOLS) is not None
+
+
+def test_the_highest_index_of_a_measurement_is_254() -> None:
+    resources = nvidia.golden((1,)) + nvidia.resource(254, [bytes(48)])
+    assert is_read(nvidia.rim_content(resources=resources))
+    with pytest.raises(MalformedEvidenceError, match="each index up to 254 once, found 255"):
+        is_read(nvidia.rim_content(resources=resources.replace('"254"', '"255"')))
+
+
 def test_every_part_of_a_signature_is_of_its_namespace() -> None:
     text = nvidia.signed_rim(CONTENT).decode()
     other = text.replace("<ds:X509Data>", '<o:X509Data xmlns:o="u:o">').replace("</ds:X509Data>", "</o:X509Data>")

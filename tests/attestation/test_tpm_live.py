@@ -19,9 +19,10 @@ from fakes.tpm_vendor import ALL_PCRS, BOUND, EK_PURPOSE, NOW, FakeVendor
 
 from blindai.attestation.checks import Checks
 from blindai.attestation.tee.tpm import TpmClaims, parse, verify
+from blindai.attestation.tpm2.credential import Credential, make_credential
 from blindai.attestation.tpm2.event_log import parse_event_log
 from blindai.attestation.tpm2.keys import parse_public
-from blindai.attestation.tpm2.policy import Activation
+from blindai.attestation.tpm2.vouchers import Activation
 from blindai.errors import UnauthenticEvidenceError
 from blindai.evidence_files.tpm import read_folder
 
@@ -168,10 +169,36 @@ def test_its_own_answer_to_a_challenge_is_what_activation_means(live: tuple[Path
     folder, tool = live
     (folder / "secret").write_bytes(SECRET)
     claims = verified(folder)
-    blob, answer = folder / "credential", folder / "answer"
+    blob = folder / "credential"
     tool(
         "tpm2_makecredential", "-u", folder / "ek.pub", "-s", folder / "secret", "-n", claims.ak_name.hex(), "-o", blob
     )
+    assert activated(folder, tool, blob) == SECRET
+    proven = Activation(ek_key_sha256=claims.ek_key_sha256, ak_name=claims.ak_name)
+    assert len(proven.ek_key_sha256) == 32
+
+
+def test_its_own_answer_to_our_credential_is_the_secret(live: tuple[Path, Tool]) -> None:
+    """The same with a credential made here, for both kinds of EK; and with one for another AK."""
+    folder, tool = live
+    name, ek = verified(folder).ak_name, parse_public((folder / "ek.pub").read_bytes()[2:], tee="tpm").key
+    for number in range(3):
+        ours = make_credential(ek, name, SECRET, random=bytes([number]) * 64)
+        (folder / "ours").write_bytes(as_tool_writes(ours))
+        assert activated(folder, tool, folder / "ours") == SECRET
+    (folder / "ours").write_bytes(as_tool_writes(make_credential(ek, name[:-1] + b"\0", SECRET, random=bytes(64))))
+    with pytest.raises(AssertionError, match="integrity"):
+        activated(folder, tool, folder / "ours")
+
+
+def as_tool_writes(credential: Credential) -> bytes:
+    """The file of tpm2-tools: magic, version, TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET."""
+    parts = (len(part).to_bytes(2, "big") + part for part in (credential.blob, credential.encrypted_seed))
+    return bytes.fromhex("badcc0de00000001") + b"".join(parts)
+
+
+def activated(folder: Path, tool: Tool, blob: Path) -> bytes:
+    answer = folder / "answer"
     tool("tpm2_startauthsession", "--policy-session", "-S", folder / "session")
     tool("tpm2_policysecret", "-S", folder / "session", "-c", "e")
     tool(
@@ -179,9 +206,7 @@ def test_its_own_answer_to_a_challenge_is_what_activation_means(live: tuple[Path
         *("-P", f"session:{folder / 'session'}"),
     )
     tool("tpm2_flushcontext", folder / "session")
-    assert answer.read_bytes() == SECRET
-    proven = Activation(ek_key_sha256=claims.ek_key_sha256, ak_name=claims.ak_name)
-    assert len(proven.ek_key_sha256) == 32
+    return answer.read_bytes()
 
 
 def test_what_is_measured_later_is_not_in_the_log(live: tuple[Path, Tool]) -> None:

@@ -96,7 +96,7 @@ def test_another_measurement_than_the_policys(server: Served, tmp_path: Path) ->
         (["attest", NOWHERE, "--policy", "missing.toml"], "missing.toml: cannot be read as a policy"),
         (["upload", NOWHERE, "missing.onnx", SIMULATED], "missing.onnx"),
         (["infer", NOWHERE, "m", "missing.npy", SIMULATED], "missing.npy: No such file or directory"),
-        (["infer", NOWHERE, "m", "rows.csv", SIMULATED], "ends in neither .npy, .npz nor .json"),
+        (["infer", NOWHERE, "m", "rows.csv", SIMULATED], "ends in none of .npy, .npz, .json"),
         (["verify", "missing.json", SIMULATED], "missing.json: No such file or directory"),
         (["verify", "/", SIMULATED], "/: Is a directory"),
         (["verify", "missing.json", SIMULATED, "--at", "soon"], "an ISO time such as"),

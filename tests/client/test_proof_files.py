@@ -79,7 +79,7 @@ def test_an_opening_that_cannot_be_put_in_its_place_is_not_left_beside_it(openin
 @pytest.mark.parametrize("version", [b"true", b"2", b'"1"', b"[1]"])
 def test_a_version_is_the_number_one_and_nothing_like_it(opening: Opening, version: bytes) -> None:
     item = EvidenceItem(tee="simulation", evidence=b"{}", endorsements=())
-    document = AttestationDocument(keyset=b"{}", mode=Mode.CACHED, evidence=(item,), batch=None, activation=None)
+    document = AttestationDocument(keyset=b"{}", mode=Mode.CACHED, evidence=(item,), batch=None)
     proof = Proof(receipt="a.b.c", document=document)
     assert parse_proof(proof.encode()) == proof
     assert parse_opening(opening.encode()) == opening

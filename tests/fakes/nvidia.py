@@ -74,6 +74,7 @@ def certify(
     subject_key: Any = None,
     serial: int = 7,
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    begin: datetime = BEGIN,
     end: datetime = END,
 ) -> x509.Certificate:
     """A certificate for the key of that name, signed by the key of the other name."""
@@ -83,7 +84,7 @@ def certify(
         .issuer_name(name_of(by))
         .public_key(subject_key or key(subject).public_key())
         .serial_number(serial)
-        .not_valid_before(BEGIN)
+        .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )

@@ -64,9 +64,7 @@ def documents() -> Iterator[bytes]:
     keyset = _server().held.keyset.encode()
     for document in (
         AttestationDocument(keyset=keyset, mode=Mode.CACHED, evidence=(item,)),
-        AttestationDocument(
-            keyset=keyset, mode=Mode.FRESH, evidence=(item, device, device), batch=batch, activation=bytes(32)
-        ),
+        AttestationDocument(keyset=keyset, mode=Mode.FRESH, evidence=(item, device, device), batch=batch),
     ):
         yield encode_document(document)
 

@@ -16,26 +16,40 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from fakes import amd, aws, intel, intel_pki, nvidia
-from fakes.machines import appraised, machines
+from fakes.machines import appraised, machines, strict_policy_of
 from fakes.tpm_boot import firmware, grub, stub
-from fakes.tpm_vendor import FakeTpm, tpm_signature
+from fakes.tpm_vendor import FakeTpm, FakeVendor, rsa_key, tpm_signature
 from fuzz.target import Target, join_parts, split_parts
 
 from blindai.attestation.aws.cose_sign1 import parse_sign1
-from blindai.attestation.evidence import EvidenceItem
+from blindai.attestation.binding import Mode
+from blindai.attestation.evidence import AttestationDocument, EvidenceItem, encode_document, parse_document
 from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
 from blindai.attestation.intel.pck import read_pck
 from blindai.attestation.nvidia.rim import load_xml_tools, read_content, read_rim, signed_content
+from blindai.attestation.policy import strict_policy
 from blindai.attestation.tee import TEES
 from blindai.attestation.tpm2.boot_events import read_boot
+from blindai.attestation.tpm2.credential import Credential
 from blindai.attestation.tpm2.event_log import parse_event_log, replay
 from blindai.attestation.tpm2.keys import parse_public, parse_signature
+from blindai.attestation.tpm2.policy import TpmPolicy
 from blindai.attestation.tpm2.quote import parse_quote, split_pcrs
+from blindai.channel.activation import (
+    challenge,
+    encode_answer,
+    encode_request,
+    keys_to_activate,
+    parse_answer,
+    parse_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cryptography import x509
+
+    from blindai.attestation.policy import Policy
 
 
 # --- one item, whole: evidence and named endorsements
@@ -126,6 +140,33 @@ def _tpm() -> FakeTpm:
     return FakeTpm()
 
 
+def _tpm_credential(data: bytes) -> None:
+    credential = parse_request(data)
+    assert parse_request(encode_request(credential)) == credential
+
+
+@functools.cache
+def _activating() -> Policy:
+    strict = strict_policy_of("tpm")
+    assert isinstance(strict, TpmPolicy)
+    tee = dataclasses.replace(strict, ak_certified=("activation",))
+    return dataclasses.replace(strict_policy(), any_of=((tee,),))
+
+
+def _tpm_keys(data: bytes) -> None:
+    """Whatever a server shows, no credential is made for it or exactly one: its appraisal comes later."""
+    keys = keys_to_activate(parse_document(data), _activating())
+    if keys is not None and (asked := challenge(keys, bytes)) is not None:
+        parse_request(asked.request)
+
+
+def _tpm_document() -> bytes:
+    vendor = FakeVendor()
+    leaf = vendor.certify(rsa_key(1), signs=False)
+    item = dataclasses.replace(_tpm(), endorsements=vendor.chain(leaf, "ek")).item()
+    return encode_document(AttestationDocument(keyset=b"{}", mode=Mode.CACHED, evidence=(item,)))
+
+
 def _tpm_quote(data: bytes) -> EvidenceItem:
     signature = tpm_signature(_tpm().key, "rsassa", "sha256", data)
     endorsements = machines()["tpm"].item.endorsements
@@ -199,6 +240,14 @@ TARGETS = (
         seeds=lambda: (_tpm().evidence().signature,),
     ),
     Target(name="tpm_pcrs", run=_pcrs, seeds=lambda: (join_parts(_tpm().quote(), _tpm().pcr_values),)),
+    Target(
+        name="tpm_credential",
+        run=_tpm_credential,
+        seeds=lambda: (encode_request(Credential(blob=bytes(68), encrypted_seed=bytes(size))) for size in (68, 256)),
+        refuses=(ValueError,),
+    ),
+    Target(name="tpm_activation", run=parse_answer, seeds=lambda: (encode_answer(bytes(32)),), refuses=(ValueError,)),
+    Target(name="tpm_keys", run=_tpm_keys, seeds=lambda: (_tpm_document(),)),
     Target(name="nvidia_rim", run=_rim, seeds=lambda: (nvidia.driver_rim(),)),
     Target(name="pck_extension", run=_pck, seeds=lambda: (intel_pki.sgx_extension(intel_pki.sgx_members()),)),
     Target(

@@ -147,8 +147,8 @@ def _told(node: ast.AST) -> list[ast.AST | None]:
     match node:
         case ast.Expr(value=ast.Constant()) | ast.JoinedStr():
             return [node]
-        case ast.Raise(exc=ast.Call(args=[message, *_])):
-            return [message]
+        case ast.Raise(exc=ast.Call(args=words)):
+            return [*words]
         case ast.keyword(arg=str(word)) if word in _WORDS:
             return [node.value]
         case ast.BoolOp(op=ast.Or(), values=[*_, last]) if _is_words(last):

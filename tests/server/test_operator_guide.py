@@ -15,7 +15,8 @@ GUIDE = (Path(__file__).parents[2] / "docs/guides/operator.md").read_text("utf-8
 WORDS = {
     "host": "::1", "service": "other", "data_dir": "/srv", "log_level": "debug", "model_repository": "/models",
     "model_store": "/kept",
-    "tpm": "/dev/tpmrm0",     "isolation": "model", "authentication": "required", "access": "access.toml",
+    "tpm": "/dev/tpmrm0", "tpm_ek_issuers": "ek-issuers.pem",
+    "isolation": "model", "authentication": "required", "access": "access.toml",
     "execution_providers": ("openvino", "cpu"), "telemetry_endpoint": "http://127.0.0.1:4318/v1/metrics",
 }  # fmt: skip
 

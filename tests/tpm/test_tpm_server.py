@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tpm.relay import TpmRelay
     from tpm.software_tpm import SoftwareTpm
 
 pytestmark = [pytest.mark.swtpm, pytest.mark.network]
@@ -54,6 +55,7 @@ debug_arguments = {{ skip = "swtpm boots nothing" }}
 ak_certified = ["ak_name"]
 ak_roots = {{ skip = "no vendor certifies it" }}
 ak_names = ["{ak_name}"]
+ek_roots = []
 revocation_grace_s = {{ skip = "no vendor certifies it" }}
 clock_safe = {{ skip = "swtpm's clock is young" }}
 max_restart_count = 0
@@ -65,13 +67,13 @@ track = []
 class Server:
     """`blindai serve --tpm` on a TPM's socket."""
 
-    def __init__(self, tpm: SoftwareTpm, folder: Path) -> None:
+    def __init__(self, tpm: SoftwareTpm | TpmRelay, folder: Path, *more: str) -> None:
         command = [sys.executable, "-m", "blindai.cli.main", "serve", "--tpm", f"unix:{tpm.path}"]
         options = ["--port", "0", "--grpc-port", "0", "--metrics-port", "0", "--model-store", str(folder / "kept")]
         self._log = (folder / "log").open("ab")
         tpm.release()
         self.process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
+            [*command, *options, *more], stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
         )
         assert self.process.stdout
         words = self.process.stdout.readline().decode().split()

@@ -32,7 +32,7 @@ MAX_DOCUMENT_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _MODES = {mode.name.lower(): mode for mode in Mode}
 _REQUIRED = frozenset({"keyset", "mode", "evidence"})
-_OPTIONAL = frozenset({"batch", "activation"})
+_OPTIONAL = frozenset({"batch"})
 
 
 class Level(enum.IntEnum):
@@ -175,14 +175,12 @@ class AttestationDocument:
     Attributes:
         keyset: `K` as transmitted.
         batch: only when fresh; a published document leaves it out, since the nonce is private.
-        activation: the answer to a TPM credential challenge, 32 bytes.
     """
 
     keyset: bytes = field(repr=False)
     mode: Mode
     evidence: tuple[EvidenceItem, ...]
     batch: BatchProof | None = None
-    activation: bytes | None = field(default=None, repr=False)
 
 
 def document_members(document: AttestationDocument) -> dict[str, Any]:
@@ -195,8 +193,6 @@ def document_members(document: AttestationDocument) -> dict[str, Any]:
     if document.batch is not None:
         path = [base64url_encode(node) for node in document.batch.path]
         members["batch"] = {"index": document.batch.index, "count": document.batch.count, "path": path}
-    if document.activation is not None:
-        members["activation"] = base64url_encode(document.activation)
     return members
 
 
@@ -238,7 +234,6 @@ def parse_document_members(value: object) -> AttestationDocument:
             mode=_parse_mode(members["mode"]),
             evidence=tuple(_parse_item(item) for item in bounded_list(members["evidence"])),
             batch=_parse_batch(members),
-            activation=exact_bytes(members["activation"], 32) if "activation" in members else None,
         )
     except ValueError as error:
         raise _malformed(error) from None

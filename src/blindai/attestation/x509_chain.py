@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from blindai.attestation.roots import PinnedRoot
 
 MAX_CERTIFICATES = 8
+ROOT_WHY = "A root that came with the evidence proves nothing until it is recognised."
 # What cryptography raises for certificates and answers that are none, or that it does not know.
 UNREADABLE = (
     ValueError,
@@ -131,7 +132,7 @@ def judge_chain(
     code: str = "chain",
     judged_of_leaf: frozenset[x509.ObjectIdentifier] = frozenset(),
 ) -> Iterator[Finding]:
-    """Root pinned, every link signed by the next, every issuer a CA, every certificate understood and valid at `now`.
+    """Root pinned, and what `judge_links` looks at.
 
     Args:
         chain: from the leaf to the root, the root included.
@@ -147,8 +148,23 @@ def judge_chain(
         code=f"{tee}.{code}_root",
         expected=" or ".join(root.name for root in roots),
         found=root.name if root else "a certificate that is not pinned",
-        why="A root that came with the evidence proves nothing until it is recognised.",
+        why=ROOT_WHY,
     )
+    yield from judge_links(chain, tee=tee, now=now, code=code, judged_of_leaf=judged_of_leaf)
+
+
+def judge_links(
+    chain: Sequence[x509.Certificate],
+    *,
+    tee: str,
+    now: float,
+    code: str,
+    judged_of_leaf: frozenset[x509.ObjectIdentifier],
+) -> Iterator[Finding]:
+    """Every link signed by the next, every issuer a CA, every certificate understood and valid at `now`.
+
+    Whose root it is, is open. The arguments are those of `judge_chain`.
+    """
     broken = next(_broken_links(chain, judged_of_leaf), "")
     yield judge(
         holds=not broken,

@@ -14,10 +14,13 @@ from blindai.cli.screen import note, one_line, plain, print_findings, print_json
 from blindai.errors import RejectedEvidenceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from blindai.client.attestation_view import Attestation
     from blindai.client.results import InferResult
 
 LAST = "@last"
+_BAR = 40  # columns of a score of 1
 
 
 @client_verb
@@ -63,10 +66,14 @@ def upload(
 def infer(
     server: Server,
     model: Annotated[str, typer.Argument(help=f"name, name@sha256:digest, or {LAST} for the one uploaded last")],
-    data: Annotated[str, typer.Argument(metavar="FILE|-", help=".npy, .npz or .json; - reads JSON from stdin")],
+    data: Annotated[
+        str,
+        typer.Argument(metavar="FILE|-", help=".npy, .npz, .json, .txt, .jpg, .png, .wav, .dcm; - is JSON on stdin"),
+    ],
     version: Annotated[str | None, typer.Option("--version", help="a version [default: the newest]")] = None,
     proof: Annotated[Path | None, typer.Option("--proof", help="write the publishable proof here")] = None,
     opening: Annotated[Path | None, typer.Option("--opening", help="write the private opening here")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="a bar beside each score")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model on data that only the enclave sees."""
@@ -76,8 +83,7 @@ def infer(
     if as_json:
         print_json(_result_members(result))
     else:
-        for tensor in result.outputs:
-            say(f"{tensor.name}: {tensor.datatype} {list(tensor.shape)}\n{tensor.as_numpy()}")
+        _show(result, plot=plot)
     if proof:
         result.proof().save(proof)
         note(f"wrote {proof}, which may be published")
@@ -126,6 +132,26 @@ def _attestation_members(attestation: Attestation) -> dict[str, Any]:
         "claims": plain(attestation.claims),
         "findings": plain(attestation.findings),
     }
+
+
+def _show(result: InferResult, *, plot: bool) -> None:
+    """Labels and scores as a table, a transcript as its lines, everything else as arrays."""
+    names = [tensor.name for tensor in result.outputs]
+    if names == ["labels", "scores"] and result.outputs[0].datatype == "BYTES":
+        print_table(("row", "label", "score", *(("",) if plot else ())), _label_rows(result, plot=plot))
+    elif names == ["text"] and result.outputs[0].datatype == "BYTES":
+        for text in result.texts():
+            say(one_line(text))
+    else:
+        for tensor in result.outputs:
+            say(f"{tensor.name}: {tensor.datatype} {list(tensor.shape)}\n{tensor.as_numpy()}")
+
+
+def _label_rows(result: InferResult, *, plot: bool) -> Iterator[tuple[str, ...]]:
+    for index, row in enumerate(result.labels()):
+        for label, score in row:
+            bar = "█" * round(_BAR * min(max(score, 0.0), 1.0)) if math.isfinite(score) else ""
+            yield (str(index), label, f"{score:.4f}", *((bar,) if plot else ()))
 
 
 def _result_members(result: InferResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `blindai infer` reads: `.npy`, `.npz`, `.json`, or JSON on stdin."""
+"""What `blindai infer` reads: arrays, JSON, and for models with a pipeline text, pictures, scans and sound."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 
 import typer
 
-from blindai.errors import InvalidInputError
+from blindai.errors import BlindAIError, InvalidInputError
+
+_RAW = (".jpg", ".jpeg", ".png", ".wav")
 
 
 def read_inputs(source: str) -> Any:
-    """An array, a list, or a dict by input name.
+    """An array, a list, or a dict by input name; the bytes of a picture or sound, the text of a text.
 
     Raises:
         BadParameter: its ending says nothing that can be read.
@@ -28,7 +30,26 @@ def read_inputs(source: str) -> Any:
         return _json(path.read_bytes())
     if path.suffix in (".npy", ".npz"):
         return _numpy(path)
-    raise typer.BadParameter(f"{path.name} ends in neither .npy, .npz nor .json; or give JSON on stdin, as `-`")
+    if path.suffix.lower() in _RAW:
+        return path.read_bytes()
+    if path.suffix == ".txt":
+        return path.read_bytes().removesuffix(b"\n")  # which editors add; the server reads it as UTF-8
+    if path.suffix == ".dcm":
+        return _scan(path)
+    endings = ".npy, .npz, .json, .txt, .jpg, .png, .wav, .dcm"
+    raise typer.BadParameter(f"{path.name} ends in none of {endings}; or give JSON on stdin, as `-`")
+
+
+def _scan(path: Path) -> bytes:
+    """Only the picture of it."""
+    from blindai.client import dicom
+
+    try:
+        return dicom.picture(path)
+    except ImportError:
+        raise BlindAIError(
+            "a DICOM file needs pydicom", hint="in a clone of the project: pip install '.[dicom]'"
+        ) from None
 
 
 def _json(data: bytes) -> Any:

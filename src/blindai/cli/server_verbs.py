@@ -32,6 +32,9 @@ def serve(
     tpm: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="TPM 2.0 that attests and seals, such as /dev/tpmrm0")
     ] = None,
+    tpm_ek_issuers: Annotated[
+        str | None, typer.Option(metavar="FILE", help="PEM file of the CAs above the TPM's EK certificate")
+    ] = None,
     access: Annotated[str | None, typer.Option(metavar="FILE", help="TOML file of tenants, keys and quotas")] = None,
     require_sealed: Annotated[
         bool | None, typer.Option("--require-sealed", help="close the pinned-TLS and gRPC doors")
@@ -61,6 +64,7 @@ def serve(
         "model_repository": model_repository,
         "model_store": model_store,
         "tpm": tpm,
+        "tpm_ek_issuers": tpm_ek_issuers,
         "access": access,
         "authentication": None if access is None else "required",
         "require_sealed": require_sealed,

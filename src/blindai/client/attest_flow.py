@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import parse_document
 from blindai.channel.attested import MAX_ANSWER_S, MAX_CLOCK_DIFFERENCE_S, AttestedKeyset, accept_attestation
+from blindai.client.activation_flow import activate
 from blindai.client.own_endorsements import with_own
 from blindai.client.transport import HttpRequest, HttpResponse
 from blindai.errors import ConnectionLostError, OverloadedError
@@ -39,12 +40,13 @@ class AttestedMeanwhileError(Exception):
 
 
 def attest(connection: Connection) -> Flow[AttestedKeyset]:
-    """Ask for evidence and decide on it; nothing else is ever sent to a server before this has returned.
+    """Ask for evidence, and its TPM about its keys, and decide; nothing else is ever sent to a server before that.
 
     Raises:
         RejectedEvidenceError: the server is not proven to be what the policy accepts.
         EndorsementsUnavailableError: the client insists on its own endorsements, and cannot have them.
         ChannelError: no answer, another service or operator, or keys that have ended.
+        InferenceError: the server cannot attest now, or its TPM is too slow.
     """
     before = connection.attested
     try:
@@ -99,10 +101,11 @@ def _attest(connection: Connection) -> Flow[AttestedKeyset]:
     document = parse_document(answer.body)
     if settings.endorsements is not None:  # may take its time, which counts against the age of the keys
         document = with_own(document, settings.endorsements, now=connection.clock.wall())
+    policy = yield from activate(connection, document)  # and so does this
     now = connection.clock.wall()
     keyset = accept_attestation(
         document,
-        settings.policy,
+        policy,
         service=settings.service,
         mode=settings.mode,
         nonce=answer.nonce,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blindai.attestation.policy import Policy
+    from blindai.attestation.tpm2.vouchers import Activation
     from blindai.channel.attested import AttestedKeyset
     from blindai.channel.exchange import SessionSecret
     from blindai.channel.heads import SessionGrant
@@ -105,6 +106,7 @@ class Connection:
         self._session: tuple[AttestedKeyset, ClientSession] | None = None
         self._opening = False
         self.models: dict[str, ModelMetadata] = {}
+        self.activations: set[Activation] = set()
         self.token = self.random(16)
 
     @property

@@ -88,6 +88,23 @@ class InferResult:
         """Every output by name."""
         return {tensor.name: tensor.as_numpy() for tensor in self.outputs}
 
+    def labels(self) -> list[list[tuple[str, float]]]:
+        """Of a model whose pipeline answers labels: for each row its labels and scores, the likeliest first.
+
+        Raises:
+            KeyError: it answers none.
+        """
+        rows = zip(self["labels"].tolist(), self["scores"].tolist(), strict=True)
+        return [[(label.decode("utf-8", "replace"), score) for label, score in zip(*row, strict=True)] for row in rows]
+
+    def texts(self) -> list[str]:
+        """Of a model whose pipeline answers text: the text of each row.
+
+        Raises:
+            KeyError: it answers none.
+        """
+        return [text.decode("utf-8", "replace") for text in self["text"].tolist()]
+
     @property
     def receipt(self) -> Receipt:
         """What the enclave signed about this prediction; every member was checked.

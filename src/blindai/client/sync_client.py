@@ -137,7 +137,8 @@ class Client:
             model: the `.onnx` file.
             name: the model's name; the file's stem by default.
             version: the server counts by default.
-            data_files: external data files; `model.onnx.data` beside the model is found by itself.
+            data_files: external data and pipeline; `model.onnx.data` and `model.onnx.pipeline.json` beside the model
+                are found by themselves.
             shape: the shape that a flat list for the first input takes; read from the model by default.
             load: load it at once, so that a model that cannot run is refused now; False defers that to the first use.
             progress: called with (bytes done, bytes in all); True or None shows a bar on a terminal, False nothing.
@@ -176,7 +177,8 @@ class Client:
         Args:
             model: a name, `name@sha256:…`, or None for the model uploaded last.
             inputs: an array, a (flat or nested) list or a scalar; a list of those, one for each input; or a dict by
-                input name. Any of numpy, torch and plain Python.
+                input name. Any of numpy, torch and plain Python. For a model with a pipeline: text, or the bytes,
+                open file or path of a picture or sound; or a list of them.
             version: the one uploaded last by default.
             outputs: names of the outputs to return; all by default.
 

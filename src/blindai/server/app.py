@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from blindai.channel.activation import ACTIVATION_PATH
+from blindai.channel.activation import MAX_REQUEST_BYTES as MAX_CREDENTIAL_BYTES
 from blindai.channel.exchange import MEDIA_TYPE
 from blindai.errors import InferenceError, TooLargeError
 from blindai.server.attestation_door import MAX_REQUEST_BYTES, AttestationDoor
@@ -27,6 +29,7 @@ from blindai.server.triton_repository import StartModels
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from blindai.server.activation_door import ActivationDoor
     from blindai.server.http_request import HttpRequest
     from blindai.server.sealed_door import SealedDoor
     from blindai.server.tls_door import TlsDoor
@@ -43,6 +46,7 @@ class App:
     """The doors, and the server's lifetime."""
 
     attestation: AttestationDoor
+    activation: ActivationDoor
     sealed: SealedDoor
     tls: TlsDoor
     readiness: Readiness
@@ -108,19 +112,40 @@ async def _attest_cached(app: App, request: HttpRequest) -> None:
 
 
 async def _attest_fresh(app: App, request: HttpRequest) -> None:
+    async def answered() -> bytes:
+        return await app.attestation.fresh(await _read(request, MAX_REQUEST_BYTES), source=request.source)
+
+    await _hand_out(app, request, "fresh", answered)
+
+
+async def _activate(app: App, request: HttpRequest) -> None:
+    async def answered() -> bytes:
+        credential = await _read(request, MAX_CREDENTIAL_BYTES)
+        request.let_leave_cancel()
+        return await app.activation.answer(credential, source=request.source)
+
+    await _hand_out(app, request, "activation", answered)
+
+
+async def _read(request: HttpRequest, max_bytes: int) -> bytes:
+    asked = bytearray()
+    async for piece in request.body():
+        asked += piece
+        if len(asked) > max_bytes:
+            raise TooLargeError(f"at most {max_bytes} bytes")
+    return bytes(asked)
+
+
+async def _hand_out(app: App, request: HttpRequest, kind: str, answered: Callable[[], Awaitable[bytes]]) -> None:
+    """One way to answer what was made for this caller alone, and errors."""
     try:
-        asked = bytearray()
-        async for piece in request.body():
-            asked += piece
-            if len(asked) > MAX_REQUEST_BYTES:
-                raise TooLargeError(f"at most {MAX_REQUEST_BYTES} bytes")  # one way to answer errors
-        document = await app.attestation.fresh(bytes(asked), source=request.source)
+        answer = await answered()
     except InferenceError as error:
         reply = error_reply(error)
         await request.answer(reply.status, *reply.body, headers=(JSON, NO_STORE))
         return
-    app.sealed.service.metrics.attestations["fresh"] += 1
-    await request.answer(200, document, headers=(JSON, NO_STORE))
+    app.sealed.service.metrics.attestations[kind] += 1
+    await request.answer(200, answer, headers=(JSON, NO_STORE))
 
 
 async def _sealed(app: App, request: HttpRequest) -> None:
@@ -185,6 +210,7 @@ async def _health(app: App, request: HttpRequest) -> None:
 
 ROUTES: dict[str, dict[str, Callable[[App, HttpRequest], Awaitable[None]]]] = {
     ATTESTATION_PATH: {"GET": _attest_cached, "POST": _attest_fresh},
+    ACTIVATION_PATH: {"POST": _activate},
     SEALED_PATH: {"POST": _sealed},
     LIVE_PATH: {"GET": _health},
     READY_PATH: {"GET": _health},

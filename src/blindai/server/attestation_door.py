@@ -47,18 +47,19 @@ class AttestationDoor:
     Attributes:
         keys: what the documents are about.
         attester: the quote device.
+        device: held by whoever uses it.
         stapler: puts vendors' documents beside its evidence; None leaves it as the attester made it.
         batch_interval_s: shortest time from the close of one batch of nonces to that of the next.
     """
 
     keys: KeyRing
     attester: Attester
+    device: asyncio.Lock = field(default_factory=asyncio.Lock)
     stapler: Stapler | None = None
     batch_interval_s: float = BATCH_INTERVAL_S
     _waiting: list[_Waiting] = field(default_factory=list)
     _sources: Counter[str] = field(default_factory=Counter)
     _quoting: asyncio.Task[None] | None = None
-    _device: asyncio.Lock = field(default_factory=asyncio.Lock)
     _closed_s: float = -math.inf
     _cached: tuple[tuple[bytes, int], asyncio.Task[bytes]] | None = None  # of which keyset, with which endorsements
 
@@ -135,7 +136,7 @@ class AttestationDoor:
 
     async def _quote(self, held: HeldKey, mode: Mode, challenge: bytes) -> tuple[EvidenceItem, ...]:
         bound = report_data(mode=mode, keyset_id=held.keyset_id, challenge=challenge)
-        async with self._device:
+        async with self.device:
             return (await asyncio.to_thread(self._evidence, bound),)
 
     def _evidence(self, bound: bytes) -> EvidenceItem:

@@ -139,7 +139,7 @@ class Engine:
             InternalError: the model failed on them, or the run was broken off.
         """
         check_inputs(inputs, self.inputs, self.optional)
-        wished = _wished_outputs(outputs, self.outputs)
+        wished = wished_outputs(outputs, self.outputs)
         datatypes = {tensor.datatype for tensor in inputs} | {spec.datatype for spec in wished}
         predict = self._run_ort_values if Datatype.BF16 in datatypes else self._run_arrays
         return predict(inputs, wished, switch.options if switch else None)
@@ -270,7 +270,12 @@ def _check_input(tensor: Tensor, spec: TensorSpec) -> None:
         )
 
 
-def _wished_outputs(names: Sequence[str], specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def wished_outputs(names: Sequence[str], specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """What these names mean; all for none.
+
+    Raises:
+        InvalidInputError: one that the model does not have, or twice.
+    """
     if not names:
         return specs
     known = {spec.name: spec for spec in specs}

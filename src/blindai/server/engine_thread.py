@@ -17,7 +17,8 @@ import numpy as np
 
 from blindai.errors import BlindAIError, InternalError, ModelNotReadyError, TooLargeError
 from blindai.oip.tensors import Tensor
-from blindai.server.engine import Engine, RunSwitch
+from blindai.server.engine import RunSwitch
+from blindai.server.piped_engine import PipedEngine
 from blindai.server.request_queue import Outcome
 from blindai.server.runner import NO_FACE, ModelFace
 from blindai.server.statistics import RunTimes
@@ -50,7 +51,7 @@ class EngineThread:
         self.on_ended = on_ended
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._engine: Engine | None = None
+        self._engine: PipedEngine | None = None
         self._switch = RunSwitch()
         self._work: queue.SimpleQueue[tuple[Batch, RunSwitch] | None] = queue.SimpleQueue()
         self._alive = True
@@ -92,13 +93,13 @@ class EngineThread:
         self._switch.break_off()
         self._give_up()
 
-    def _load(self, store: ModelStore, model: StoredModel) -> Engine:
-        engine = Engine(model.manifest.session, threads=self._limits.threads, providers=self._limits.providers)
+    def _load(self, store: ModelStore, model: StoredModel) -> PipedEngine:
+        engine = PipedEngine(model.manifest.session, threads=self._limits.threads, providers=self._limits.providers)
         files = {file.path: b"".join(chunks) for file, chunks in store.open_bundle(model)}
         engine.load(dict(files), rows_wanted=self._limits.rows_wanted)
         return engine
 
-    def _serve(self, engine: Engine) -> None:
+    def _serve(self, engine: PipedEngine) -> None:
         while (work := self._work.get()) is not None:
             batch, switch = work
             outcome = self._run(engine, batch, switch)
@@ -108,7 +109,7 @@ class EngineThread:
                 return
             del work, batch, outcome  # nobody's data stays here until the next run
 
-    def _run(self, engine: Engine, batch: Batch, switch: RunSwitch) -> Outcome:
+    def _run(self, engine: PipedEngine, batch: Batch, switch: RunSwitch) -> Outcome:
         started = _clock()
         try:
             inputs = _joined(batch)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DOORS = ("sealed", "tls", "grpc")
 OUTCOMES = ("ok", "client_error", "server_error")
-KINDS = ("fresh", "cached")
+KINDS = ("fresh", "cached", "activation")
 DURATIONS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 BATCH_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 GAUGES = {

@@ -32,6 +32,7 @@ from blindai.channel.keyring import Clock, Identity, KeyRing
 from blindai.channel.keyset import INSTANCE_BYTES, Software
 from blindai.channel.sessions import SessionTable
 from blindai.server.access_file import read_access_file
+from blindai.server.activation_door import ActivationDoor
 from blindai.server.app import App
 from blindai.server.attestation_door import AttestationDoor
 from blindai.server.authentication import Access
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from blindai.attestation.tpm2.credential import Credential
     from blindai.attester import Attester
     from blindai.server.settings import Settings
     from blindai.server.stapling import Stapler
@@ -89,6 +91,7 @@ def create_app(
     clock: Clock = SYSTEM_CLOCK,
     tls: TlsIdentity | None = None,
     kept: KeptStore | None = None,
+    activate: Callable[[Credential], bytes] | None = None,
     stapler: Stapler | None = None,
 ) -> App:
     """Wire the whole server: the one place where its parts meet.
@@ -100,6 +103,7 @@ def create_app(
         clock: for keys and sessions.
         tls: the key that the epoch keysets name; without one, nobody can use the pinned-TLS door.
         kept: where models outlive the server; without it they end with it.
+        activate: opens a credential for the quote device's own keys; without it nobody can ask for that.
         stapler: asks vendors for what goes with the evidence; without it this server asks nobody. `serve` has none: no
             attester of this release makes evidence that a vendor publishes something about.
     """
@@ -126,8 +130,10 @@ def create_app(
         runs=RunSlots(access.quota),
         metrics=metrics,
     )
+    device = asyncio.Lock()
     app = App(
-        attestation=AttestationDoor(keys=keys, attester=attester, stapler=stapler),
+        attestation=AttestationDoor(keys=keys, attester=attester, device=device, stapler=stapler),
+        activation=ActivationDoor(activate=activate, device=device),
         sealed=SealedDoor(service=service, keys=keys, sessions=SessionTable(), clock=clock, random=os.urandom),
         tls=TlsDoor(service=service, authenticate=access.authenticate),
         readiness=service.readiness,
@@ -140,7 +146,8 @@ def create_app(
 def _attester(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Attester:
     if settings.simulation or tpm is None:
         return SimulationAttester(random=os.urandom, measurement=measure_software())
-    attester = TpmAttester(tpm)
+    issuers = settings.tpm_ek_issuers
+    attester = TpmAttester(tpm, ek_issuers=None if issuers is None else Path(issuers))
     attester.attest(bytes(_BOUND_BYTES))  # what hinders it is told now, and not to each client
     return attester
 
@@ -229,7 +236,8 @@ def serve(settings: Settings) -> None:
     tls = make_tls_identity(settings.host)
     kept = _kept_store(settings, tpm)
     with run_folder(Path(settings.data_dir or tempfile.gettempdir())) as directory:
-        app = create_app(settings, attester=attester, directory=directory, tls=tls, kept=kept)
+        activate = attester.activate if isinstance(attester, TpmAttester) and attester.can_activate else None
+        app = create_app(settings, attester=attester, directory=directory, tls=tls, kept=kept, activate=activate)
         calm_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, settings, tls))

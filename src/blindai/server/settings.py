@@ -76,6 +76,8 @@ class Settings:
         model_store: folder in which uploaded models outlive the server, sealed (kept_store.py); else they end with it.
         tpm: the TPM 2.0 that attests what booted, unless in simulation, and seals the model store's key:
             `/dev/tpmrm0`, or `unix:PATH` for one behind a socket.
+        tpm_ek_issuers: PEM file of the CAs, and revocation lists, above that TPM's EK certificate: clients may then ask
+            the TPM itself whether the attestation key is its own.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -113,6 +115,7 @@ class Settings:
     model_repository: str | None = None
     model_store: str | None = None
     tpm: str | None = None
+    tpm_ek_issuers: str | None = None
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -161,6 +164,8 @@ class Settings:
                 "nothing here attests: this version serves what a TPM 2.0 vouches for, or simulation",
                 hint='`tpm = "/dev/tpmrm0"`; `blindai serve --simulation` runs anywhere, and protects nothing',
             )
+        if self.tpm_ek_issuers is not None and (self.simulation or self.tpm is None):
+            raise InvalidSettingsError("issuers of a TPM's EK are named, and no TPM attests", hint="set `tpm`")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidSettingsError(f"log_level is debug, info, warning or error, not {self.log_level!r}")
         if self.isolation not in ISOLATIONS:

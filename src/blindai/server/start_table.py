@@ -26,6 +26,7 @@ def start_table(settings: Settings) -> list[str]:
         if settings.simulation
         else f"a TPM ({settings.tpm}) says what booted; NOTHING hides memory from whoever runs the machine",
         **_doors(settings),
+        **({"TPM's EK": f"shown, with {settings.tpm_ek_issuers}"} if settings.tpm_ek_issuers else {}),
         "authentication": _authentication(settings),
         "isolation": _ISOLATION[settings.isolation],
         "batching": "requests of one tenant may run together" if settings.batching else "off",

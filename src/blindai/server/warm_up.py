@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from blindai.errors import BlindAIError
 from blindai.oip.tensors import Datatype, Tensor
+from blindai.pipeline.run import picture_decoder
 from blindai.server.engine import Engine, RunSwitch, provider_options
 from blindai.server.execution_providers import CPU, OPENVINO
 
@@ -29,8 +30,9 @@ LIBRARIES = Path(ort.__file__).parent / "capi"  # of ONNX Runtime and its execut
 def warm_up() -> None:
     """Load and run a model of our own; one thread, so that none is left over.
 
-    A machine without the locale cannot run the text model, nor could it later.
+    A machine without the locale cannot run the text model, nor could it later; nor one without Pillow decode pictures.
     """
+    picture_decoder()
     run_numbers((CPU,))
     _run(
         "Identity",

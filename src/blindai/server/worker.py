@@ -31,7 +31,8 @@ from blindai.oip.datatypes import Datatype
 from blindai.oip.rest import MAX_BYTES_ELEMENTS
 from blindai.oip.tensors import encode_tensor
 from blindai.server.arena import MAX_HEADER_BYTES, Arena, place
-from blindai.server.engine import Engine, RunSwitch
+from blindai.server.engine import RunSwitch
+from blindai.server.piped_engine import PipedEngine
 from blindai.server.sandbox import EXIT_STATUS, SandboxMissingError, close_process
 from blindai.server.warm_up import libraries_of
 from blindai.server.worker_protocol import (
@@ -99,7 +100,7 @@ class Worker:
         self._channel = channel
         self._requests = requests
         self._answers = answers
-        self._engine = Engine()
+        self._engine = PipedEngine()
         self._max_answer_bytes = 0
         self._current: tuple[int, RunSwitch] | None = None
         self._broken_id = 0
@@ -114,7 +115,7 @@ class Worker:
     def load(self, message: Load, descriptors: Sequence[int]) -> bool:
         """Load the model and say so; or say why not, which is the end."""
         session = SessionOptions(graph_optimization=message.graph_optimization)
-        self._engine = Engine(session, threads=message.threads, providers=message.providers)
+        self._engine = PipedEngine(session, threads=message.threads, providers=message.providers)
         self._max_answer_bytes = min(message.max_answer_bytes, self._answers.capacity)
         try:
             with _mapped_files(message, descriptors) as files:

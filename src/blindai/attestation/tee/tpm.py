@@ -2,7 +2,7 @@
 
 It says what a machine booted. It says nothing about who can read that machine's memory: SEV-SNP and TDX do.
 Leaves out: the structures themselves (tpm2/keys.py, tpm2/quote.py, tpm2/event_log.py), each policy field's comparison
-(tpm2/pcr_policy.py, tpm2/boot_policy.py), and credential activation, which is the channel's (docs/spec/tee/tpm.md §5).
+(tpm2/pcr_policy.py, tpm2/boot_policy.py), and credential activation, which is the channel's (channel/activation.py).
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from blindai.attestation.tpm2.certificates import (
 from blindai.attestation.tpm2.event_log import MAX_LOG_BYTES, judge_replay, parse_event_log, told
 from blindai.attestation.tpm2.keys import parse_public, parse_signature, parsing_tpm
 from blindai.attestation.tpm2.pcr_policy import judge_pcrs
-from blindai.attestation.tpm2.policy import TpmPolicy, judge_certified, judge_restarts, read_tpm_policy
+from blindai.attestation.tpm2.policy import TpmPolicy, judge_restarts, read_tpm_policy
 from blindai.attestation.tpm2.quote import Quote, judge_quote, parse_quote, split_pcrs
 from blindai.attestation.tpm2.revocation import RevocationClaims, judge_revocation_age, revocation_claims
+from blindai.attestation.tpm2.vouchers import Vouchers, judge_vouchers
 from blindai.errors import MalformedEvidenceError, UnauthenticEvidenceError
 from blindai.wire import label, length_prefixed
 
@@ -95,7 +96,8 @@ class TpmClaims(Claims):
     Attributes:
         ak_name: the attestation key's TPM name, which an operator's admission and an activation name.
         ak_root: the pinned root whose vendor certified the attestation key, or empty.
-        ek_root: the pinned root whose vendor certified the endorsement key shown beside it, or empty.
+        ek_root: the pinned root in which the chain of the endorsement key shown beside it ends, or empty.
+        ek_root_sha256: that root's fingerprint, pinned or not, or empty.
         ek_key_sha256: of that endorsement key's SubjectPublicKeyInfo, or empty.
         hierarchy: the one in which the attestation key is primary, or `below another key`.
         pcrs: the quoted values by index.
@@ -107,6 +109,7 @@ class TpmClaims(Claims):
     ak_name: bytes
     ak_root: str
     ek_root: str
+    ek_root_sha256: bytes
     ek_key_sha256: bytes
     hierarchy: str
     quote: Quote
@@ -114,12 +117,23 @@ class TpmClaims(Claims):
     boot: BootClaims | None
     revocation: RevocationClaims
 
+    @property
+    def vouchers(self) -> Vouchers:
+        """Who vouches for the attestation key, as the evidence shows it."""
+        return Vouchers(
+            ak_name=self.ak_name,
+            has_vendor_chain=bool(self.ak_root),
+            ek_key_sha256=self.ek_key_sha256,
+            ek_root=self.ek_root,
+            ek_root_sha256=self.ek_root_sha256,
+        )
+
     def facts(self) -> tuple[tuple[str, str], ...]:
         """The quote, the key and its vendor, the boot, and every PCR."""
         return (
             ("AK name", self.ak_name.hex()),
             ("AK certified by", self.ak_root or "no vendor"),
-            ("EK certified by", self.ek_root or "no vendor"),
+            ("EK certified by", self.ek_root or self.ek_root_sha256.hex() or "no vendor"),
             ("AK hierarchy", self.hierarchy),
             ("reset count", str(self.quote.reset_count)),
             ("restart count", str(self.quote.restart_count)),
@@ -193,12 +207,14 @@ def verify(item: EvidenceItem, now: float, checks: Checks, *, roots: Sequence[Pi
     ):
         checks.require(finding, UnauthenticEvidenceError, tee=TEE)
     roots_by_kind = {one.kind: one.root_name(roots) for one in chains}
+    ek = next((one for one in chains if one.kind == "ek"), None)
     return TpmClaims(
         bound=quote.extra_data,
         ak_name=ak.name,
         ak_root=roots_by_kind.get("ak", ""),
         ek_root=roots_by_kind.get("ek", ""),
-        ek_key_sha256=next((one.key_sha256 for one in chains if one.kind == "ek"), b""),
+        ek_root_sha256=ek.root_sha256 if ek else b"",
+        ek_key_sha256=ek.key_sha256 if ek else b"",
         hierarchy=HIERARCHIES.get(evidence.ak_parent, "below another key"),
         quote=quote,
         pcrs=pcrs,
@@ -264,9 +280,7 @@ def check(claims: TpmClaims, policy: TpmPolicy) -> Iterator[Finding]:
 
 
 def _check_key(claims: TpmClaims, policy: TpmPolicy) -> Iterator[Finding]:
-    yield judge_certified(
-        policy, ak_name=claims.ak_name, has_vendor_chain=bool(claims.ak_root), ek_key_sha256=claims.ek_key_sha256
-    )
+    yield from judge_vouchers(policy, claims.vouchers)
     yield judge_names(
         policy.ak_roots,
         code=f"{TEE}.ak_root",

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from blindai.attestation.checks import judge
 from blindai.attestation.tpm2.revocation import judge_revocation, read_crl
-from blindai.attestation.x509_chain import PURPOSES, judge_chain, read_certificate, read_issuer
+from blindai.attestation.x509_chain import PURPOSES, judge_chain, judge_links, read_certificate, read_issuer
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -53,7 +53,12 @@ class VendorChain:
     @property
     def key_sha256(self) -> bytes:
         """SHA-256 over the DER of the leaf's SubjectPublicKeyInfo."""
-        return hashlib.sha256(_spki(self.certificates[0].public_key())).digest()
+        return key_sha256(self.certificates[0].public_key())
+
+    @property
+    def root_sha256(self) -> bytes:
+        """SHA-256 over the DER of the last certificate, pinned or not."""
+        return hashlib.sha256(self.certificates[-1].public_bytes(Encoding.DER)).digest()
 
     def root_name(self, roots: Sequence[PinnedRoot]) -> str:
         """The pinned name of the root, or empty."""
@@ -100,20 +105,24 @@ def read_vendor_chain(endorsements: Mapping[str, bytes], kind: Kind, *, tee: str
 def judge_vendor_chain(
     chain: VendorChain, *, tee: str, now: float, roots: Sequence[PinnedRoot], key: PublicKey | None = None
 ) -> Iterator[Finding]:
-    """Whether a pinned vendor certified this key; all of it is a matter of authenticity.
+    """Whether a vendor certified this key; all of it is a matter of authenticity.
+
+    An AK's vendor must be pinned. Which roots an EK's chain may end in, the policy says (tpm2/activation.py).
 
     Args:
         chain: as read.
-        tee: the codes' first half; `ak` or `ek` follows: `<tee>.ak_chain_root`, `<tee>.ak_chain`,
+        tee: the codes' first half; `ak` or `ek` follows: `<tee>.ak_chain_root` (AK only), `<tee>.ak_chain`,
             `<tee>.ak_chain_validity`, `<tee>.ak_certificate_use`, `<tee>.ak_certificate_key`, `<tee>.ak_crl`,
             `<tee>.ak_revoked`.
         now: Unix seconds.
-        roots: the pinned ones.
+        roots: the pinned ones, for an AK.
         key: the key that the leaf must be about, if it is known.
     """
-    yield from judge_chain(
-        chain.certificates, roots, tee=tee, now=now, code=f"{chain.kind}_chain", judged_of_leaf=PURPOSES
-    )
+    code = f"{chain.kind}_chain"
+    if chain.kind == "ak":
+        yield from judge_chain(chain.certificates, roots, tee=tee, now=now, code=code, judged_of_leaf=PURPOSES)
+    else:
+        yield from judge_links(chain.certificates, tee=tee, now=now, code=code, judged_of_leaf=PURPOSES)
     leaf = chain.certificates[0]
     refusal = _wrong_use(leaf, chain.kind)
     yield judge(
@@ -133,6 +142,11 @@ def judge_vendor_chain(
             why="A certificate speaks for the key in it, and for no other.",
         )
     yield from judge_revocation(chain.certificates, chain.crls, tee=tee, kind=chain.kind)
+
+
+def key_sha256(key: object) -> bytes:
+    """SHA-256 over the DER of a public key's SubjectPublicKeyInfo."""
+    return hashlib.sha256(_spki(key)).digest()
 
 
 def _spki(key: object) -> bytes:

@@ -1,6 +1,7 @@
-"""What a policy may say about a TPM: `[tee.tpm]`, and who may vouch for its attestation key.
+"""What a policy may say about a TPM: `[tee.tpm]`.
 
-Leaves out: PCRs and the boot, which other TEEs' policies say too (tpm2/pcr_policy.py, tpm2/boot_policy.py).
+Leaves out: PCRs and the boot, which other TEEs' policies say too (tpm2/pcr_policy.py, tpm2/boot_policy.py), and who
+vouches for the attestation key (tpm2/vouchers.py).
 """
 
 from __future__ import annotations
@@ -9,45 +10,36 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from blindai.attestation.checks import judge, leave_out
-from blindai.attestation.expectations import one_of, read_accepted, read_flag, read_minimum, read_names, read_track
+from blindai.attestation.expectations import read_accepted, read_flag, read_minimum, read_names, read_track
 from blindai.attestation.policy_file import Skip, TeePolicy
 from blindai.attestation.roots import TPM_ROOTS
 from blindai.attestation.tpm2.boot_policy import BOOT_FIELDS, BootExpectation, read_boot_expectation
 from blindai.attestation.tpm2.pcr_policy import PCR_FIELDS, PcrExpectation, read_pcrs
+from blindai.attestation.tpm2.vouchers import WAYS, Activation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from blindai.attestation.evidence import Finding
     from blindai.attestation.policy_file import Section
 
 _TEE = "tpm"
 
-# What certifies an attestation key: the values of `ak_certified`.
-VENDOR_CERTIFICATE, ACTIVATION, AK_NAME = WAYS = ("vendor_certificate", "activation", "ak_name")
 _NAME_BYTES = (34, 50, 66)  # u16 and a digest
+_FINGERPRINT_BYTES = 32
 
 _FIELDS = (
     *PCR_FIELDS,
     *BOOT_FIELDS,
-    *("ak_certified", "ak_roots", "ak_names", "revocation_grace_s"),
+    *("ak_certified", "ak_roots", "ak_names", "ek_roots", "revocation_grace_s"),
     *("clock_safe", "max_restart_count", "minimum_firmware_version", "track"),
 )
 _CODES = tuple(
     f"{_TEE}.{name}"
     for name in (
         *("bank", "pcr_selection", "pcrs", *BOOT_FIELDS),
-        *("ak_certified", "ak_root", "ak_name", "revocation", "clock_safe", "restart_count", "firmware_version"),
+        *("ek_chain_root", "activation", "ak_certified", "ak_root", "ak_name", "revocation"),
+        *("clock_safe", "restart_count", "firmware_version"),
     )
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activation:
-    """What a verifier proved by its own credential challenge: the TPM of this EK holds the AK of this name."""
-
-    ek_key_sha256: bytes
-    ak_name: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +50,7 @@ class TpmPolicy(TeePolicy):
         ak_certified: which of `WAYS` may certify the attestation key.
         ak_roots: names of pinned roots, for chains of AKs and EKs alike.
         ak_names: TPM names of accepted attestation keys.
+        ek_roots: SHA-256 of the certificates in which an EK's chain may end, beside the pinned roots.
         activations: no field of a policy file: what the channel proved itself in this exchange.
     """
 
@@ -67,6 +60,7 @@ class TpmPolicy(TeePolicy):
     ak_certified: tuple[str, ...] | Skip
     ak_roots: tuple[str, ...] | Skip
     ak_names: tuple[bytes, ...] | Skip
+    ek_roots: tuple[bytes, ...] | Skip
     revocation_grace_s: int | Skip
     clock_safe: bool | Skip
     max_restart_count: int | Skip
@@ -92,6 +86,7 @@ def read_tpm_policy(section: Section) -> TpmPolicy:
         ak_certified=read_names(section, "ak_certified", WAYS),
         ak_roots=read_names(section, "ak_roots", tuple(root.name for root in TPM_ROOTS)),
         ak_names=read_accepted(section, "ak_names", *_NAME_BYTES),
+        ek_roots=() if section.members["ek_roots"] == [] else read_accepted(section, "ek_roots", _FINGERPRINT_BYTES),
         revocation_grace_s=read_minimum(section, "revocation_grace_s"),
         clock_safe=read_flag(section, "clock_safe"),
         max_restart_count=read_minimum(section, "max_restart_count"),
@@ -106,36 +101,3 @@ def judge_restarts(maximum: int | Skip, found: int) -> Finding:
     if isinstance(maximum, Skip):
         return leave_out(code=code, reason=maximum.reason, found=str(found), why=why)
     return judge(holds=found <= maximum, code=code, expected=f"at most {maximum}", found=str(found), why=why)
-
-
-def judge_certified(policy: TpmPolicy, *, ak_name: bytes, has_vendor_chain: bool, ek_key_sha256: bytes) -> Finding:
-    """Whether somebody whom the policy accepts vouches for the attestation key.
-
-    Args:
-        policy: with what the channel activated.
-        ak_name: the key's TPM name.
-        has_vendor_chain: whether a chain of its own led from it to a pinned root.
-        ek_key_sha256: of the endorsement key whose chain led to a pinned root, or empty.
-    """
-    ways = tuple(_ways(policy, ak_name, has_vendor_chain=has_vendor_chain, ek_key_sha256=ek_key_sha256))
-    code, why = f"{_TEE}.ak_certified", "Anybody can make a key that looks like a TPM's; somebody must vouch for it."
-    found = ", ".join(ways) or "nobody"
-    if isinstance(policy.ak_certified, Skip):
-        return leave_out(code=code, reason=policy.ak_certified.reason, found=found, why=why)
-    return judge(
-        holds=any(way in policy.ak_certified for way in ways),
-        code=code,
-        expected=one_of(policy.ak_certified) if policy.ak_certified else "a way that the policy names",
-        found=found,
-        why=why,
-        hint="let the server staple its AK's certificate, or name the AK in `ak_names` once you made sure of it",
-    )
-
-
-def _ways(policy: TpmPolicy, ak_name: bytes, *, has_vendor_chain: bool, ek_key_sha256: bytes) -> Iterator[str]:
-    if has_vendor_chain:
-        yield VENDOR_CERTIFICATE
-    if ek_key_sha256 and Activation(ek_key_sha256=ek_key_sha256, ak_name=ak_name) in policy.activations:
-        yield ACTIVATION
-    if not isinstance(policy.ak_names, Skip) and ak_name in policy.ak_names:
-        yield AK_NAME

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blindai.attester.tpm2.device import run
+from blindai.attester.tpm2.device import TpmRefusedError, run
 from blindai.errors import AttesterError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _WRITTEN = 1 << 29
 COUNTER_BYTES = 8
 
 CC_POLICY_PCR = 0x17F
+NO_HANDLE = 0x18B  # TPM_RC_HANDLE of the first handle: there is nothing under it
 
 
 def u16(value: int) -> bytes:
@@ -115,15 +116,22 @@ def pcr_policy(pcrs: tuple[int, ...], values: tuple[bytes, ...]) -> bytes:
 
 @contextlib.contextmanager
 def pcr_session(send: Send, pcrs: tuple[int, ...], random: Callable[[int], bytes]) -> Iterator[int]:
-    """A policy session that states the PCRs as they are (TPM2_StartAuthSession, TPM2_PolicyPCR)."""
+    """A policy session that states the PCRs as they are (TPM2_PolicyPCR)."""
+    with policy_session(send, random) as session:
+        stated = sized(b"") + pcr_selection(pcrs)
+        run(send, CC_POLICY_PCR, "to state PCRs", handles=(session,), parameters=stated)
+        yield session
+
+
+@contextlib.contextmanager
+def policy_session(send: Send, random: Callable[[int], bytes]) -> Iterator[int]:
+    """A policy session that states nothing yet (TPM2_StartAuthSession)."""
     parameters = sized(random(16)) + sized(b"") + _SESSION_POLICY + u16(_ALG_NULL) + u16(_ALG_SHA256)
     answer = run(
         send, 0x176, "to start a session", handles=(RH_NULL, RH_NULL), parameters=parameters, makes_handle=True
     )
     session = answer.handle or 0
     try:
-        stated = sized(b"") + pcr_selection(pcrs)
-        run(send, CC_POLICY_PCR, "to state PCRs", handles=(session,), parameters=stated)
         yield session
     finally:
         flush(send, session)
@@ -150,6 +158,13 @@ def _primary(send: Send, hierarchy: int, attributes: int, scheme: bytes) -> Iter
     """A key on P-256 that the hierarchy's seed determines."""
     curve = u16(_CURVE_P256) + u16(_ALG_NULL)
     public = u16(_ALG_ECC) + u16(_ALG_SHA256) + u32(attributes) + sized(b"") + scheme + curve + sized(b"") + sized(b"")
+    with primary_key(send, hierarchy, public) as key:
+        yield key
+
+
+@contextlib.contextmanager
+def primary_key(send: Send, hierarchy: int, public: bytes) -> Iterator[tuple[int, bytes]]:
+    """The key that the hierarchy's seed and this template determine, and its TPMT_PUBLIC (TPM2_CreatePrimary)."""
     answer = run(
         send,
         0x131,
@@ -164,6 +179,16 @@ def _primary(send: Send, hierarchy: int, attributes: int, scheme: bytes) -> Iter
         yield handle, take_sized(answer.parameters)[0]
     finally:
         flush(send, handle)
+
+
+def read_public(send: Send, handle: int) -> bytes | None:
+    """TPMT_PUBLIC of a key that the TPM keeps under a handle, or None if there is none (TPM2_ReadPublic)."""
+    try:
+        return take_sized(run(send, 0x173, "to show a key", handles=(handle,)).parameters)[0]
+    except TpmRefusedError as error:
+        if error.result == NO_HANDLE:
+            return None
+        raise
 
 
 def quote(send: Send, key: int, extra_data: bytes, pcrs: tuple[int, ...]) -> tuple[bytes, bytes]:

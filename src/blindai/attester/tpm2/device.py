@@ -29,6 +29,8 @@ _POLICY_FAIL = 0x01D
 _SEND_AGAIN = (0x908, 0x90A, 0x922)  # TPM_RC_YIELDED, _TESTING, _RETRY: the command was not begun (part 2 §6.6.3)
 _ATTEMPTS = 8
 _PAUSE_S = 0.02
+_SOCKET_TIMEOUT_S = 120.0  # a hardware TPM may draw an RSA key for a minute; who does not answer then never does
+_LEAST_WAIT_S = 0.001  # zero would mean not to wait at all, which has another error
 _TAG_OF_1_2 = 0x00C4  # of its answers, to commands that it does not know too (TPM Main 1.2 part 2 §6)
 
 
@@ -156,12 +158,19 @@ class TpmFile:
 class TpmSocket:
     """A TPM behind a Unix socket, as swtpm serves it; may be used from several threads.
 
+    Args:
+        path: of the socket.
+        timeout_s: how long one command may take; after that the connection is closed, since a late answer would be
+            taken for that of the next command.
+
     Raises:
         AttesterError: nobody listens there.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, timeout_s: float = _SOCKET_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout_s)
         try:
             self._socket.connect(path)
         except OSError as error:
@@ -170,19 +179,31 @@ class TpmSocket:
         self._lock = threading.Lock()
 
     def __call__(self, command: bytes) -> bytes:
-        """Send a command; blocks until the TPM has answered."""
+        """Send a command; blocks until the TPM has answered, or the time for it is over."""
         with self._lock:
+            until_s = time.monotonic() + self._timeout_s
             try:
+                self._socket.settimeout(self._timeout_s)
                 self._socket.sendall(command)
-                answer = self._receive(_HEADER.size)
+                answer = self._receive(_HEADER.size, until_s)
                 size = min(_HEADER.unpack(answer)[1], MAX_ANSWER_BYTES)
-                return answer + self._receive(size - len(answer))
+                return answer + self._receive(size - len(answer), until_s)
+            except TimeoutError:
+                self._socket.close()
+                raise AttesterError(
+                    f"the TPM behind the socket did not answer within {self._timeout_s:g} s",
+                    hint="see whether swtpm runs, and serves nobody else: it takes one connection at a time",
+                ) from None
             except (OSError, struct.error) as error:
                 raise AttesterError(f"the TPM does not answer: {error}") from None
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self, size: int, until_s: float) -> bytes:
         received = b""
-        while len(received) < size and (piece := self._socket.recv(size - len(received))):
+        while len(received) < size:
+            self._socket.settimeout(max(until_s - time.monotonic(), _LEAST_WAIT_S))
+            piece = self._socket.recv(size - len(received))
+            if not piece:
+                break
             received += piece
         return received
 

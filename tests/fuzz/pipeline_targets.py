@@ -1,0 +1,80 @@
+"""Fuzz targets of pipelines: the declaration in a bundle, and the text, sound and pictures that users send."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from fuzz.target import Target
+from pipeline.small_models import VOCABULARY
+from pipeline.test_sounds import GOOD, PACKED, wave
+
+from blindai import pipeline
+from blindai.pipeline.build import word_piece_of
+from blindai.pipeline.declaration import Declaration, WordPiece, encode, parse
+from blindai.pipeline.sounds import Sounds
+from blindai.pipeline.texts import Texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_RECIPE = pipeline.picture("x", steps=[pipeline.ResizeShorter(size=8), pipeline.CentreSquare()], max_pixels=1 << 16)
+
+
+@functools.cache
+def _text() -> WordPiece:
+    return word_piece_of(VOCABULARY)
+
+
+def _declarations() -> Iterator[bytes]:
+    labels, transcript = pipeline.labels(["a", "b"]), pipeline.transcript(("<pad>", "|", "a"))
+    for said in (_text(), _RECIPE, pipeline.sound("x", rate=8000)):
+        yield encode(Declaration(version=1, input=said, output=labels))
+        yield encode(Declaration(version=1, input=said, output=transcript))
+
+
+@functools.cache
+def _texts() -> Texts:
+    return Texts(_text())
+
+
+def _sound(data: bytes) -> None:
+    (array,) = Sounds(pipeline.sound("x", rate=8000, normalise=True)).prepare([data]).values()
+    assert np.isfinite(array).all()
+
+
+def _pictures() -> Iterator[bytes]:
+    import PIL.Image
+
+    for kind in ("JPEG", "PNG"):
+        for mode in ("RGB", "L"):
+            out = io.BytesIO()
+            PIL.Image.new(mode, (24, 16), 99).save(out, kind)
+            yield out.getvalue()
+
+
+def _picture(data: bytes) -> None:
+    from blindai.pipeline.pictures import Pictures
+
+    (array,) = Pictures(_RECIPE).prepare([data]).values()
+    assert array.shape == (1, 3, 8, 8)
+
+
+_ALWAYS = (
+    Target(name="pipeline_file", run=parse, seeds=_declarations),
+    Target(
+        name="wordpiece_text",
+        run=lambda data: _texts().prepare([data]),
+        seeds=lambda: ("I love AI [SEP] é 中 😀 İ".encode(), b"", b"a" * 200),
+    ),
+    Target(
+        name="wave_file",
+        run=_sound,
+        seeds=lambda: (GOOD, *(wave(data, kind=kind, bits=bits) for (kind, bits), data in PACKED.items())),
+    ),
+)
+_WITH_PILLOW = (Target(name="picture_file", run=_picture, seeds=_pictures),)
+TARGETS = (*_ALWAYS, *(_WITH_PILLOW if importlib.util.find_spec("PIL") else ()))
