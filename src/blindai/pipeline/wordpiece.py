@@ -3,7 +3,7 @@
     special tokens · clean · Chinese · accents · lower case · words, punctuation · longest pieces · cut · [CLS] … [SEP]
 
 In Python, since a text is hostile input and this cannot read outside itself; of every step the cost is linear in the
-text, for a word has at most `max_word` characters (docs/decisions/0008-pipelines.md).
+text, for a word has at most `max_word` characters (docs/decisions/0009-pipelines.md).
 Leaves out: padding, and what the model's inputs are called (`texts`).
 """
 
