@@ -4,7 +4,7 @@ QEMU's emulator, OVMF and a software TPM: nothing here is secret from this machi
 The key that attests is known by its name, which the test reads from the TPM before anything boots.
 A boot takes a minute or two, so that tests of one guest stand in one class; they run in this order.
 Not part of `make test`: its name is not one that pytest looks for.
-Leaves out: the TPM's certificates and activation, which the attester does not send.
+Leaves out: the endorsement key's certificates and activation, for which the guest's server has no issuers yet.
 """
 
 from __future__ import annotations
