@@ -80,7 +80,7 @@ test-onnx: $(DEV)  ## the ONNX backend suite through a running server, about 1,8
 	$(BIN)/pytest tests/onnx_suite
 
 audit: $(DEV)  ## 200 kills of a store, ten minutes of mixed load (AUDIT=--report=FILE writes its counts down), audit-tees
-	BLINDAI_STORE_KILLS=100 $(BIN)/pytest -s tests/server/test_store_kills.py
+	BLINDAI_STORE_KILLS=200 $(BIN)/pytest -s tests/server/test_store_kills.py
 	cd tests && ../$(BIN)/python -m soak $(AUDIT)
 	$(MAKE) audit-tees
 

@@ -56,6 +56,7 @@ DEFAULTS: dict[str, Any] = {
     "model_store": None,
     "tpm": None,
     "tpm_ek_issuers": None,
+    "rotate_store_key": False,
 }
 
 
@@ -70,6 +71,7 @@ def _configuration(i: Inputs) -> Outputs:
     require(not has_issuers or (settings["tpm"] is not None and not settings["simulation"]), "invalid_settings")
     sealing_only = settings["simulation"] and settings["tpm"] is not None
     require(not sealing_only or settings["model_store"] is not None, "invalid_settings")
+    require(not settings["rotate_store_key"] or settings["model_store"] is not None, "invalid_settings")
     numbers = [value for name, value in settings.items() if types[name] is int and "port" not in name]
     require(all(0 < value < 2**53 for value in numbers) and settings["epoch_s"] <= 86400, "invalid_settings")
     require(settings["max_model_bytes"] <= settings["max_store_bytes"], "invalid_settings")

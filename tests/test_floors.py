@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -282,6 +283,12 @@ def decide():
 @pytest.mark.parametrize("module", MODULES)
 def test_files_are_one_room_long(module: str) -> None:
     assert len(MODULES[module].read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Tests are no packages: pytest could not tell them apart, and whoever runs one folder would not notice."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_names_say_what_is_inside() -> None:

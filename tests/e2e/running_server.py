@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 _STOP_S = 15
-_COMMAND = (sys.executable, "-m", "blindai.cli.main", "serve", "--simulation")
+COMMAND = (sys.executable, "-m", "blindai.cli.main", "serve", "--simulation")
 
 
 class RunningServer:
@@ -21,12 +21,14 @@ class RunningServer:
         port: its port, so that another can follow on it.
     """
 
-    def __init__(self, log: Path, *, port: int = 0, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, log: Path, *, port: int = 0, options: tuple[str, ...] = (), command: tuple[str, ...] = COMMAND
+    ) -> None:
         self._log = log
         self._log_file = log.open("wb")
         # A session of its own, so that its children (the models' processes) end with it whatever happens.
         self._process = subprocess.Popen(
-            [*_COMMAND, "--port", str(port), "--metrics-port", "0", "--grpc-port", "0", *options],
+            [*command, "--port", str(port), "--metrics-port", "0", "--grpc-port", "0", *options],
             stdout=subprocess.PIPE,
             stderr=self._log_file,
             start_new_session=True,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -96,7 +95,6 @@ def start(mutant: Mutant, tests: Sequence[str]) -> int:
         return int(pytest.main([*OPTIONS, *tests]))
 
     sys.stdout.flush()
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     return fork(work)
 
 

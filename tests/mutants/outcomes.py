@@ -1,7 +1,7 @@
 """What became of mutants, kept in `.mutants/` from one run to the next, and held against the table of survivors.
 
 A mutant is known by its module's whole source with the wrong in it. One that was killed stays killed while its module
-is the same; a survivor is asked again whenever any file of the tree has changed.
+is the same; one that survived, or only took too long, is asked again whenever any file of the tree has changed.
 Leaves out: running them.
 """
 
@@ -31,7 +31,7 @@ class Outcomes:
         self._tree = tree
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         entries = [json.loads(line) for line in lines]
-        self._known = {one["id"]: one["how"] for one in entries if one["how"] != SURVIVED or one["tree"] == tree}
+        self._known = {one["id"]: one["how"] for one in entries if one["how"] == "killed" or one["tree"] == tree}
 
     def of(self, mutant: Mutant) -> str | None:
         """`killed`, `survived` or `timed out`; None if it is to be asked."""

@@ -1,21 +1,26 @@
 """A store's life in a process that may be killed at any moment: what it does, and what must be there afterwards.
 
-Run as a script with a folder: it does `STEPS` in turn and writes a line before and after each. With a number, it kills
-itself at that call of the operating system; without, it says at the end how many there were.
+Run as a script with a folder: it does `STEPS` in turn and writes a line before and after each, and one when an index
+has got its name. With `--at`, it kills itself at that call of the operating system; without, it says at the end which
+phase each call belonged to. With `--tpm`, a TPM seals, and commands to it are calls too.
 The calls are counted by the interpreter's own profiling hook, which sees each before it happens.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blindai.attester.sealing import InsecureKeyFile
+from blindai.attester.tpm2.device import open_tpm
+from blindai.attester.tpm2.sealer import TpmSealer
 from blindai.bundle import UploadHeader
-from blindai.server.kept_store import KeptStore
+from blindai.server.kept_store import INDEX_NAME, KeptStore
 from blindai.server.model_config import ServingConfig
 from blindai.server.model_store import ModelStore
 from blindai.server.sharing import Share
@@ -24,18 +29,23 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-CALLS = {"open", "write", "fsync", "replace", "rename", "mkdir", "unlink"}
+    from blindai.attester.sealing import Sealer
+
+CALLS = {"sendall", "posix_fallocate", "open", "write", "fsync", "replace", "rename", "mkdir", "unlink"}
 STEPS = (
     ("upload", "a", "1", 3_000_000),
     ("upload", "b", "1", 10),
     ("serve otherwise", "b", "1", 0),
     ("upload", "a", "2", 2_000_000),
+    ("rotate", "", "", 0),
     ("share", "a", "", 0),
     ("delete", "a", "1", 0),
     ("replace", "b", "1", 500_000),
     ("upload", "c", "1", 1_200_000),
     ("delete", "c", "1", 0),
+    ("rotate", "", "", 0),
 )
+PHASES = ("upload", "seal", "delete", "rotate")
 
 # Name and version → the content's size, and most rows of a batch.
 Kept = dict[tuple[str, str], tuple[int, int]]
@@ -53,7 +63,7 @@ def kept_after(steps: int) -> tuple[Kept, bool]:
                 kept[name, version] = (kept[name, version][0], 8)
             case "delete":
                 del kept[name, version]
-            case _:
+            case "share":
                 shared = True
     return kept, shared
 
@@ -64,9 +74,17 @@ def content_of(name: str, version: str, size: int) -> bytes:
     return (word * (size // len(word) + 1))[:size]
 
 
-def open_store(folder: Path) -> ModelStore:
+Device = Callable[[bytes], bytes]
+
+
+def sealer_in(folder: Path, tpm: Device | None) -> Sealer:
+    """A TPM's, or the simulation's."""
+    return InsecureKeyFile(folder) if tpm is None else TpmSealer(folder, tpm)
+
+
+def open_store(folder: Path, tpm: Device | None = None) -> ModelStore:
     """The store in a folder."""
-    return ModelStore(folder, kept=KeptStore(folder, InsecureKeyFile(folder)))
+    return ModelStore(folder, kept=KeptStore(folder, sealer_in(folder, tpm)))
 
 
 def found_in(store: ModelStore) -> tuple[Kept, bool]:
@@ -79,52 +97,70 @@ def found_in(store: ModelStore) -> tuple[Kept, bool]:
     return kept, store.sharing.of("public", "a").lets_run("x")
 
 
-def do(store: ModelStore, step: tuple[str, str, str, int]) -> None:
-    """One step."""
+def rotated(store: ModelStore, folder: Path, tpm: Device | None) -> ModelStore:
+    """The store, started again under a new key."""
+    store.close()
+    kept = KeptStore(folder, sealer_in(folder, tpm))
+    kept.rotate()
+    return ModelStore(folder, kept=kept)
+
+
+def do(store: ModelStore, step: tuple[str, str, str, int], killer: Killer) -> None:
+    """One step, but for a rotation."""
     kind, name, version, size = step
     match kind:
         case "upload" | "replace":
             header = UploadHeader(version=version, files=(("m.onnx", size),), default_shape=None, load=False)
             incoming = store.begin_upload(name, header)
             incoming.write(content_of(name, version, size))
+            killer.phase = "seal"
             incoming.complete()
             incoming.register(replaces=kind == "replace")
         case "serve otherwise":
             store.reconfigure(store.resolve(name, version), ServingConfig(max_batch_size=8))
         case "delete":
             store.delete(name, version)
-        case _:
+        case "share":
             store.share("public", name, Share(run=frozenset({"x"})))
 
 
 class Killer:
-    """Counts calls of the operating system, and kills the process at one of them."""
+    """Notes the phase of each call of the operating system, kills the process at one, and tells what it has renamed."""
 
     def __init__(self, at: int | None) -> None:
         self._at = at
-        self.calls = 0
+        self.phase = "opening"
+        self.calls: list[str] = []
 
-    def __call__(self, _frame: FrameType, event: str, function: Any) -> None:
+    def __call__(self, frame: FrameType, event: str, function: Any) -> None:
         """What `sys.setprofile` calls."""
         if event == "c_call" and function.__name__ in CALLS:
-            if self.calls == self._at:
+            if len(self.calls) == self._at:
+                tell(f"killed in {self.phase}")
                 os.kill(os.getpid(), signal.SIGKILL)
-            self.calls += 1
+            self.calls.append(self.phase)
+        if event == "c_return" and function.__name__ == "rename" and frame.f_locals["target"].name == INDEX_NAME:
+            tell("renamed")  # a path to that of the index
 
 
-def main(folder: Path, at: int | None) -> None:
+def main(folder: Path, at: int | None, socket: str | None) -> None:
     """Open the store, and do every step."""
     killer = Killer(at)
+    tpm = None if socket is None else open_tpm(f"unix:{socket}")  # which talks to one at a time
     tell("opening")
     sys.setprofile(killer)
-    store = open_store(folder)
+    store = open_store(folder, tpm)
     for number, step in enumerate(STEPS):
+        killer.phase = "upload" if step[0] == "replace" else step[0]
         tell(f"begun {number}")
-        do(store, step)
+        if step[0] == "rotate":
+            store = rotated(store, folder, tpm)
+        else:
+            do(store, step, killer)
         tell(f"done {number}")
     sys.setprofile(None)
     store.close()
-    tell(f"calls {killer.calls}")
+    tell(f"calls {' '.join(phase.replace(' ', '-') for phase in killer.calls)}")
 
 
 def tell(line: str) -> None:
@@ -136,4 +172,9 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--at", type=int)
+    parser.add_argument("--tpm")
+    given = parser.parse_args()
+    main(given.folder, given.at, given.tpm)

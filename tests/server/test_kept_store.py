@@ -36,11 +36,26 @@ class CountingSealer:
 
     def __init__(self) -> None:
         self._key = os.urandom(32)
+        self._next: bytes | None = None
         self.count = 0
         self.fails = ""
 
     def root_key(self) -> bytes:
         return self._key
+
+    def next_key(self) -> bytes:
+        self._next = os.urandom(32)
+        return self._next
+
+    def waiting_key(self) -> bytes | None:
+        return self._next
+
+    def take_up(self) -> None:
+        assert self._next
+        self._key, self._next = self._next, None
+
+    def drop_next(self) -> None:
+        self._next = None
 
     def generation(self) -> int:
         if self.fails:

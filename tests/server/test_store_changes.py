@@ -42,6 +42,18 @@ class SlowSealer:
     def root_key(self) -> bytes:
         return bytes(32)
 
+    def next_key(self) -> bytes:
+        return bytes(32)
+
+    def waiting_key(self) -> None:
+        return None
+
+    def take_up(self) -> None:
+        pass
+
+    def drop_next(self) -> None:
+        pass
+
     def generation(self) -> int:
         return self.count
 

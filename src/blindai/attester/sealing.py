@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ROOT_KEY_BYTES = 32
 INSECURE_KEY_NAME = "insecure-simulation-sealing-key"
+NEW_SUFFIX = ".new"  # of what is not yet whole
+_NEXT_SUFFIX = ".next"
 
 
 class Sealer(Protocol):
@@ -31,6 +33,27 @@ class Sealer(Protocol):
         Raises:
             UnsealError: the TEE does not give the key to this software.
         """
+
+    def next_key(self) -> bytes:
+        """Draw another root key, on the disk on return; the one in use stays in use until `take_up`.
+
+        Raises:
+            OSError: the disk is full or broken.
+            UnsealError: the TEE does not keep it.
+        """
+
+    def waiting_key(self) -> bytes | None:
+        """The one that `next_key` drew before this server was killed, or None where there is none.
+
+        Raises:
+            UnsealError: the TEE does not give it to this software.
+        """
+
+    def take_up(self) -> None:
+        """Have the next key in the place of the one in use, which is then gone; on the disk on return."""
+
+    def drop_next(self) -> None:
+        """Forget a next key that came to nothing."""
 
     def generation(self) -> int | None:
         """What the TEE's counter says, or None where a TEE has none and so cannot tell an old store from a new one."""
@@ -63,10 +86,26 @@ class InsecureKeyFile:
         """
         if not self._path.exists():
             write_whole(self._path, self._random(ROOT_KEY_BYTES))
-        key = self._path.read_bytes()
-        if len(key) != ROOT_KEY_BYTES:
-            raise UnsealError(f"{self._path} holds {len(key)} bytes, and a sealing key has {ROOT_KEY_BYTES}")
-        return key
+        return _read_key(self._path)
+
+    def next_key(self) -> bytes:
+        """Another key, in a file of its own."""
+        write_whole(next_to(self._path), self._random(ROOT_KEY_BYTES))
+        sync_folder(self._path.parent)
+        return _read_key(next_to(self._path))
+
+    def waiting_key(self) -> bytes | None:
+        """What that file holds, if it is there."""
+        waiting = next_to(self._path)
+        return _read_key(waiting) if waiting.exists() else None
+
+    def take_up(self) -> None:
+        """It gets the key's name."""
+        take_name(self._path)
+
+    def drop_next(self) -> None:
+        """It goes."""
+        next_to(self._path).unlink(missing_ok=True)
 
     def generation(self) -> None:
         """None: a file that the host can write cannot count against the host."""
@@ -75,13 +114,44 @@ class InsecureKeyFile:
         """Nothing to count with."""
 
 
+def _read_key(path: Path) -> bytes:
+    key = path.read_bytes()
+    if len(key) != ROOT_KEY_BYTES:
+        raise UnsealError(f"{path} holds {len(key)} bytes, and a sealing key has {ROOT_KEY_BYTES}")
+    return key
+
+
+def next_to(path: Path) -> Path:
+    """Where the next key lies while a rotation is under way."""
+    return path.with_name(path.name + _NEXT_SUFFIX)
+
+
+def take_name(path: Path) -> None:
+    """In one step the next key is the key; on the disk on return."""
+    next_to(path).rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """A new private file, whole or not at all: it has its name only once it is on the disk."""
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(path.name + NEW_SUFFIX)
     new.unlink(missing_ok=True)  # what a killed server left, or a link to somebody else's file
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        new.unlink()  # on a full disk, what it takes may be all that there is
+        raise
     new.rename(path)

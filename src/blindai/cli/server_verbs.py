@@ -35,6 +35,9 @@ def serve(
     tpm_ek_issuers: Annotated[
         str | None, typer.Option(metavar="FILE", help="PEM file of the CAs above the TPM's EK certificate")
     ] = None,
+    rotate_store_key: Annotated[
+        bool | None, typer.Option("--rotate-store-key", help="give the model store a new key at this start")
+    ] = None,
     access: Annotated[str | None, typer.Option(metavar="FILE", help="TOML file of tenants, keys and quotas")] = None,
     require_sealed: Annotated[
         bool | None, typer.Option("--require-sealed", help="close the pinned-TLS and gRPC doors")
@@ -65,6 +68,7 @@ def serve(
         "model_store": model_store,
         "tpm": tpm,
         "tpm_ek_issuers": tpm_ek_issuers,
+        "rotate_store_key": rotate_store_key,
         "access": access,
         "authentication": None if access is None else "required",
         "require_sealed": require_sealed,

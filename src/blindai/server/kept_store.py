@@ -9,12 +9,14 @@ Leaves out: what an index holds (store_index.py), and the models' own files (sea
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from blindai.attester.sealing import write_whole
+from blindai.attester.sealing import NEW_SUFFIX, sync_folder, write_whole
 from blindai.errors import InvalidSettingsError, ModelStoreError, UnsealError
+from blindai.server.index_reserve import IndexReserve
 from blindai.server.log import LOG
 from blindai.server.sealed_file import disk_error
 from blindai.server.store_index import ID_BYTES, MAX_INDEX_BYTES, StoreIndex, open_index, seal_index
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index"
 LOCK_NAME = "lock"
-_NEW_SUFFIX = ".new"
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -53,13 +55,16 @@ class KeptStore:
         self._sealer = sealer
         self._random = random
         self._is_settled = False
+        self._reserve = IndexReserve(folder)
         self._lock = _locked(folder)
         try:
             _require_own(self.files)
             self.files.mkdir(mode=_FOLDER_MODE, exist_ok=True)
             self._root_key = sealer.root_key()
-            self.index = self._open()
+            is_next, self.index = self._open()
+            self._finish_rotation(is_next=is_next)
             self._remove_unnamed()
+            self._refill(self._index_bytes())
         except OSError as problem:
             self.close()
             raise _cannot_keep(folder, problem) from None
@@ -83,6 +88,21 @@ class KeptStore:
             with contextlib.suppress(ModelStoreError):
                 self._settle()
             raise
+
+    def rotate(self) -> None:
+        """Wrap all models' keys under a new root key; on return the old one is gone, and opens nothing that is kept.
+
+        To be called before anything else is done; where it fails, only the next start can tell which key holds.
+
+        Raises:
+            ModelStoreError: the disk is full or broken, or the TEE does not keep a key or count.
+        """
+        try:
+            self._root_key = self._sealer.next_key()  # on the disk before an index needs it
+            self.save(self.index.records, self.index.shares)
+            self._sealer.take_up()
+        except OSError as problem:
+            raise disk_error(problem) from problem
 
     def _settle(self) -> None:
         """Write again what holds.
@@ -113,16 +133,35 @@ class KeptStore:
             lock, self._lock = self._lock, -1
             os.close(lock)
 
-    def _open(self) -> StoreIndex:
+    def _open(self) -> tuple[bool, StoreIndex]:
+        """Whether it is the next key's, and the index."""
+        is_next = False
         try:
             with (self._folder / INDEX_NAME).open("rb") as file:
                 sealed = file.read(MAX_INDEX_BYTES + 1)
         except FileNotFoundError:
             index = StoreIndex(generation=0, records=(), shares=())
         else:
-            index = open_index(sealed, root_key=self._root_key)
+            is_next, index = self._unsealed(sealed)
         self._compare_with_counter(index)
-        return index
+        return is_next, index
+
+    def _unsealed(self, sealed: bytes) -> tuple[bool, StoreIndex]:
+        try:
+            return False, open_index(sealed, root_key=self._root_key)
+        except UnsealError:
+            key = self._sealer.waiting_key()
+            if key is None:
+                raise
+        self._root_key = key
+        return True, open_index(sealed, root_key=key)
+
+    def _finish_rotation(self, *, is_next: bool) -> None:
+        """One that was killed: after it had written its index it is done to its end, before that it never was."""
+        if is_next:
+            self._sealer.take_up()
+        else:
+            self._sealer.drop_next()
 
     def _compare_with_counter(self, index: StoreIndex) -> None:
         """An index one ahead was written, and its writer killed before it counted: that is the last one too."""
@@ -142,16 +181,36 @@ class KeptStore:
     def _remove_unnamed(self) -> None:
         """What an upload or a deletion left behind when its server was killed."""
         named = {file_id.hex() for record in self.index.records for file_id in record.file_ids}
-        for path in self.files.iterdir():
-            if path.name not in named and (path.is_symlink() or not path.is_dir()):
+        unnamed = [path for path in self.files.iterdir() if path.name not in named]
+        for path in (*unnamed, *self._folder.glob("*" + NEW_SUFFIX)):
+            if path.is_symlink() or not path.is_dir():
                 path.unlink()
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / (INDEX_NAME + _NEW_SUFFIX)).unlink()
 
     def _replace(self, sealed: bytes) -> None:
-        _sync_folder(self.files)  # the names of the files that the index is about to name
-        write_whole(self._folder / INDEX_NAME, sealed)
-        _sync_folder(self._folder)
+        """The new index takes the old one's place; one that is no larger finds room on a full disk too."""
+        grows = len(sealed) > self._index_bytes()
+        if grows:
+            self._reserve.hold(len(sealed))  # or what is kept could not be deleted any more
+        sync_folder(self.files)  # the names of the files that the index is about to name
+        try:
+            write_whole(self._folder / INDEX_NAME, sealed)
+        except OSError as problem:
+            if grows or problem.errno not in _DISK_IS_FULL:
+                raise
+            self._reserve.become(self._folder / INDEX_NAME, sealed)
+        sync_folder(self._folder)
+        self._refill(len(sealed))
+
+    def _index_bytes(self) -> int:
+        try:
+            return (self._folder / INDEX_NAME).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _refill(self, size: int) -> None:
+        """As soon as there is room: a deletion makes some after its index is kept, and the next change takes it."""
+        with contextlib.suppress(OSError):
+            self._reserve.hold(size)
 
 
 def _locked(folder: Path) -> int:
@@ -183,11 +242,3 @@ def _require_own(files: Path) -> None:
     """Files that no index names are removed, and so it must not lead out of the store."""
     if files.is_symlink():
         raise InvalidSettingsError(f"{files} is a symbolic link, and must be a folder")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

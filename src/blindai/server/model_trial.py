@@ -251,7 +251,7 @@ def _draws(node: onnx.NodeProto) -> bool:
 
 def _what_to_do(domain: str) -> str:
     hints = {
-        "ai.onnx.contrib": "pre- and post-processing of onnxruntime-extensions: leave it out of the exported graph",
+        "ai.onnx.contrib": "leave pre- and post-processing out of the exported graph, and declare it as a pipeline",
         "com.microsoft": "save the optimised model with level `extended` at most, or check it as it was before",
         "aten": "torch had no ONNX form for it: export with torch.onnx.export(…, dynamo=True) or a newer opset_version",
         "ai.onnx.training": "export the model for inference: model.eval(), training=TrainingMode.EVAL",

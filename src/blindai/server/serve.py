@@ -156,7 +156,10 @@ def _kept_store(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Kep
     if settings.model_store is None:
         return None
     folder = Path(settings.model_store)
-    return KeptStore(folder, InsecureKeyFile(folder) if tpm is None else TpmSealer(folder, tpm))
+    kept = KeptStore(folder, InsecureKeyFile(folder) if tpm is None else TpmSealer(folder, tpm))
+    if settings.rotate_store_key:
+        kept.rotate()
+    return kept
 
 
 def _start_models(settings: Settings, store: ModelStore) -> StartModels:

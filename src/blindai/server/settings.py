@@ -78,6 +78,7 @@ class Settings:
             `/dev/tpmrm0`, or `unix:PATH` for one behind a socket.
         tpm_ek_issuers: PEM file of the CAs, and revocation lists, above that TPM's EK certificate: clients may then ask
             the TPM itself whether the attestation key is its own.
+        rotate_store_key: gives the model store a new key at each start; the old one then opens nothing that is kept.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.
@@ -116,6 +117,7 @@ class Settings:
     model_store: str | None = None
     tpm: str | None = None
     tpm_ek_issuers: str | None = None
+    rotate_store_key: bool = False
     require_sealed: bool = False
     isolation: str = "tenant"
     batching: bool = True
@@ -176,6 +178,8 @@ class Settings:
             raise InvalidSettingsError(
                 "a TPM is named, and in simulation it only seals a model store's key", hint="set `model_store`"
             )
+        if self.rotate_store_key and self.model_store is None:
+            raise InvalidSettingsError("there is no model store, so nothing to rotate", hint="set `model_store`")
         try:
             printable(self.service)
         except ValueError as error:

@@ -52,7 +52,7 @@ def _kept(settings: Settings) -> str:
     if settings.model_store is None:
         return "end with the server"
     by = f"sealed by the TPM {settings.tpm}" if settings.tpm else "under a key IN THE SAME FOLDER"
-    return f"kept in {settings.model_store!r}, {by}"
+    return f"kept in {settings.model_store!r}, {by}{', NEW AT EACH START' if settings.rotate_store_key else ''}"
 
 
 def _at(settings: Settings, port: int) -> str:

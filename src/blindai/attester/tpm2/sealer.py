@@ -14,7 +14,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from blindai.attester.sealing import ROOT_KEY_BYTES, write_whole
+from blindai.attester.sealing import ROOT_KEY_BYTES, next_to, sync_folder, take_name, write_whole
 from blindai.attester.tpm2 import commands
 from blindai.attester.tpm2.device import TpmRefusedError
 from blindai.errors import AttesterError, UnsealError
@@ -67,10 +67,29 @@ class TpmSealer:
         with _as_unseal():
             if not self._path.exists():
                 self._draw()
-            secret = self._opened()
-            key, self._counter, self._before = _SECRET.unpack(secret)
-            commands.require_counter(self._send, self._counter, self._policy())
-        return bytes(key)
+            return self._key_in(self._path)
+
+    def next_key(self) -> bytes:
+        """Another key with the same counter, so that what the old one sealed stays old."""
+        waiting = next_to(self._path)
+        with _as_unseal():
+            self._keep(waiting, self._counter, self._before)
+            sync_folder(waiting.parent)
+            return self._key_in(waiting)
+
+    def waiting_key(self) -> bytes | None:
+        """The same checks as for the key in use."""
+        waiting = next_to(self._path)
+        with _as_unseal():
+            return self._key_in(waiting) if waiting.exists() else None
+
+    def take_up(self) -> None:
+        """The old file goes; a copy of it still gives the old key to what booted as now, which opens no new index."""
+        take_name(self._path)
+
+    def drop_next(self) -> None:
+        """It goes; the counter stays."""
+        next_to(self._path).unlink(missing_ok=True)
 
     def generation(self) -> int:
         """How often was counted since the key was drawn."""
@@ -85,8 +104,13 @@ class TpmSealer:
         if (found := self.generation()) != generation:
             raise UnsealError(f"the TPM's counter says {found} instead of {generation}: somebody else counts")
 
-    def _opened(self) -> bytes:
-        sealed = _parse(self._path.read_bytes())
+    def _key_in(self, path: Path) -> bytes:
+        key, self._counter, self._before = _SECRET.unpack(self._opened(path))
+        commands.require_counter(self._send, self._counter, self._policy())
+        return bytes(key)
+
+    def _opened(self, path: Path) -> bytes:
+        sealed = _parse(path.read_bytes())
         try:
             with (
                 commands.storage_key(self._send) as parent,
@@ -95,11 +119,11 @@ class TpmSealer:
                 secret = commands.unseal(self._send, parent, sealed, session)
             commands.require_created_under(sealed, self._pcrs, commands.read_pcrs(self._send, self._pcrs))
         except TpmRefusedError as error:
-            raise UnsealError(f"{self._path.name} does not open: {self._reason(error)}", hint=_HINT) from None
+            raise UnsealError(f"{path.name} does not open: {self._reason(error)}", hint=_HINT) from None
         except AttesterError as error:
-            raise UnsealError(f"{self._path.name} does not open: {error}", hint=_HINT) from None
+            raise UnsealError(f"{path.name} does not open: {error}", hint=_HINT) from None
         if len(secret) != _SECRET.size:
-            raise UnsealError(f"{self._path.name} holds no key")
+            raise UnsealError(f"{path.name} holds no key")
         return secret
 
     def _reason(self, error: TpmRefusedError) -> str:
@@ -118,11 +142,15 @@ class TpmSealer:
         with commands.pcr_session(self._send, self._pcrs, self._random) as session:
             commands.count_up(self._send, counter, session)
         before = commands.read_counter(self._send, counter)
+        self._keep(self._path, counter, before)
+
+    def _keep(self, path: Path, counter: int, before: int) -> None:
+        """A new key, sealed in a file."""
         secret = _SECRET.pack(self._random(ROOT_KEY_BYTES), counter, before)
         with commands.storage_key(self._send) as parent:
-            sealed = commands.seal(self._send, parent, secret, policy=policy, pcrs=self._pcrs)
+            sealed = commands.seal(self._send, parent, secret, policy=self._policy(), pcrs=self._pcrs)
         parts = (sealed.private, sealed.public, sealed.creation, sealed.ticket)
-        write_whole(self._path, _MAGIC + b"".join(map(commands.sized, parts)))
+        write_whole(path, _MAGIC + b"".join(map(commands.sized, parts)))
 
 
 _HINT = "boot what sealed it, on the machine that sealed it; nothing was removed"
