@@ -69,7 +69,6 @@ verify-image: image  ## build the image twice, and compare every byte
 	diff $(IMAGE)/build/SHA256SUMS $(IMAGE)/again/SHA256SUMS
 
 test-image: verify-image  ## boot the image with a software TPM: what is predicted is what a client gets, and nothing else
-	$(call install,swtpm)
 	$(BIN)/pytest -s --durations=6 tests/image/check_measured_image.py
 
 test-tpm: $(DEV)  ## what needs a TPM, on a software one (root on Debian; installs swtpm and tpm2-tools)

@@ -4,6 +4,8 @@ Serves with the settings of one file, which the operator attaches as a disk with
 padded with zero bytes); the server puts their digest into the keyset. Without one it serves with its defaults.
 Uploaded models outlive the machine on a disk with the serial `blindai-store`, an ext4 file system: sealed, since the
 disk is the host's. Without one they end with the machine.
+A disk with the serial `blindai-issuers` holds the CAs above the TPM's EK certificate in PEM, likewise padded: clients
+that trust one of them may then challenge the TPM. They judge the chain themselves, so it needs no digest.
 When the server ends, the machine is switched off: nothing else is worth running here.
 """
 
@@ -17,7 +19,11 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 NO_SUID, NO_DEV, NO_EXEC = 2, 4, 8
 POWER_OFF = 0x4321FEDC
 SERVER = 10001  # user and group
-CONFIG, MAX_CONFIG_BYTES = Path("/run/blindai.toml"), 1 << 20
+MAX_FILE_BYTES = 1 << 20
+FILES = {
+    "blindai-config": ("--config", "/run/blindai.toml"),
+    "blindai-issuers": ("--tpm-ek-issuers", "/run/issuers.pem"),
+}
 STORE = "/models"
 PCRS = range(24)
 MOUNTS = (
@@ -78,11 +84,12 @@ def _say_pcrs() -> None:
 def _serve() -> None:
     os.umask(0o077)
     options = ["--host=0.0.0.0", "--tpm=/dev/tpmrm0"]
-    if (config := _disk("blindai-config")) is not None:
-        with config.open("rb") as disk:
-            CONFIG.write_bytes(disk.read(MAX_CONFIG_BYTES).rstrip(b"\0"))
-        CONFIG.chmod(0o444)
-        options.append(f"--config={CONFIG}")
+    for serial, (option, path) in FILES.items():
+        if (file := _disk(serial)) is not None:
+            with file.open("rb") as disk:
+                Path(path).write_bytes(disk.read(MAX_FILE_BYTES).rstrip(b"\0"))
+            Path(path).chmod(0o444)
+            options.append(f"{option}={path}")
     if (store := _disk("blindai-store")) is not None:
         _call(LIBC.mount, str(store).encode(), STORE.encode(), b"ext4", NO_SUID | NO_DEV | NO_EXEC, b"")
         os.chown(STORE, SERVER, SERVER)
