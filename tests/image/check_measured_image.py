@@ -50,6 +50,7 @@ from blindai.channel.attested import accept_attestation
 from blindai.channel.keyset import DEFAULT_SERVICE
 from blindai.errors import RejectedEvidenceError, StaleEvidenceError
 from blindai.policies import load_policy
+from blindai.wire import base64url_encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +92,12 @@ def canary() -> Canary:
 def debug_disk() -> str:
     """The image with another word in the command line inside its UKI."""
     return changed("debug.img", OLD_WORD, NEW_WORD)
+
+
+@pytest.fixture(scope="module")
+def notes() -> dict[str, str]:
+    """What a test writes down for one of a later boot."""
+    return {}
 
 
 @pytest.fixture(scope="class")
@@ -143,6 +150,13 @@ class TestFirstBoot:
             assert canary.found_in(first_boot.memory()) == {"name", "weights", "inputs"}
 
     @pytest.mark.usefixtures("first_boot")
+    def test_its_configuration_stands_in_its_keyset(self, client: Client, notes: dict[str, str]) -> None:
+        with blindai.connect(URL, policy=client.policy()) as connection:
+            runtime = connection.attestation.keyset.runtime
+        assert runtime.limits.max_models == 9
+        notes["configuration"] = base64url_encode(runtime.configuration)
+
+    @pytest.mark.usefixtures("first_boot")
     def test_evidence_for_another_nonce_is_stale(self, client: Client) -> None:
         nonce = secrets.token_bytes(32)
         answer = ask(nonce)
@@ -190,9 +204,10 @@ class TestSecondBoot:
             model = tiny_models.times(tmp_path / "m.onnx", 3)
             patiently(lambda: connection.upload_model(model, name="later"))
 
-    def test_another_configuration_is_refused(self, client: Client) -> None:
-        """`limits.max_models` is what it says in words; the whole of it stands in one digest."""
-        assert client.refused(runtime=", limits = { max_models = 9 }") == {"runtime.limits.max_models"}
+    def test_another_configuration_is_refused(self, client: Client, notes: dict[str, str]) -> None:
+        """The whole of it stands in one digest; this setting in words too."""
+        demands = f', configuration = "{notes["configuration"]}", limits = {{ max_models = 9 }}'
+        assert client.refused(runtime=demands) == {"runtime.configuration", "runtime.limits.max_models"}
 
 
 def test_nothing_of_a_model_stands_in_clear_on_disk_or_console(machine: str, canary: Canary, tmp_path: Path) -> None:

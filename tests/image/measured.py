@@ -49,7 +49,7 @@ BUILD = FOLDER / "build"
 TOOLS = Tools(root=FOLDER / "tools", work=BUILD)
 PORT = 50951
 URL = f"https://127.0.0.1:{PORT}"
-READY, ENDED, BOOT_S = "grpc 0.0.0.0:50052", "start: the server ended with", 300
+READY, ENDED, BOOT_S = "grpc 0.0.0.0:50052", "start: the server ended with", 600
 START_ATTEMPTS = 5
 RELEASE = "1.0.0a1"
 CONFIGURATION = b"max_models = 9\n"
