@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STORE_BYTES, SECTOR = 256 << 20, 512
 OVMF = "/usr/share/OVMF"
-ISSUER, ROOT = "ca/ca.pem", "ca/swtpm-localca-rootca-cert.pem"  # of a machine's TPM: whose certificate its maker shows
+ISSUER, ROOT = "ca/ca.pem", "ca/swtpm-localca-rootca-cert.pem"  # in a machine's folder: the CAs of its TPM's maker
 _PCR = re.compile(r"^start: pcr (\d+) ([0-9a-f]{64})\r?$", re.MULTILINE)
 
 
