@@ -21,6 +21,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from blindai.attestation.checks import judge
+from blindai.attestation.x509_bounds import require_bounded, without_warnings
 from blindai.attestation.x509_chain import (
     PURPOSES,
     UNREADABLE,
@@ -84,7 +85,8 @@ def read_answer(der: bytes, *, tee: str) -> ocsp.OCSPResponse:
         MalformedEvidenceError: anything else.
     """
     try:
-        response = ocsp.load_der_ocsp_response(der)
+        with without_warnings():
+            response = ocsp.load_der_ocsp_response(der)
         is_one = response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL and len(list(response.responses)) == 1
         critical = is_one and _read_all(response)
     except UNREADABLE:
@@ -98,7 +100,9 @@ def read_answer(der: bytes, *, tee: str) -> ocsp.OCSPResponse:
 
 def _read_all(response: ocsp.OCSPResponse) -> bool:
     """Read what is parsed only when asked for; whether an extension is critical, and none is known here."""
-    response.hash_algorithm, response.signature_hash_algorithm, response.responder_name  # noqa: B018  # for their errors
+    response.hash_algorithm, response.signature_hash_algorithm  # noqa: B018  # for their errors
+    with without_warnings():
+        require_bounded(response.responder_name or x509.Name([]))
     response.this_update_utc, response.next_update_utc  # noqa: B018  # likewise
     for certificate in response.certificates:
         require_readable(certificate)

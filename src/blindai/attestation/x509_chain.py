@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from blindai.attestation.checks import FETCH_THEM, judge
+from blindai.attestation.x509_bounds import require_bounded, without_warnings
 from blindai.errors import MalformedEvidenceError
 
 if TYPE_CHECKING:
@@ -44,17 +45,21 @@ _JUDGED = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, Ext
 PURPOSES = frozenset({ExtensionOID.EXTENDED_KEY_USAGE})
 
 
-def read_certificate(der: bytes, *, tee: str, what: str) -> x509.Certificate:
-    """One certificate from exactly its DER.
+def read_certificate(der: bytes, *, tee: str, what: str, least_serial: int = 1) -> x509.Certificate:
+    """One certificate from exactly its DER, its serial number positive unless `least_serial` says otherwise.
 
     Raises:
         MalformedEvidenceError: anything else.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der)
+        with without_warnings():
+            certificate = x509.load_der_x509_certificate(der)
+            serial = certificate.serial_number
         if certificate.public_bytes(Encoding.DER) != der or not holds_whole_bytes(certificate.signature, der):
             raise _malformed(tee, f"a {what} in DER, found another encoding of one")
         require_readable(certificate)
+        if serial < least_serial:  # RFC 5280 §4.1.2.2
+            raise _malformed(tee, f"a {what} with a positive serial number, found {serial}")
     except UNREADABLE:
         raise _malformed(tee, f"a {what} in DER, found {len(der)} bytes that are none") from None
     return certificate
@@ -97,8 +102,10 @@ def require_readable(certificate: x509.Certificate) -> None:
     Raises:
         ValueError: they do not; or another of `UNREADABLE`.
     """
-    certificate.subject, certificate.issuer, certificate.extensions  # noqa: B018  # read for their errors
-    certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018  # likewise
+    with without_warnings():
+        require_bounded(certificate.subject)
+        require_bounded(certificate.issuer)
+    certificate.extensions, certificate.not_valid_before_utc, certificate.not_valid_after_utc  # noqa: B018  # for errors
     certificate.public_key()
 
 
@@ -113,7 +120,8 @@ def read_pem_chain(pem: bytes, *, tee: str, what: str, own: int = MAX_CERTIFICAT
     if not 1 <= pem.count(_PEM_END) <= MAX_CERTIFICATES:
         raise _malformed(tee, f"1 to {MAX_CERTIFICATES} certificates as {what}, found {pem.count(_PEM_END)}")
     try:
-        certificates = tuple(x509.load_pem_x509_certificates(pem))
+        with without_warnings():
+            certificates = tuple(x509.load_pem_x509_certificates(pem))
     except UNREADABLE:
         raise _malformed(tee, f"{what} in PEM, found bytes that are none") from None
     return read_chain([one.public_bytes(Encoding.DER) for one in certificates], tee=tee, what=what, own=own)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from blindai.attestation.amd.report import TEE
 from blindai.attestation.amd.tcb import Product, Tcb
 from blindai.attestation.checks import judge
+from blindai.attestation.x509_bounds import require_bounded, without_warnings
 from blindai.attestation.x509_chain import UNREADABLE, may_sign_crls, read_certificate
 from blindai.errors import MalformedEvidenceError
 
@@ -86,8 +85,7 @@ def read_amd_certificate(der: bytes, what: str) -> x509.Certificate:
     Raises:
         MalformedEvidenceError: anything else.
     """
-    with _without_warnings():
-        return read_certificate(der, tee=TEE, what=what)
+    return read_certificate(der, tee=TEE, what=what, least_serial=0)
 
 
 @functools.lru_cache(maxsize=16)
@@ -98,14 +96,6 @@ def read_amd_issuer(der: bytes, what: str) -> x509.Certificate:
         MalformedEvidenceError: as there.
     """
     return read_amd_certificate(der, what)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Where warnings are errors, cryptography's about the serial number 0 and about odd names would be exceptions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def roles_of(chain: Sequence[x509.Certificate]) -> tuple[SigningKey, Product] | None:
@@ -223,10 +213,11 @@ def read_crl(der: bytes) -> x509.CertificateRevocationList:
         MalformedEvidenceError: anything else.
     """
     try:
-        with _without_warnings():
+        with without_warnings():
             crl = x509.load_der_x509_crl(der)
             extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
-            needed = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # each is parsed only when asked for
+            require_bounded(crl.issuer)
+            needed = (crl.last_update_utc, crl.next_update_utc)  # each is parsed only when asked for
         if crl.public_bytes(Encoding.DER) == der and all(needed) and not any(one.critical for one in extensions):
             return crl
     except UNREADABLE:
@@ -257,7 +248,7 @@ def judge_revocation(crl: x509.CertificateRevocationList, chain: Sequence[x509.C
         found="one signed by it" if is_signed else "one of another issuer or signature",
         why="A list that anybody may write can hide what AMD has revoked.",
     )
-    with _without_warnings():
+    with without_warnings():
         named = {entry.serial_number for entry in crl}
         revoked = [hex(one.serial_number) for one in chain if one.serial_number in named]
     yield judge(
@@ -272,6 +263,5 @@ def judge_revocation(crl: x509.CertificateRevocationList, chain: Sequence[x509.C
 
 def _is_signed_by(crl: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
     # The root is pinned, and its key is RSA; whatever is wrong with the signature is False.
-    with _without_warnings():
-        is_its_own = crl.issuer == root.subject and may_sign_crls(root)
-        return is_its_own and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
+    is_its_own = crl.issuer == root.subject and may_sign_crls(root)
+    return is_its_own and crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]

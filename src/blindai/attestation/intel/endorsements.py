@@ -15,6 +15,7 @@ from cryptography import x509
 
 from blindai.attestation.checks import FETCH_THEM, judge
 from blindai.attestation.intel.collateral import parse_qe_identity, parse_tcb_info
+from blindai.attestation.x509_bounds import require_bounded, without_warnings
 from blindai.attestation.x509_chain import MAX_CERTIFICATES, UNREADABLE, holds_whole_bytes, read_certificate
 from blindai.errors import MalformedEvidenceError
 
@@ -185,7 +186,8 @@ def _read_crl(der: bytes, tee: str, what: str) -> RevocationList:
     """Intel's lists have no critical extension; one that is indirect or partial would mean something else."""
     try:
         crl = x509.load_der_x509_crl(der)
-        crl.issuer  # noqa: B018  # parsed only when asked for, and must parse
+        with without_warnings():
+            require_bounded(crl.issuer)
         entries = tuple(crl)
         extensions = [*crl.extensions, *(one for entry in entries for one in entry.extensions)]
         last_update, next_update = crl.last_update_utc, crl.next_update_utc

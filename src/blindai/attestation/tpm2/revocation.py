@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from blindai.attestation.checks import FETCH_THEM, judge, leave_out
 from blindai.attestation.policy_file import Skip
+from blindai.attestation.x509_bounds import require_bounded, without_warnings
 from blindai.attestation.x509_chain import UNREADABLE, may_sign_crls
 from blindai.errors import MalformedEvidenceError
 
@@ -51,7 +52,9 @@ def read_crl(der: bytes, *, tee: str) -> x509.CertificateRevocationList:
         extensions = [*crl.extensions, *(one for entry in crl for one in entry.extensions)]
         is_narrowed = any(one.critical or isinstance(one.value, _NARROWED) for one in extensions)
         is_dated = crl.next_update_utc is not None
-        crl.issuer, crl.last_update_utc  # noqa: B018  # parsed only when asked for, and must parse
+        with without_warnings():
+            require_bounded(crl.issuer)
+        crl.last_update_utc  # noqa: B018  # parsed only when asked for, and must parse
     except UNREADABLE:
         is_exact = is_narrowed = is_dated = False
     if not is_exact or is_narrowed or not is_dated:
