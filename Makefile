@@ -14,6 +14,7 @@ GUIDES_VENV := .guides-venv
 PERF_ANALYZER := .perf-analyzer
 IMAGE := .image
 IMAGE_BASE := $(IMAGE)/base.tar
+RELEASE = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -36,7 +37,7 @@ LOCK := pyproject.toml constraints.txt
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test test-offline test-seed test-onnx test-clients test-openvino test-guides test-fuzz test-tpm test-image audit audit-tees lint bench protocol clean
+.PHONY: help demo notebooks test test-offline test-seed test-onnx test-clients test-openvino test-guides test-fuzz test-tpm test-containerfile image image-lock verify-image test-image audit audit-tees lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -57,9 +58,25 @@ test-offline: $(DEV)  ## the unit tests, in a network namespace that has no netw
 test-seed: $(SEED)  ## the published 0.3 scripts, byte for byte, with torch and transformers (a large install)
 	HF_HUB_OFFLINE=1 $(SEED_VENV)/bin/pytest -m seed tests/seed
 
-test-image: $(DEV) $(IMAGE_BASE)  ## build the Containerfiles, run them and use them (root on Debian; installs its tools)
+test-containerfile: $(DEV) $(IMAGE_BASE)  ## build the Containerfiles, run them and use them (root on Debian; installs its tools)
 	$(call install,buildah podman runc iptables containernetworking-plugins)
 	$(BIN)/pytest --durations=6 tests/image/check_image.py tests/image/check_notebooks_image.py
+
+image-lock: $(DEV)  ## choose the image's packages anew, of today's archive (Debian, for apt)
+	$(BIN)/python image/lock.py
+
+image: $(DEV)  ## the measured VM image and its manifest, in .image/build (root on Debian); KEY=FILE signs the manifest
+	$(BIN)/python image/build.py --folder $(IMAGE)
+	$(BIN)/python image/predict.py $(IMAGE)/build/uki.efi --release $(RELEASE) > $(IMAGE)/build/manifest.toml
+	$(BIN)/python image/sbom.py --release $(RELEASE) > $(IMAGE)/build/sbom.cdx.json
+	$(if $(KEY),$(BIN)/blindai manifest sign $(IMAGE)/build/manifest.toml --key $(KEY))
+
+verify-image: image  ## build the image twice, and compare every byte
+	$(BIN)/python image/build.py --folder $(IMAGE) --out again
+	diff $(IMAGE)/build/SHA256SUMS $(IMAGE)/again/SHA256SUMS
+
+test-image: verify-image  ## boot the image with a software TPM: what is predicted is what a client gets, and nothing else
+	$(BIN)/pytest -s --durations=6 tests/image/check_measured_image.py
 
 test-tpm: $(DEV)  ## what needs a TPM, on a software one (root on Debian; installs swtpm and tpm2-tools)
 	$(call install,swtpm swtpm-tools tpm2-tools)

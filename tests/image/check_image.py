@@ -1,4 +1,4 @@
-"""The Containerfile builds, and what it makes serves as the guide says: `make test-image`, as root on Debian.
+"""The Containerfile builds, and what it makes serves as the guide says: `make test-containerfile`, as root on Debian.
 
 No registry of images is asked: the base is Debian's packages, which the Makefile's rule puts into a file.
 podman runs it with runc and its own control groups, which works inside most virtual machines and CI runners too.
