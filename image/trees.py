@@ -87,7 +87,7 @@ class Tools:
             ImageError: it fails; its own words are printed before.
         """
         clean = {"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/tmp"}  # noqa: S108
-        # The code that a Python compiles differs by whether its own modules came from a cache (which strings are shared).
+        # What a Python compiles differs by whether its own modules came from a cache (which strings are shared).
         clean |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         inside = ("sh", "-ec", 'cd /work; umask 022; exec "$@"', "sh", *arguments)
         done = subprocess.run(
