@@ -317,6 +317,12 @@ def discover_bundle(model_path: Path, data_files: Sequence[Path] | None) -> tupl
     return files
 
 
+def pipeline_beside(model_path: Path) -> Path | None:
+    """The model's pipeline, `<model>.pipeline.json`, if it lies beside it (docs/spec/pipeline.md)."""
+    path = model_path.with_name(model_path.name + PIPELINE_SUFFIX)
+    return path if path.is_file() else None
+
+
 def _check_file(path: str, size: int) -> None:
     if not FILE_PATH.match(path):
         raise InvalidModelError(

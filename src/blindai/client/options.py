@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import Level
 from blindai.attestation.policy import Policy, insecure_simulation_policy
-from blindai.bundle import MODEL_NAME, OWNER_KEY_BYTES, PIPELINE_SUFFIX, discover_bundle
+from blindai.bundle import MODEL_NAME, OWNER_KEY_BYTES, discover_bundle, pipeline_beside
 from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
 from blindai.client.own_endorsements import Endorsements
@@ -144,8 +144,8 @@ def model_files(
     """
     path = Path(model)
     paths = discover_bundle(path, None if data_files is None else [Path(file) for file in data_files])
-    pipeline = path.with_name(path.name + PIPELINE_SUFFIX)
-    if data_files is None and pipeline.is_file():
+    pipeline = pipeline_beside(path) if data_files is None else None
+    if pipeline is not None:
         paths = (*paths, pipeline)
     called = name if name is not None else path.stem
     if not MODEL_NAME.match(called):
