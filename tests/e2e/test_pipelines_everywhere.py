@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from blindai import Client
 
+image = pytest.importorskip("PIL.Image")  # the extra `pictures`
 pytestmark = pytest.mark.network
 TEXTS = ["love", "ai and privacy", ""]
 SUFFIX = ".pipeline.json"
@@ -47,7 +48,6 @@ def bundle(path: Path, folder: str) -> dict[str, bytes]:
 
 
 def picture(size: tuple[int, int] = (128, 64)) -> bytes:
-    image = pytest.importorskip("PIL.Image")
     out = io.BytesIO()
     image.new("RGB", size, (255, 51, 0)).save(out, "PNG")
     return out.getvalue()
