@@ -113,6 +113,12 @@ class ModelManifest:
         """The path of the one `.onnx` file."""
         return next(file.path for file in self.files if file.path.endswith(".onnx"))
 
+    @property
+    def has_pipeline(self) -> bool:
+        """Whether raw data goes in, which the pipeline makes tensors of."""
+        paths = {file.path for file in self.files}
+        return any(path.endswith(".onnx") and path + PIPELINE_SUFFIX in paths for path in paths)
+
     def encode(self) -> bytes:
         """The exact bytes that are hashed."""
         files: list[Json] = [{"path": file.path, "sha256": file.sha256.hex(), "size": file.size} for file in self.files]
