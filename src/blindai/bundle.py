@@ -317,6 +317,18 @@ def discover_bundle(model_path: Path, data_files: Sequence[Path] | None) -> tupl
     return files
 
 
+def discover_upload(model_path: Path, data_files: Sequence[Path] | None) -> tuple[Path, ...]:
+    """All that an upload takes along: the files of `discover_bundle`, and with `None` the pipeline beside the model.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        InvalidModelError: they make no bundle.
+    """
+    files = discover_bundle(model_path, data_files)
+    pipeline = model_path.with_name(model_path.name + PIPELINE_SUFFIX)
+    return (*files, pipeline) if data_files is None and pipeline.is_file() else files
+
+
 def _check_file(path: str, size: int) -> None:
     if not FILE_PATH.match(path):
         raise InvalidModelError(
