@@ -75,6 +75,7 @@ class Exported:
 
 LISTED = [
     Example(folder="distilbert_sentiment", model="sentiment", options=("--random-weights",)),
+    Example(folder="credit_forest", model="credit", measures="held-out area under the ROC curve"),
 ]
 
 
