@@ -11,6 +11,7 @@ OPENVINO_VENV := .openvino-venv
 FUZZ_VENV := .fuzz-venv
 NOTEBOOKS_VENV := .notebooks-venv
 GUIDES_VENV := .guides-venv
+EXAMPLES_VENV := .examples-venv
 PERF_ANALYZER := .perf-analyzer
 IMAGE := .image
 IMAGE_BASE := $(IMAGE)/base.tar
@@ -31,13 +32,14 @@ OPENVINO := $(OPENVINO_VENV)/.openvino-$(TAG)
 FUZZ := $(FUZZ_VENV)/.fuzz-$(TAG)
 NOTEBOOKS := $(NOTEBOOKS_VENV)/.notebooks-$(TAG)
 GUIDES := $(GUIDES_VENV)/.guides-$(TAG)
+EXAMPLES := $(EXAMPLES_VENV)/.examples-$(TAG)
 LOCK := pyproject.toml constraints.txt
 
 # A network namespace without any interface up; a user who is not root becomes one inside it.
 NO_NETWORK := unshare --net $(if $(filter-out 0,$(shell id -u)),--user --map-root-user)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo notebooks test test-offline test-seed test-onnx test-clients test-openvino test-guides test-fuzz test-tpm test-containerfile image image-lock verify-image test-image audit audit-tees lint bench protocol clean
+.PHONY: help demo notebooks test test-offline test-seed test-onnx test-clients test-openvino test-guides test-examples test-fuzz test-tpm test-containerfile image image-lock verify-image test-image audit audit-tees lint bench protocol clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -109,6 +111,9 @@ test-openvino: $(OPENVINO)  ## models on OpenVINO, in closed processes (x86_64, 
 test-guides: $(GUIDES)  ## the guide of each framework, and the notebooks, with torch and the others (a large install)
 	HF_HUB_OFFLINE=1 $(GUIDES_VENV)/bin/pytest tests/guides/check_frameworks.py tests/guides/check_notebooks.py
 
+test-examples: $(EXAMPLES)  ## each folder of examples/: exported, checked, uploaded, asked, compared (a large install)
+	HF_HUB_OFFLINE=1 $(EXAMPLES_VENV)/bin/pytest --durations=6 tests/examples/check_examples.py
+
 lint: $(DEV)  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -122,7 +127,7 @@ protocol: $(DEV)  ## compile oip/grpc's .proto files again
 		model_config.proto inference.proto health.proto
 
 clean:  ## remove the environments and everything made by the targets
-	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(FUZZ_VENV) $(NOTEBOOKS_VENV) $(GUIDES_VENV) $(PERF_ANALYZER) $(IMAGE) .fuzz-found .mutants build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) $(SEED_VENV) $(CLIENTS_VENV) $(MLSERVER_VENV) $(OPENVINO_VENV) $(FUZZ_VENV) $(NOTEBOOKS_VENV) $(GUIDES_VENV) $(EXAMPLES_VENV) $(PERF_ANALYZER) $(IMAGE) .fuzz-found .mutants build dist .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Make the environment $(1), or keep one of the same Python version.
@@ -176,6 +181,11 @@ $(NOTEBOOKS): $(LOCK) notebooks-requirements.txt
 $(GUIDES): $(LOCK) seed-requirements.txt notebooks-requirements.txt guides-requirements.txt
 	$(call make-venv,$(GUIDES_VENV))
 	$(GUIDES_VENV)/bin/python -m pip install --quiet -c constraints.txt -r guides-requirements.txt -e '.[demo]'
+	@touch $@
+
+$(EXAMPLES): $(LOCK) seed-requirements.txt examples/requirements.txt
+	$(call make-venv,$(EXAMPLES_VENV))
+	$(EXAMPLES_VENV)/bin/python -m pip install --quiet -c constraints.txt -r examples/requirements.txt -e '.[demo,pictures]'
 	@touch $@
 
 # Debian's packages $(1), unless all of them are there. A list that cannot be updated matters only if one is missing.

@@ -329,6 +329,18 @@ def pipeline_beside(model_path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def discover_upload(model_path: Path, data_files: Sequence[Path] | None) -> tuple[Path, ...]:
+    """All that an upload takes along: the files of `discover_bundle`, and with `None` the pipeline beside the model.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        InvalidModelError: they make no bundle.
+    """
+    files = discover_bundle(model_path, data_files)
+    pipeline = pipeline_beside(model_path) if data_files is None else None
+    return files if pipeline is None else (*files, pipeline)
+
+
 def _check_file(path: str, size: int) -> None:
     if not FILE_PATH.match(path):
         raise InvalidModelError(

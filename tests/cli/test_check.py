@@ -11,6 +11,8 @@ import pytest
 from cli.processes import blindai, blindai_ok
 from onnx import TensorProto, helper
 
+from blindai import pipeline
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,6 +64,17 @@ def test_text_needs_a_sample(tmp_path: Path) -> None:
     assert "give --sample FILE.npz" in blindai_ok("check", model).err
     np.savez(tmp_path / "sample.npz", x=np.array([["a", "b", "c"]]))
     assert json.loads(blindai_ok("check", model, "--sample", tmp_path / "sample.npz", "--json").out)["run_ms"] > 0
+
+
+def test_a_pipeline_is_checked_with_its_model(tmp_path: Path) -> None:
+    model = written(tmp_path / "heard.onnx", helper.make_node("Relu", ["x"], ["y"]))
+    without = json.loads(blindai_ok("check", model, "--json").out)
+    pipeline.save(model, input=pipeline.sound("x", rate=8000, samples=3))
+    checked = json.loads(blindai_ok("check", model, "--json").out)
+    assert checked["digest"] != without["digest"]
+    assert [one["name"] for one in checked["face"]["inputs"]] == ["sound"]
+    pipeline.save(model, input=pipeline.sound("z", rate=8000, samples=3))
+    assert "does not feed the inputs" in json.dumps(refused(model))
 
 
 def test_a_sample_on_which_the_model_fails_is_a_no(tmp_path: Path) -> None:

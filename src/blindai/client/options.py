@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import Level
 from blindai.attestation.policy import Policy, insecure_simulation_policy
-from blindai.bundle import MODEL_NAME, OWNER_KEY_BYTES, discover_bundle, pipeline_beside
+from blindai.bundle import MODEL_NAME, OWNER_KEY_BYTES, discover_upload
 from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
 from blindai.client.own_endorsements import Endorsements
@@ -143,10 +143,7 @@ def model_files(
         InvalidModelError: the files make no bundle.
     """
     path = Path(model)
-    paths = discover_bundle(path, None if data_files is None else [Path(file) for file in data_files])
-    pipeline = pipeline_beside(path) if data_files is None else None
-    if pipeline is not None:
-        paths = (*paths, pipeline)
+    paths = discover_upload(path, None if data_files is None else [Path(file) for file in data_files])
     called = name if name is not None else path.stem
     if not MODEL_NAME.match(called):
         raise InvalidInputError(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 
-from blindai.bundle import UploadHeader, discover_bundle
+from blindai.bundle import UploadHeader, discover_bundle, discover_upload
 from blindai.errors import InferenceError, InvalidModelError
 from blindai.model_guard.operators import check_operator, plain_domain
 from blindai.oip.random_tensors import random_tensors
@@ -111,14 +111,14 @@ def try_model(path: Path, sample: Mapping[str, Any] | None) -> Trial:
     """Load a model as a server does, and run it.
 
     Args:
-        path: the `.onnx` file; what lies beside it by its name belongs to it.
+        path: the `.onnx` file; what lies beside it by its name belongs to it, its pipeline too.
         sample: inputs of one request by name; random numbers if `None`.
 
     Raises:
         BlindAIError: what a server would answer to the upload.
         InvalidInputError: the sample does not fit the model.
     """
-    files = discover_bundle(path, None)
+    files = discover_upload(path, None)
     with tempfile.TemporaryDirectory(prefix="blindai-check-") as folder:
         store = ModelStore(Path(folder) / "store")
         try:
