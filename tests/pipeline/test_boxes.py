@@ -177,3 +177,16 @@ def test_a_spot_is_found_where_it_is_in_the_picture(steps: tuple[pipeline.Step, 
     ((found,),) = answered(np.array([[middle]], np.float32), *frames)
     pixel = max(frames[0].across, frames[0].down)
     assert found[2] == pytest.approx(spot, abs=pixel)
+
+
+def test_boxes_lie_on_the_picture_as_a_viewer_turns_it() -> None:
+    image = pytest.importorskip("PIL.Image")
+    from blindai.pipeline.pictures import Pictures
+
+    exif, out = image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # turn by a quarter, clockwise
+    image.new("RGB", (100, 40)).save(out, "JPEG", exif=exif)
+    recipe = pipeline.picture("x", steps=(pipeline.Letterbox(width=50, height=50),))
+    _, (frame,) = Pictures(recipe).framed([out.getvalue()])
+    ((found,),) = answered(np.array([[candidate(25, 25, 20, 50)]], np.float32), frame)
+    assert found[2] == (0, 0, 40, 100)
