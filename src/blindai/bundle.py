@@ -113,6 +113,12 @@ class ModelManifest:
         """The path of the one `.onnx` file."""
         return next(file.path for file in self.files if file.path.endswith(".onnx"))
 
+    @property
+    def has_pipeline(self) -> bool:
+        """Whether raw data goes in, which the pipeline makes tensors of."""
+        paths = {file.path for file in self.files}
+        return any(path.endswith(".onnx") and path + PIPELINE_SUFFIX in paths for path in paths)
+
     def encode(self) -> bytes:
         """The exact bytes that are hashed."""
         files: list[Json] = [{"path": file.path, "sha256": file.sha256.hex(), "size": file.size} for file in self.files]
@@ -317,6 +323,12 @@ def discover_bundle(model_path: Path, data_files: Sequence[Path] | None) -> tupl
     return files
 
 
+def pipeline_beside(model_path: Path) -> Path | None:
+    """The model's pipeline, `<model>.pipeline.json`, if it lies beside it (docs/spec/pipeline.md)."""
+    path = model_path.with_name(model_path.name + PIPELINE_SUFFIX)
+    return path if path.is_file() else None
+
+
 def discover_upload(model_path: Path, data_files: Sequence[Path] | None) -> tuple[Path, ...]:
     """All that an upload takes along: the files of `discover_bundle`, and with `None` the pipeline beside the model.
 
@@ -325,8 +337,8 @@ def discover_upload(model_path: Path, data_files: Sequence[Path] | None) -> tupl
         InvalidModelError: they make no bundle.
     """
     files = discover_bundle(model_path, data_files)
-    pipeline = model_path.with_name(model_path.name + PIPELINE_SUFFIX)
-    return (*files, pipeline) if data_files is None and pipeline.is_file() else files
+    pipeline = pipeline_beside(model_path) if data_files is None else None
+    return files if pipeline is None else (*files, pipeline)
 
 
 def _check_file(path: str, size: int) -> None:

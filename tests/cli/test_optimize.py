@@ -11,9 +11,12 @@ import onnx
 import pytest
 from cli.processes import blindai, blindai_ok
 from onnx import TensorProto, helper, numpy_helper
+from pipeline import small_models
 
 from blindai.bundle import BundleFile, ModelManifest, digest_text, discover_bundle
+from blindai.oip.tensors import tensor_for
 from blindai.server.engine import Engine
+from blindai.server.piped_engine import PipedEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,10 +85,10 @@ def report(*arguments: str | Path) -> Any:
     return json.loads(blindai_ok("optimize", *arguments, "--json").out)
 
 
-def digest(path: Path) -> str:
+def digest(path: Path, *more: Path) -> str:
     import hashlib
 
-    files = sorted(discover_bundle(path, None), key=lambda file: file.name)
+    files = sorted((*discover_bundle(path, None), *more), key=lambda file: file.name)
     entries = ((file.name, file.read_bytes()) for file in files)
     return digest_text(
         ModelManifest(
@@ -117,8 +120,6 @@ def test_a_variant_of_a_trained_model_agrees_with_it(mlp: Path, tmp_path: Path, 
 
 
 def test_the_numbers_are_those_of_the_two_models(mlp: Path, tmp_path: Path) -> None:
-    from blindai.oip.tensors import tensor_for
-
     out = tmp_path / "small.onnx"
     told = report(mlp, "--sample", mlp.with_name("patients.npz"), "-o", out)
     with np.load(mlp.with_name("patients.npz")) as sample:
@@ -203,3 +204,24 @@ def test_what_cannot_be_is_said(mlp: Path, tmp_path: Path) -> None:
     assert (ended.code, "the model takes the inputs ['X']" in ended.err) == (1, True)
     assert not out.exists()
     assert "numpy.savez" in blindai("optimize", mlp, "-o", out, "--sample", tmp_path / "one.npy").err
+
+
+def test_a_pipeline_goes_along_and_the_variant_answers_raw_text(tmp_path: Path) -> None:
+    model = small_models.sentiment(tmp_path / "feeling.onnx")
+    told = report(model, "--to", "bf16")
+    out = tmp_path / "feeling.bf16.onnx"
+    beside = out.with_name("feeling.bf16.onnx.pipeline.json")
+    assert beside.read_bytes() == model.with_name("feeling.onnx.pipeline.json").read_bytes()
+    assert told["variant"]["digest"] == digest(out, beside) != digest(out)
+    assert told["original"]["digest"] == digest(model, model.with_name("feeling.onnx.pipeline.json"))
+    engine = PipedEngine()
+    engine.load({file.name: file.read_bytes() for file in (out, beside)})
+    (labels, scores) = engine.run((tensor_for("love", engine.inputs[0]),), ())
+    assert set(labels.data[0]) == {b"negative", b"positive"}
+    assert scores.data.sum() == pytest.approx(1)
+    model.with_name("feeling.onnx.pipeline.json").write_bytes(b"{}")
+    ended = blindai("optimize", model, "--to", "bf16")
+    assert (ended.code, "pipeline" in ended.err) == (1, True)
+    model.with_name("feeling.onnx.pipeline.json").unlink()
+    report(model, "--to", "bf16")
+    assert not beside.exists()  # nothing of an older variant stays

@@ -7,12 +7,13 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from pipeline import small_models
 
 import blindai
 from blindai import pipeline
-from blindai.errors import InferenceError, InvalidInputError, TooLargeError
+from blindai.errors import InferenceError, InternalError, InvalidInputError, InvalidModelError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,3 +110,59 @@ def test_pictures_of_any_size_run_together_where_the_recipe_makes_them_equal(cli
     client.upload_model(small_models.brightness(tmp_path / "unequal.onnx", pipeline.Crop(top=0.5)))
     with pytest.raises(InvalidInputError, match="different sizes"):
         client.infer("unequal", [file("PNG", (9, 30)), file("PNG", (30, 9))])
+
+
+CANDIDATES = np.array(
+    [
+        [32, 32, 16, 8, 0.9, 0.1, 0.8, 0.2],
+        [33, 32, 16, 8, 0.9, 0.1, 0.7, 0.2],  # the same dog
+        [8, 28, 40, 8, 0.9, 1.0, 0.1, 0.2],  # a cat that reaches over the edge
+        [32, 4, 6, 6, 1.0, 0.1, 0.1, 0.9],  # a door on the border
+        [50, 32, 4, 4, 0.2, 0.1, 0.1, 0.9],
+        [50, 32, 4, 4, np.nan, 0.1, 0.1, 0.9],
+    ]
+)
+
+
+def test_a_detector_answers_boxes_on_the_picture_that_was_sent(client: Client, tmp_path: Path) -> None:
+    client.upload_model(small_models.detector(tmp_path / "detect.onnx", CANDIDATES))
+    wide, high = file("JPEG", (128, 64)), file("PNG", (320, 640))
+    result = client.infer("detect", [wide, high])  # in 64 × 64: halved, with 16 above; a tenth, with 16 at the left
+    assert [tensor.name for tensor in result.outputs] == ["boxes", "labels", "scores"]
+    (cat, dog), (tall_cat, door, tall_dog) = result.boxes()
+    assert [one.label for one in (cat, dog, tall_cat, door, tall_dog)] == ["cat", "dog", "cat", "door", "dog"]
+    assert [cat.score, dog.score] == pytest.approx([0.9, 0.72])
+    assert (dog.left, dog.top, dog.right, dog.bottom) == pytest.approx((48, 24, 80, 40))
+    assert (cat.left, cat.top, cat.right, cat.bottom) == pytest.approx((0, 16, 56, 32))
+    assert (tall_dog.left, tall_dog.top, tall_dog.right, tall_dog.bottom) == pytest.approx((80, 280, 240, 360))
+    assert client.infer("detect", wide).boxes() == [[cat, dog]]
+    client.upload_model(small_models.brightness(tmp_path / "plain.onnx"))
+    plain = client.infer("plain", wide)
+    with pytest.raises(KeyError, match="boxes"):
+        plain.boxes()
+
+
+def test_a_picture_without_anything_on_it_gets_no_box(client: Client, tmp_path: Path) -> None:
+    client.upload_model(small_models.detector(tmp_path / "empty.onnx", CANDIDATES[4:]))
+    result = client.infer("empty", [file("JPEG"), file("PNG")])
+    assert result.boxes() == [[], []]
+    assert result["boxes"].shape == (2, 0, 4)
+
+
+def test_twenty_five_thousand_boxes_in_a_heap_are_one(client: Client, tmp_path: Path) -> None:
+    heap = np.tile(CANDIDATES[:1], (25_200, 1)) + np.random.default_rng(1).uniform(0, 0.1, (25_200, 8))
+    client.upload_model(small_models.detector(tmp_path / "heap.onnx", heap, top=1000))
+    (found,) = client.infer("heap", file("PNG")).boxes()
+    assert [box.label for box in found] == ["dog"]
+
+
+def test_boxes_of_a_model_with_other_labels_are_its_own_fault(client: Client, tmp_path: Path) -> None:
+    path = small_models.detector(tmp_path / "wrong.onnx", CANDIDATES[:, :8])
+    beside = path.with_name("wrong.onnx.pipeline.json")
+    beside.write_bytes(beside.read_bytes().replace(b'"cat","dog","door"', b'"cat","dog"'))
+    client.upload_model(path)
+    with pytest.raises(InternalError):
+        client.infer("wrong", file("PNG"))
+    beside.write_bytes(beside.read_bytes().replace(b'"of":"output0"', b'"of":"output"'))
+    with pytest.raises(InvalidModelError, match="reads an output"):
+        client.upload_model(path)

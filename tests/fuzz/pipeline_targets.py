@@ -15,6 +15,8 @@ from pipeline.test_sounds import GOOD, PACKED, wave
 from blindai import pipeline
 from blindai.pipeline.build import word_piece_of
 from blindai.pipeline.declaration import Declaration, WordPiece, encode, parse
+from blindai.pipeline.detections import BoxAnswer
+from blindai.pipeline.frames import Frame
 from blindai.pipeline.sounds import Sounds
 from blindai.pipeline.texts import Texts
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _RECIPE = pipeline.picture("x", steps=[pipeline.ResizeShorter(size=8), pipeline.CentreSquare()], max_pixels=1 << 16)
+_THINGS = pipeline.boxes(["a", "b", "c"], threshold=1e-6, top=5)
 
 
 @functools.cache
@@ -34,6 +37,7 @@ def _declarations() -> Iterator[bytes]:
     for said in (_text(), _RECIPE, pipeline.sound("x", rate=8000)):
         yield encode(Declaration(version=1, input=said, output=labels))
         yield encode(Declaration(version=1, input=said, output=transcript))
+    yield encode(Declaration(version=1, input=_RECIPE, output=_THINGS))
 
 
 @functools.cache
@@ -63,7 +67,21 @@ def _picture(data: bytes) -> None:
     assert array.shape == (1, 3, 8, 8)
 
 
+def _boxes(data: bytes) -> None:
+    """Whatever a model says, it ends in boxes on the picture."""
+    numbers = np.frombuffer(data[: len(data) // 32 * 32], "<f4").reshape(1, -1, 8)
+    frame = Frame(width=640, height=480, top=-80.0)
+    boxes, _, scores = (tensor.data for tensor in BoxAnswer(_THINGS).give({"output0": numbers}, [frame]))
+    assert ((boxes >= 0) & (boxes <= (640, 480, 640, 480))).all()
+    assert (np.diff(scores) <= 0).all()
+
+
 _ALWAYS = (
+    Target(
+        name="detector_answer",
+        run=_boxes,
+        seeds=lambda: (np.random.default_rng(5).uniform(0, 400, (9, 8)).astype("<f4").tobytes(), b""),
+    ),
     Target(name="pipeline_file", run=parse, seeds=_declarations),
     Target(
         name="wordpiece_text",

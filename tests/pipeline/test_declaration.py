@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PICTURE = pipeline.picture("x", steps=[pipeline.Resize(width=8, height=8), pipeline.Crop(top=0.08)])
 LABELS = pipeline.labels(["a", "b"])
+BOXES = pipeline.boxes(["a", "b"])
 TRANSCRIPT = pipeline.transcript(small_models.SOUND_TOKENS)
 WHOLE = encode(Declaration(version=1, input=PICTURE, output=LABELS))
 
@@ -35,6 +37,27 @@ def test_what_is_written_is_read(tmp_path: Path, kind: str, output: Any) -> None
     }
     whole = described(input=inputs[kind], output=output)
     assert parse(encode(whole)) == whole
+
+
+def test_boxes_are_read_as_written_and_only_on_pictures() -> None:
+    whole = described(output=BOXES)
+    assert parse(encode(whole)) == whole
+    assert b'"output":{"kind":"boxes","of":"output0","form":"yolov5","labels":["a","b"],' in encode(whole)
+    with pytest.raises(InvalidModelError, match="only on a picture"):
+        encode(described(input=pipeline.sound("x", rate=16000), output=BOXES))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 0.0}, {"threshold": 1.01}, {"threshold": math.nan}, {"overlap": -0.1}, {"overlap": 1.1},
+        {"top": 0}, {"top": 1001}, {"labels": ()}, {"form": "yolov8"}, {"of": ""},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_boxes_that_are_not_possible_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidModelError, match="pipeline"):
+        encode(described(output=msgspec.structs.replace(BOXES, **change)))
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_a_signer_is_an_ed25519_key(key: str) -> None:
 
 def test_the_table_at_the_start_says_where_the_store_goes() -> None:
     settings = load_settings(None, {**MOVES, "hand_over_to": "m.toml"})
-    assert any("HANDED OVER AT THE END by 'm.toml'" in line for line in start_table(settings))
+    assert any("HANDED OVER by 'm.toml'" in line for line in start_table(settings))
 
 
 def test_an_uploader_names_an_ed25519_key(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_a_store_that_changed_after_it_was_handed_over_is_refused(machine: Machi
     machine.boot(NEW)
     with pytest.raises(UnsealError, match="that store was changed afterwards") as refusal:
         machine.open(by=machine.old)
-    assert "hands over again" in refusal.value.hint
+    assert "it hands over as it starts" in refusal.value.hint
     machine.boot(OLD)
     machine.open(to=machine.new).close()
     machine.boot(NEW)

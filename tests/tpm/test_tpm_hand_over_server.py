@@ -56,11 +56,14 @@ def test_a_model_goes_from_one_release_to_the_next_with_its_owners_signature(tpm
     machine.boot(OLD)
     policy = policy_for(tpm, tmp_path / "old-policy.toml")
     mine, theirs = tiny_models.times(tmp_path / "mine.onnx", 3), tiny_models.times(tmp_path / "theirs.onnx", 2)
-    server = Server(tpm, tmp_path, *settings(tmp_path / "old-settings.toml", hand_over_to=new))
+    server = Server(tpm, tmp_path, *settings(tmp_path / "old-settings.toml"))
     with blindai.connect(server.url, policy=policy) as client:
         client.upload_model(mine, owner_key=base64url_encode(public(OWNER)))
         client.upload_model(theirs)
     server.stop()
+    machine.boot(OLD)
+    server = Server(tpm, tmp_path, *settings(tmp_path / "last-settings.toml", hand_over_to=new))
+    server.kill()  # switched off
     assert "1 of 2 models" in (tmp_path / "log").read_text()
     machine.boot(NEW)
     policy = policy_for(tpm, tmp_path / "new-policy.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,11 @@ import typer
 from blindai.cli.input_files import read_inputs
 from blindai.cli.options import JsonOption, Server, client_verb
 from blindai.cli.screen import note, one_line, plain, print_findings, print_json, print_refusal, print_table, say
-from blindai.errors import RejectedEvidenceError
+from blindai.cli.whole_file import write_whole
+from blindai.errors import BlindAIError, RejectedEvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from blindai.client.attestation_view import Attestation
     from blindai.client.results import InferResult
@@ -76,23 +78,30 @@ def infer(
     version: Annotated[str | None, typer.Option("--version", help="a version [default: the newest]")] = None,
     proof: Annotated[Path | None, typer.Option("--proof", help="write the publishable proof here")] = None,
     opening: Annotated[Path | None, typer.Option("--opening", help="write the private opening here")] = None,
-    plot: Annotated[bool, typer.Option("--plot", help="a bar beside each score")] = False,
+    bars: Annotated[bool, typer.Option("--bars", help="a bar beside each score")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="OUT.png", help="draw boxes on the picture, or a chart of scores")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model on data that only the enclave sees."""
+    draw = None if plot is None else _plotter(plot)  # before anything is sent
     inputs = read_inputs(data)
     with server.connect() as client:
         result = client.infer(None if model == LAST else model, inputs, version=version)
     if as_json:
         print_json(_result_members(result))
     else:
-        _show(result, plot=plot)
+        _show(result, bars=bars)
     if proof:
         result.proof().save(proof)
         note(f"wrote {proof}, which may be published")
     if opening:
         result.opening().save(opening)
         note(f"wrote {opening}, which holds the data: keep it private")
+    if plot and draw:
+        write_whole(plot, draw(result, inputs if isinstance(inputs, bytes) else None))
+        note(f"wrote {plot}")
 
 
 @client_verb
@@ -123,6 +132,22 @@ def delete(
         say(f"deleted {deleted} version{'s' if deleted != 1 else ''}")
 
 
+def _plotter(path: Path) -> Callable[[InferResult, bytes | None], bytes]:
+    """What draws a result for this file.
+
+    Raises:
+        BadParameter: the file is to be something else than a PNG.
+        BlindAIError: the extra `pictures` is not installed.
+    """
+    if path.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{path.name} does not end in .png", param_hint="--plot")
+    if importlib.util.find_spec("PIL") is None:
+        raise BlindAIError("--plot needs Pillow", hint="in a clone of the project: pip install '.[pictures]'")
+    from blindai.client import plots
+
+    return plots.png
+
+
 def _attestation_members(attestation: Attestation) -> dict[str, Any]:
     keyset = attestation.keyset
     return {
@@ -137,11 +162,13 @@ def _attestation_members(attestation: Attestation) -> dict[str, Any]:
     }
 
 
-def _show(result: InferResult, *, plot: bool) -> None:
-    """Labels and scores as a table, a transcript as its lines, everything else as arrays."""
+def _show(result: InferResult, *, bars: bool) -> None:
+    """Labels and boxes as tables, a transcript as its lines, everything else as arrays."""
     names = [tensor.name for tensor in result.outputs]
     if names == ["labels", "scores"] and result.outputs[0].datatype == "BYTES":
-        print_table(("row", "label", "score", *(("",) if plot else ())), _label_rows(result, plot=plot))
+        print_table(("row", "label", "score", *(("",) if bars else ())), _label_rows(result, bars=bars))
+    elif names == ["boxes", "labels", "scores"] and result.outputs[1].datatype == "BYTES":
+        print_table(("row", "label", "score", "left", "top", "right", "bottom"), _box_rows(result))
     elif names == ["text"] and result.outputs[0].datatype == "BYTES":
         for text in result.texts():
             say(one_line(text))
@@ -150,11 +177,18 @@ def _show(result: InferResult, *, plot: bool) -> None:
             say(f"{tensor.name}: {tensor.datatype} {list(tensor.shape)}\n{tensor.as_numpy()}")
 
 
-def _label_rows(result: InferResult, *, plot: bool) -> Iterator[tuple[str, ...]]:
+def _label_rows(result: InferResult, *, bars: bool) -> Iterator[tuple[str, ...]]:
     for index, row in enumerate(result.labels()):
         for label, score in row:
             bar = "█" * round(_BAR * min(max(score, 0.0), 1.0)) if math.isfinite(score) else ""
-            yield (str(index), label, f"{score:.4f}", *((bar,) if plot else ()))
+            yield (str(index), label, f"{score:.4f}", *((bar,) if bars else ()))
+
+
+def _box_rows(result: InferResult) -> Iterator[tuple[str, ...]]:
+    for index, row in enumerate(result.boxes()):
+        for box in row:
+            sides = (f"{side:.1f}" for side in (box.left, box.top, box.right, box.bottom))
+            yield (str(index), box.label, f"{box.score:.4f}", *sides)
 
 
 def _result_members(result: InferResult) -> dict[str, Any]:

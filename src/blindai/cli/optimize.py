@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blindai.bundle import discover_bundle
+from blindai.bundle import PIPELINE_SUFFIX, discover_bundle, pipeline_beside
 from blindai.cli.input_files import read_inputs
 from blindai.cli.options import JsonOption
 from blindai.cli.screen import note, notes, plain, print_json, print_table, say
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def optimize(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="the model; MODEL.onnx.data is found by itself")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="the model; what lies beside it is found")],
     to: Annotated[
         Target, typer.Option("--to", help="int8: dynamic quantisation; fp32: only upgrade the opset")
     ] = Target.INT8,
@@ -65,8 +65,10 @@ def optimize(
             note("the server takes no operator set below 7: compared with the upgraded model instead")
             compared, name = Path(folder) / "upgraded" / model.name, f"{model} (upgraded)"
             write_model(upgraded, compared, external=external)
+            _take_pipeline(model, compared)
         written = Path(folder) / "variant" / out.name
         write_model(changed, written, external=external)
+        _take_pipeline(model, written)
         with notes().status("comparing"):
             report = compare(compared, written, inputs)
         _move(written, out)
@@ -76,9 +78,16 @@ def optimize(
     )
 
 
+def _take_pipeline(model: Path, variant: Path) -> None:
+    """The variant takes and answers what the model does, so the model's pipeline is its own."""
+    pipeline = pipeline_beside(model)
+    if pipeline is not None:
+        shutil.copyfile(pipeline, variant.with_name(variant.name + PIPELINE_SUFFIX))
+
+
 def _move(written: Path, out: Path) -> None:
     """Put the variant where it was asked for, once it is known to run; what an older one left beside it goes."""
-    beside = [f"{out.name}{suffix}" for suffix in (".data", "_data")]
+    beside = [f"{out.name}{suffix}" for suffix in (".data", "_data", PIPELINE_SUFFIX)]
     for name in beside:
         out.with_name(name).unlink(missing_ok=True)
     for file in written.parent.iterdir():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blindai.client.classic_responses import RunModelResponse, UploadModelResponse
     from blindai.client.classic_types import ModelDatumType, TensorInfo
     from blindai.client.own_endorsements import Endorsements
-    from blindai.client.results import InferResult, ModelInfo, UploadedModel
+    from blindai.client.results import Box, InferResult, ModelInfo, UploadedModel
     from blindai.client.sync_client import Client
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "AttestationError",
     "BlindAiClient",
     "BlindAiConnection",
+    "Box",
     "Client",
     "Endorsements",
     "InferResult",
@@ -43,6 +44,7 @@ _HOMES = {
     "AttestationError": "blindai.client.classic",
     "BlindAiClient": "blindai.client.classic",
     "BlindAiConnection": "blindai.client.classic_connect",
+    "Box": "blindai.client.results",
     "Client": "blindai.client.sync_client",
     "Endorsements": "blindai.client.own_endorsements",
     "InferResult": "blindai.client.results",

@@ -29,6 +29,18 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """One thing that a detector found. Sides are in pixels of the picture that was sent, as a viewer shows it."""
+
+    label: str
+    score: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedModel:
     """What became of an upload; `digest` was checked against the bytes that were sent.
 
@@ -116,6 +128,15 @@ class InferResult:
         rows = zip(self["labels"].tolist(), self["scores"].tolist(), strict=True)
         return [[(label.decode("utf-8", "replace"), score) for label, score in zip(*row, strict=True)] for row in rows]
 
+    def boxes(self) -> list[list[Box]]:
+        """Of a model whose pipeline answers boxes: for each picture what was found on it, the likeliest first.
+
+        Raises:
+            KeyError: it answers none.
+        """
+        rows = zip(self["labels"].tolist(), self["scores"].tolist(), self["boxes"].tolist(), strict=True)
+        return [[_box(*one) for one in zip(*row, strict=True) if one[1]] for row in rows]  # others only fill the row
+
     def texts(self) -> list[str]:
         """Of a model whose pipeline answers text: the text of each row.
 
@@ -156,6 +177,11 @@ class InferResult:
             nonce=sealed.keyset.nonce,
             batch=sealed.keyset.document.batch,
         )
+
+
+def _box(label: bytes, score: float, sides: list[float]) -> Box:
+    left, top, right, bottom = sides
+    return Box(label=label.decode("utf-8", "replace"), score=score, left=left, top=top, right=right, bottom=bottom)
 
 
 def _signed(exchange: SealedResult | PinnedResult) -> tuple[Receipt, SealedResult]:

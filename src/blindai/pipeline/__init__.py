@@ -1,4 +1,4 @@
-"""Raw text, pictures and sound in; labels and text out, inside the enclave: declares a model's pipeline.
+"""Raw text, pictures and sound in; labels, boxes and text out, inside the enclave: declares a model's pipeline.
 
     pipeline.save("model.onnx", input=pipeline.text(tokenizer), output=pipeline.labels(["negative", "positive"]))
     client.upload_model("model.onnx")
@@ -10,7 +10,7 @@ so a receipt vouches for it. Here the declaration is made; the server runs it.
 
 from __future__ import annotations
 
-from blindai.pipeline.build import labels, picture, save, sound, text, transcript
+from blindai.pipeline.build import boxes, labels, picture, save, sound, text, transcript
 from blindai.pipeline.declaration import (
     CentreCrop,
     CentreSquare,
@@ -29,6 +29,7 @@ __all__ = [
     "Resize",
     "ResizeShorter",
     "Step",
+    "boxes",
     "labels",
     "picture",
     "save",

@@ -1,6 +1,6 @@
 """What comes out of a pipeline: labels with scores, or the text of a speech model.
 
-Leaves out: boxes, whose suppression (NMS) belongs into the model's own graph.
+Leaves out: boxes (`detections`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from blindai.bundle import PIPELINE_SUFFIX
 from blindai.errors import InvalidModelError
 from blindai.pipeline.declaration import (
+    Boxes,
     Declaration,
     Labels,
     Picture,
@@ -37,14 +38,14 @@ def save(
     model: str | os.PathLike[str],
     *,
     input: WordPiece | Picture | Sound,  # noqa: A002  # the word of the file's format
-    output: Labels | Transcript | None = None,
+    output: Labels | Boxes | Transcript | None = None,
 ) -> Path:
     """Write a model's pipeline beside it, and return where.
 
     Args:
         model: the `.onnx` file.
         input: from `text`, `picture` or `sound`.
-        output: from `labels` or `transcript`; None answers the model's own tensors.
+        output: from `labels`, `boxes` or `transcript`; None answers the model's own tensors.
 
     Raises:
         InvalidModelError: what it says is not possible.
@@ -145,9 +146,35 @@ def labels(
         activation: what makes scores of it.
         top: how many are answered; all up to 5 by default.
     """
-    given = names if not hasattr(names, "items") else [name for _, name in sorted(names.items())]
-    listed = tuple(map(str, given))
+    listed = _listed(names)
     return Labels(of=of, labels=listed, activation=activation, top=top or min(5, len(listed)))
+
+
+def boxes(
+    names: Sequence[str] | Mapping[int, str],
+    *,
+    of: str = "output0",
+    threshold: float = 0.25,
+    overlap: float = 0.45,
+    top: int = 300,
+) -> Boxes:
+    """Boxes out, of a detector that answers as YOLOv5 does: [rows, candidates, 5 + labels], NMS not done.
+
+    Args:
+        names: of the labels, in the model's order; or its `names`.
+        of: the model's output.
+        threshold: the least score that is answered.
+        overlap: the share in common (intersection over union) above which two boxes of a label show one thing.
+        top: how many boxes of a picture are answered at most, up to 1000.
+    """
+    return Boxes(
+        of=of, form="yolov5", labels=_listed(names), threshold=float(threshold), overlap=float(overlap), top=top
+    )
+
+
+def _listed(names: Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:
+    given = names if not hasattr(names, "items") else [name for _, name in sorted(names.items())]
+    return tuple(map(str, given))
 
 
 def transcript(

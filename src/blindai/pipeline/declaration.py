@@ -1,8 +1,8 @@
-"""What a bundle says of its pipeline: how raw text, pictures or sound become tensors, and those labels or text.
+"""What a bundle says of its pipeline: how raw text, pictures or sound become tensors, and those labels, boxes or text.
 
 The file `MODEL.onnx.pipeline.json` of a bundle (docs/spec/pipeline.md); the model's digest covers it like every file.
 Read strictly: only the bytes that `encode` writes are accepted, so nothing in it is unknown, repeated or hidden.
-Leaves out: doing it (`texts`, `pictures`, `sounds`, `answers`), and whether the model has these inputs (`run`).
+Leaves out: doing it (`texts`, `pictures`, `sounds`, `answers`, `detections`), and whether the model fits it (`run`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_TOKENS = 65_536
 MAX_SIDE = 16_384
 MAX_PIXELS = 64 * 1024 * 1024
+MAX_BOXES = 1000
 _MAX_STEPS = 16
 
 _Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -171,6 +172,26 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     top: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
+class Boxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="boxes", tag_field="kind"):
+    """Boxes out, on the picture that came in, the likeliest first.
+
+    Attributes:
+        of: the model's FP32 output [rows, candidates, 5 + labels].
+        form: what the numbers of a candidate mean.
+        labels: their names, in the model's order.
+        threshold: the least score of a box that is answered.
+        overlap: two boxes of a label that share more (intersection over union) show the same thing.
+        top: how many are answered at most.
+    """
+
+    of: _Name
+    form: Literal["yolov5"]
+    labels: _Words
+    threshold: Annotated[float, Meta(gt=0.0, le=1.0)]
+    overlap: Annotated[float, Meta(ge=0.0, le=1.0)]
+    top: Annotated[int, Meta(ge=1, le=MAX_BOXES)]
+
+
 class Transcript(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="transcript", tag_field="kind"
 ):
@@ -196,7 +217,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     version: Literal[1]
     input: WordPiece | Picture | Sound
-    output: Labels | Transcript | None
+    output: Labels | Boxes | Transcript | None
 
 
 _decoder = msgspec.json.Decoder(Declaration)
@@ -231,6 +252,8 @@ def parse(data: bytes) -> Declaration:
     _check_input(declaration.input)
     if declaration.output is not None:
         _check_output(declaration.output)
+    if isinstance(declaration.output, Boxes):
+        _require(isinstance(declaration.input, Picture), "there are boxes only on a picture")
     return declaration
 
 
@@ -253,10 +276,10 @@ def _check_input(said: WordPiece | Picture | Sound) -> None:
                 _require(most < 1, "a crop leaves nothing")
 
 
-def _check_output(said: Labels | Transcript) -> None:
+def _check_output(said: Labels | Boxes | Transcript) -> None:
     if isinstance(said, Labels):
         _require(said.top <= len(said.labels), "more labels are answered than there are")
-    else:
+    elif isinstance(said, Transcript):
         tokens = {said.blank, *said.silent, *((said.space,) if said.space is not None else ())}
         _require(len(set(said.vocabulary)) == len(said.vocabulary), "a token stands twice in the vocabulary")
         _require(tokens <= set(said.vocabulary), "a token that it names is not in the vocabulary")

@@ -33,6 +33,7 @@ from blindai.pipeline.declaration import (
     Resize,
     ResizeShorter,
 )
+from blindai.pipeline.frames import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,17 +72,22 @@ class Pictures:
             InvalidInputError: a file is no JPEG or PNG that can be decoded, or the pictures end in different sizes.
             TooLargeError: a file, a picture or a step's result is larger than allowed.
         """
-        rows = [self._tensor(file) for file in files]
+        return self.framed(files)[0]
+
+    def framed(self, files: Sequence[bytes]) -> tuple[dict[str, Array], tuple[Frame, ...]]:
+        """The same, and where what the model sees lies in each picture."""
+        rows, frames = zip(*(self._tensor(file) for file in files), strict=True)
         if len({row.shape for row in rows}) != 1:
             raise InvalidInputError("the pictures end in different sizes", hint="Send them one at a time.")
-        return {self._declared.to: np.stack(rows)}
+        return {self._declared.to: np.stack(rows)}, frames
 
-    def _tensor(self, file: bytes) -> Array:
+    def _tensor(self, file: bytes) -> tuple[Array, Frame]:
         declared = self._declared
         picture = decoded(file, grey=declared.colours == "L", max_pixels=declared.max_pixels)
+        frame = Frame(width=picture.width, height=picture.height)
         try:
             for step in declared.steps:
-                picture = self._done(picture, step)
+                picture, frame = self._done(picture, step, frame)
             pixels = np.asarray(picture, dtype=np.float32)
         except MemoryError:
             raise TooLargeError("the picture takes more memory than a model has") from None
@@ -90,21 +96,26 @@ class Pictures:
             pixels = pixels[:, :, ::-1]
         mean, deviation = (np.array(numbers, np.float32) for numbers in (declared.mean, declared.deviation))
         values = (pixels * np.float32(declared.scale) - mean) / deviation
-        return np.ascontiguousarray(values if declared.layout == "NHWC" else values.transpose(2, 0, 1))
+        return np.ascontiguousarray(values if declared.layout == "NHWC" else values.transpose(2, 0, 1)), frame
 
-    def _done(self, picture: Any, step: Step) -> Any:
+    def _done(self, picture: Any, step: Step, frame: Frame) -> tuple[Any, Frame]:
         match step:
             case Crop() | CentreSquare() | CentreCrop():
-                return picture.crop(self._bounded_box(picture.size, step))
+                box = self._bounded_box(picture.size, step)
+                return picture.crop(box), frame.moved(box[0], box[1])
             case Resize():
-                return self._resized(picture, (step.width, step.height), step.filter)
+                size = step.width, step.height
+                return self._resized(picture, size, step.filter), frame.resized(picture.size, size)
             case ResizeShorter():
-                factor = step.size / min(picture.size)
-                return self._resized(picture, _scaled(picture.size, factor), step.filter)
+                size = _scaled(picture.size, step.size / min(picture.size))
+                return self._resized(picture, size, step.filter), frame.resized(picture.size, size)
             case Letterbox():
-                factor = min(step.width / picture.width, step.height / picture.height)
-                inner = self._resized(picture, _scaled(picture.size, factor), step.filter)
-                return _framed(inner, (step.width, step.height), step.border)
+                size = _scaled(picture.size, min(step.width / picture.width, step.height / picture.height))
+                inner, frame = self._resized(picture, size, step.filter), frame.resized(picture.size, size)
+                border = (step.width - inner.width) // 2, (step.height - inner.height) // 2
+                return _framed(inner, (step.width, step.height), border, step.border), frame.moved(
+                    -border[0], -border[1]
+                )
 
     def _bounded_box(self, size: tuple[int, int], step: Crop | CentreSquare | CentreCrop) -> _Box:
         left, top, right, bottom = _box(size, step)
@@ -189,7 +200,7 @@ def _box(size: tuple[int, int], step: Crop | CentreSquare | CentreCrop) -> _Box:
     return left, top, left + wide, top + high
 
 
-def _framed(inner: Any, size: tuple[int, int], border: int) -> Any:
-    frame = PIL.Image.new(inner.mode, size, border if inner.mode == "L" else (border,) * 3)
-    frame.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
+def _framed(inner: Any, size: tuple[int, int], at: tuple[int, int], colour: int) -> Any:
+    frame = PIL.Image.new(inner.mode, size, colour if inner.mode == "L" else (colour,) * 3)
+    frame.paste(inner, at)
     return frame

@@ -13,14 +13,17 @@ from blindai.errors import InvalidInputError, InvalidModelError, TooLargeError
 from blindai.oip.datatypes import Datatype
 from blindai.oip.tensors import Tensor, TensorSpec
 from blindai.pipeline.answers import LabelAnswer, TextAnswer
-from blindai.pipeline.declaration import Labels, Picture, Sound, parse
+from blindai.pipeline.declaration import Boxes, Labels, Picture, Sound, parse
+from blindai.pipeline.detections import BoxAnswer
 from blindai.pipeline.sounds import Sounds
 from blindai.pipeline.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from blindai.pipeline.declaration import Declaration, WordPiece
+    from blindai.oip.datatypes import Array
+    from blindai.pipeline.declaration import Declaration, Transcript, WordPiece
+    from blindai.pipeline.frames import Frame
     from blindai.pipeline.pictures import Pictures
 
     Predict = Callable[[tuple[Tensor, ...], tuple[str, ...]], tuple[Tensor, ...]]
@@ -48,10 +51,7 @@ class Pipeline:
         self, declaration: Declaration, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> None:
         self._source = _source_of(declaration.input)
-        answer = declaration.output
-        self._answer = (
-            None if answer is None else LabelAnswer(answer) if isinstance(answer, Labels) else TextAnswer(answer)
-        )
+        self._answer = None if declaration.output is None else _answer_of(declaration.output)
         _check_feeds(self._source.feeds, inputs)
         if self._answer is not None:
             _check_answer(self._answer, outputs)
@@ -76,17 +76,25 @@ class Pipeline:
             raise InvalidInputError("the request has no element", hint=f"Give one {self._source.name} or more.")
         if len(elements) > MAX_ROWS:
             raise TooLargeError(f"the request has more than {MAX_ROWS} elements", hint="Send them in parts.")
-        feeds = {name: datatype for name, datatype, _ in self._source.feeds}
+        datatypes = {name: datatype for name, datatype, _ in self._source.feeds}
+        feeds, frames = self._prepared(elements)
         tensors = tuple(
-            Tensor(name=name, datatype=feeds[name], shape=array.shape, data=array)
-            for name, array in self._source.prepare(elements).items()
+            Tensor(name=name, datatype=datatypes[name], shape=array.shape, data=array) for name, array in feeds.items()
         )
         names = tuple(spec.name for spec in wished)
         if self._answer is None:
             return predict(tensors, names)
         (raw,) = predict(tensors, (self._answer.of,))
-        answers = {tensor.name: tensor for tensor in self._answer.give({raw.name: raw.data})}
+        found = {raw.name: raw.data}
+        made = self._answer.give(found, frames) if isinstance(self._answer, BoxAnswer) else self._answer.give(found)
+        answers = {tensor.name: tensor for tensor in made}
         return tuple(answers[name] for name in names)
+
+    def _prepared(self, elements: Sequence[bytes]) -> tuple[dict[str, Array], tuple[Frame, ...]]:
+        """What the model takes, and of pictures where each lies in it."""
+        if isinstance(self._source, Texts | Sounds):
+            return self._source.prepare(elements), ()
+        return self._source.framed(elements)
 
 
 @functools.cache
@@ -118,6 +126,12 @@ def _source_of(said: WordPiece | Picture | Sound) -> Texts | Pictures | Sounds:
     return Sounds(said) if isinstance(said, Sound) else Texts(said)
 
 
+def _answer_of(said: Labels | Boxes | Transcript) -> LabelAnswer | BoxAnswer | TextAnswer:
+    if isinstance(said, Boxes):
+        return BoxAnswer(said)
+    return LabelAnswer(said) if isinstance(said, Labels) else TextAnswer(said)
+
+
 def _check_feeds(feeds: Sequence[tuple[str, Datatype, int]], inputs: Sequence[TensorSpec]) -> None:
     """Each input of the model is fed once, with its datatype and rank."""
     expected = sorted((spec.name, spec.datatype, len(spec.shape)) for spec in inputs)
@@ -128,7 +142,7 @@ def _check_feeds(feeds: Sequence[tuple[str, Datatype, int]], inputs: Sequence[Te
         )
 
 
-def _check_answer(answer: LabelAnswer | TextAnswer, outputs: Sequence[TensorSpec]) -> None:
+def _check_answer(answer: LabelAnswer | BoxAnswer | TextAnswer, outputs: Sequence[TensorSpec]) -> None:
     fits = any((spec.name, len(spec.shape)) == (answer.of, answer.rank) for spec in outputs)
     is_fp32 = any(spec.name == answer.of and spec.datatype is Datatype.FP32 for spec in outputs)
     if not fits or not is_fp32:

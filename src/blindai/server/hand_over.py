@@ -1,7 +1,8 @@
 """A kept store goes to another measurement: the next release, which its operator and the models' owners signed.
 
-The server that has the store writes, at its end, a second index and key into the folder `handed-over`: only what boots
-as the next release's manifest says opens them, and only models are in it whose owner has signed that manifest. The next
+The server that has the store writes, at its start and its end, a second index and key into the folder `handed-over`:
+only what boots as the next release's manifest says opens them, and only models are in it whose owner has signed that
+manifest. What changes afterwards makes it stale. The next
 server makes them its own at its first start, once: then the counter of the one before is gone (docs/spec/store.md).
 Leaves out: how a TEE keeps a key for other software (`attester.sealing`).
 """
@@ -38,7 +39,7 @@ FOLDER = "handed-over"
 _KEY, _INDEX, _OWN_INDEX = "key", "index", "index.own"
 _FOLDER_MODE = 0o700
 _FIRST = 1  # generation of an index that was taken over
-_AGAIN = "boot the release before, and stop it in order: it hands over again; nothing was removed"
+_AGAIN = "start the release before again: it hands over as it starts, and again as it ends; nothing was removed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def entrusted(index: StoreIndex, signers: frozenset[bytes]) -> StoreIndex:
 
 
 class HandOver:
-    """From which release a store may be taken over, and to which it goes at the server's end.
+    """From which release a store may be taken over, and to which it goes.
 
     Args:
         sealer: this TEE's.
@@ -122,7 +123,7 @@ class HandOver:
 
     @property
     def is_to_come(self) -> bool:
-        """Whether the store goes to another release at this server's end."""
+        """Whether the store goes to another release."""
         return self._to is not None
 
     def give(self, folder: Path, index: StoreIndex) -> None:

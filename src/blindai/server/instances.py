@@ -68,7 +68,9 @@ class Instances:
     ) -> None:
         self.model = model
         self.owner = owner
-        self.scheduler = Scheduler(model.config, batching=batching, run_timeout_s=run_timeout_s, metrics=metrics)
+        # Not even on the owner's word: a pipeline's answers take their form from all rows of a run.
+        joins = batching and not model.manifest.has_pipeline
+        self.scheduler = Scheduler(model.config, batching=joins, run_timeout_s=run_timeout_s, metrics=metrics)
         self.process_count = 0
         self._idle_s = idle_s
         self._start_runner = start_runner

@@ -118,7 +118,7 @@ class KeptStore:
             raise disk_error(problem) from problem
 
     def hand_over(self) -> None:
-        """Give the next release, if one is named, what its owners let go; the last thing before `close`.
+        """Give the next release, if one is named, what its owners let go; the next change makes it stale.
 
         Raises:
             ModelStoreError: the disk is full or broken, or the TEE does not keep a key or count.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blindai.bundle import PIPELINE_SUFFIX
+from blindai.errors import InvalidModelError
 from blindai.pipeline.run import pipeline_for
 from blindai.server.engine import Engine, check_inputs, wished_outputs
 from blindai.server.execution_providers import CPU
@@ -47,6 +48,9 @@ class PipedEngine:
             InvalidModelError: the model or its pipeline cannot be run, or they do not fit each other.
         """
         pipeline_path = next(path for path in files if path.endswith(".onnx")) + PIPELINE_SUFFIX
+        strays = [path for path in files if path.endswith(PIPELINE_SUFFIX) and path != pipeline_path]
+        if strays:
+            raise InvalidModelError(f"the pipeline {strays[0]} is not the model's", hint=f"Call it {pipeline_path}.")
         declared = files.get(pipeline_path)
         inner = self._engine
         inner.load(

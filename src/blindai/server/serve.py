@@ -165,6 +165,7 @@ def _kept_store(settings: Settings, tpm: Callable[[bytes], bytes] | None) -> Kep
         kept = KeptStore(folder, sealer, handed_over=plan)
     if settings.rotate_store_key:
         kept.rotate()
+    kept.hand_over()  # as it is now, for a machine that is only switched off; again at its end, as it is then
     return kept
 
 

@@ -82,7 +82,7 @@ class Settings:
         upgrade_signers: the operator's Ed25519 keys, in unpadded base64url: releases between which a kept store moves
             have a manifest that one of them has signed, and models move only if their owner's key has signed it too.
         take_over_from: manifest of the release whose store this one makes its own, once, if that was handed over.
-        hand_over_to: manifest of the release that is given the store when this server ends.
+        hand_over_to: manifest of the release that is given the store, at this server's start and its end.
         require_sealed: closes the pinned-TLS and gRPC doors.
         isolation: what shares a process: `tenant` (requests of one tenant to one model), `model` or `thread`.
         batching: whether waiting requests of one tenant may run as one batch.

@@ -53,7 +53,7 @@ def _kept(settings: Settings) -> str:
         return "end with the server"
     by = f"sealed by the TPM {settings.tpm}" if settings.tpm else "under a key IN THE SAME FOLDER"
     renewed = ", NEW AT EACH START" if settings.rotate_store_key else ""
-    moved = f", HANDED OVER AT THE END by {settings.hand_over_to!r}" if settings.hand_over_to else ""
+    moved = f", HANDED OVER by {settings.hand_over_to!r}" if settings.hand_over_to else ""
     return f"kept in {settings.model_store!r}, {by}{renewed}{moved}"
 
 

@@ -1,6 +1,6 @@
 """Compares a variant of a model with the original: size, digest, differences of answers, time, and joining.
 
-Both run in the engine that the server uses, on one thread.
+Both run in the engine that the server uses, on one thread, and on tensors: a pipeline is part of both, and the same.
 Leaves out: making the variant (variants.py), and how the report looks (cli/optimize.py).
 """
 
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from blindai.bundle import BundleFile, ModelManifest, digest_text, discover_bundle
+from blindai.bundle import BundleFile, ModelManifest, digest_text, discover_bundle, pipeline_beside
 from blindai.errors import InvalidInputError
 from blindai.oip.datatypes import Datatype, widen_bf16
 from blindai.oip.random_tensors import random_tensors
 from blindai.oip.tensors import Tensor, TensorSpec, tensor_for
+from blindai.pipeline.declaration import parse
 from blindai.server.engine import Engine
 from blindai.server.precision import precision_of
 from blindai.server.row_independence import judge_rows
@@ -106,7 +107,7 @@ def compare(original: Path, variant: Path, sample: Mapping[str, Any] | None) -> 
     """Run both models on the sample, or on random numbers.
 
     Raises:
-        InvalidModelError: the server would refuse one of them.
+        InvalidModelError: the server would refuse one of them, or cannot read the pipeline.
         InvalidInputError: the sample does not fit the model.
         InternalError: a model fails on the sample.
     """
@@ -123,6 +124,10 @@ def _load(path: Path) -> _Loaded:
     files = {file.name: file.read_bytes() for file in discover_bundle(path, None)}
     engine = Engine()
     engine.load(files)
+    pipeline = pipeline_beside(path)
+    if pipeline is not None:
+        files[pipeline.name] = pipeline.read_bytes()
+        parse(files[pipeline.name])
     manifest = ModelManifest(
         files=tuple(
             BundleFile(path=name, size=len(data), sha256=hashlib.sha256(data).digest())
