@@ -80,6 +80,7 @@ LISTED = [
     Example(folder="credit_forest", model="credit", measures="held-out area under the ROC curve"),
     Example(folder="word2vec_search", model="search", measures="held-out accuracy among five"),
     Example(folder="m5_vowels", model="vowels", measures="held-out accuracy"),
+    Example(folder="facenet", model="face", options=("--random-weights",)),
 ]
 
 
