@@ -6,6 +6,7 @@ Leaves out: what is sealed with them (server/store_index.py).
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blindai.errors import UnsealError
@@ -104,7 +105,7 @@ class MovableSealer(Sealer, Protocol):
         """
 
     def retire(self, path: Path, reference: Mapping[str, Any]) -> None:
-        """Use up what was given: that software's counter goes, so neither it nor this opens that store again.
+        """Use up what was given: the counter that `take` has read goes, so nobody opens that store again.
 
         Raises:
             UnsealError: the TEE does not do it.
@@ -184,6 +185,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_own(path: Path, most: int) -> bytes:
+    """A file of at most so many bytes, and not a link, a pipe or a device that the disk's owner has put there.
+
+    Raises:
+        OSError: it is not there, or a link.
+        UnsealError: it is no file, or larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnsealError(f"{path} is no file")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise UnsealError(f"{path} has more than {most} bytes")
+    return data
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -25,7 +25,7 @@ from blindai.attestation.manifest import (
 )
 from blindai.attestation.policy_release import parse_release
 from blindai.attestation.tee.tpm import TEE
-from blindai.attester.sealing import sync_folder, write_whole
+from blindai.attester.sealing import read_own, sync_folder, write_whole
 from blindai.errors import InvalidManifestError, UnsealError
 from blindai.server.log import LOG
 from blindai.server.store_index import ID_BYTES, MAX_INDEX_BYTES, StoreIndex, open_index, seal_index
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FOLDER = "handed-over"
 _KEY, _INDEX, _OWN_INDEX = "key", "index", "index.own"
 _FOLDER_MODE = 0o700
-_FIRST = 1  # generation of an index that was taken over
+_RETIRED, _TAKEN = 1, 2  # what the new counter says once the old one is gone, and of which generation the index is
 _AGAIN = "start the release before again: it hands over as it starts, and again as it ends; nothing was removed"
 
 
@@ -152,7 +152,8 @@ class HandOver:
     def take(self, folder: Path, own: Path) -> None:
         """Make what was handed over this server's own, in place of the index at `own`; nothing if that was done.
 
-        A start that was killed in it is done to its end by the next one.
+        A start that was killed in it is done to its end by the next one, unless that was between the two counters.
+        The old one being gone proves nothing, since its owner can remove it too: only what counts on the new one does.
 
         Raises:
             OSError: the disk is full or broken.
@@ -162,10 +163,12 @@ class HandOver:
         if self._by is None or not handed.exists():
             return
         if not self._is_own(own):
-            if _opened(handed / _OWN_INDEX, self._waiting_key()) is None:
+            if _opened(handed / _OWN_INDEX, self._waiting_key()) is None or not self._sealer.generation():
                 self._adopt(handed, self._by)
-            self._sealer.advance(_FIRST)
-            self._sealer.retire(handed / _KEY, self._by.reference)  # from here the one before has no store
+                self._sealer.retire(handed / _KEY, self._by.reference)  # from here the one before has no store
+                self._sealer.advance(_RETIRED)  # and only from here what was adopted, and no copy of it, is of use
+            if self._sealer.generation() == _RETIRED:
+                self._sealer.advance(_TAKEN)
             (handed / _OWN_INDEX).rename(own)
             sync_folder(folder)
             self._sealer.take_up()
@@ -203,7 +206,7 @@ class HandOver:
                 f"{counted}: that store was changed afterwards",
                 hint=_AGAIN,
             )
-        own = StoreIndex(generation=_FIRST, records=index.records, shares=index.shares)
+        own = StoreIndex(generation=_TAKEN, records=index.records, shares=index.shares)
         key = self._sealer.fresh_key()
         write_whole(handed / _OWN_INDEX, seal_index(own, root_key=key, index_id=self._random(ID_BYTES)))
         sync_folder(handed)
@@ -237,9 +240,7 @@ def _own_folder(folder: Path) -> Path:
 def _opened(path: Path, key: bytes | None) -> StoreIndex | None:
     if key is None or not path.exists():
         return None
-    with path.open("rb") as file:
-        sealed = file.read(MAX_INDEX_BYTES + 1)
     try:
-        return open_index(sealed, root_key=key)
+        return open_index(read_own(path, MAX_INDEX_BYTES), root_key=key)
     except UnsealError:
         return None

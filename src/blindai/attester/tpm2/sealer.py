@@ -14,7 +14,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from blindai.attester.sealing import ROOT_KEY_BYTES, next_to, sync_folder, take_name, write_whole
+from blindai.attester.sealing import ROOT_KEY_BYTES, next_to, read_own, sync_folder, take_name, write_whole
 from blindai.attester.tpm2 import commands
 from blindai.attester.tpm2.device import TpmRefusedError
 from blindai.errors import AttesterError, InvalidManifestError, UnsealError
@@ -29,6 +29,7 @@ _MAGIC = b"BLDATPM1"
 _SECRET = struct.Struct(f">{ROOT_KEY_BYTES}sIQ")  # key, the counter's index, what it said when the key was drawn
 _COUNTERS = 0x01A00000  # of the range that owners use (TCG registry of reserved handles §2.2)
 _COUNTER_RANGE = 0x00100000
+_MAX_KEY_BYTES = 8192
 _PCR_BYTES = 32  # of the SHA-256 bank
 
 
@@ -97,11 +98,11 @@ class TpmSealer:
         self._values_of(reference)
 
     def fresh_key(self) -> bytes:
-        """One that was drawn by a start that was killed before it counted is used."""
+        """Another each time; the counter of one that was drawn and never counted goes, and with it that key's use."""
         waiting = next_to(self._path)
-        with contextlib.suppress(UnsealError):
-            if (key := self.waiting_key()) is not None and self.generation() == 0:
-                return key
+        with contextlib.suppress(UnsealError), _as_unseal():
+            if self.waiting_key() is not None and self.generation() == 0:
+                commands.undefine_counter(self._send, self._counter)
         with _as_unseal():
             self._draw(waiting)
             sync_folder(waiting.parent)
@@ -122,14 +123,10 @@ class TpmSealer:
             return bytes(key), commands.read_counter(self._send, counter) - before
 
     def retire(self, path: Path, reference: Mapping[str, Any]) -> None:
-        """Its counter is removed, if it is there and theirs; one made in its place begins beyond it."""
+        """Its counter is removed; one made in its place begins beyond it."""
         values = self._values_of(reference)
         with _as_unseal():
             _, counter, _ = _SECRET.unpack(self._opened(path, values))
-            try:
-                commands.require_counter(self._send, counter, commands.pcr_policy(self._pcrs, values))
-            except AttesterError:  # removed already, or not what was made for that store
-                return
             commands.undefine_counter(self._send, counter)
 
     def _values_of(self, reference: Mapping[str, Any]) -> tuple[bytes, ...]:
@@ -161,7 +158,7 @@ class TpmSealer:
         return bytes(key)
 
     def _opened(self, path: Path, made_under: tuple[bytes, ...]) -> bytes:
-        sealed = _parse(path.read_bytes())
+        sealed = _parse(read_own(path, _MAX_KEY_BYTES))
         try:
             with (
                 commands.storage_key(self._send) as parent,
