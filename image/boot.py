@@ -121,21 +121,21 @@ class Machine:
 
 
 _MANUFACTURE = """
-umask 077; cd /work/{state}; mkdir tpm ca
-printf 'statedir = /work/{state}/ca\\nsigningkey = /work/{state}/ca/key.pem\\nissuercert = /work/{state}/ca/ca.pem\\ncertserial = /work/{state}/ca/serial\\n' > ca.conf
+umask 077; cd /inside/{state}; mkdir tpm ca
+printf 'statedir = /inside/{state}/ca\\nsigningkey = /inside/{state}/ca/key.pem\\nissuercert = /inside/{state}/ca/ca.pem\\ncertserial = /inside/{state}/ca/serial\\n' > ca.conf
 printf -- '--platform-manufacturer Test\\n--platform-version 1\\n--platform-model Test\\n--tpm-manufacturer id:00001014\\n--tpm-model Test\\n--tpm-version 1\\n' > ca.options
-printf 'create_certs_tool = /usr/bin/swtpm_localca\\ncreate_certs_tool_config = /work/{state}/ca.conf\\ncreate_certs_tool_options = /work/{state}/ca.options\\nactive_pcr_banks = sha256\\n' > setup.conf
+printf 'create_certs_tool = /usr/bin/swtpm_localca\\ncreate_certs_tool_config = /inside/{state}/ca.conf\\ncreate_certs_tool_options = /inside/{state}/ca.options\\nactive_pcr_banks = sha256\\n' > setup.conf
 cp {ovmf}/OVMF_VARS_4M.fd vars.fd; truncate -s {store_bytes} store.img; mkfs.ext4 -q store.img
 swtpm_setup --tpm2 --tpmstate tpm --create-ek-cert --config setup.conf --pcr-banks sha256 --overwrite > setup.log
 """
 _ENROL = """
-cd /work/{state}
+cd /inside/{state}
 openssl req -quiet -x509 -newkey rsa:2048 -nodes -subj /CN=test -days 30 -keyout db.key -out db.pem
 owner=77fa9abd-0359-4d32-bd60-28f4e78f784b
 virt-fw-vars -i {ovmf}/OVMF_VARS_4M.fd -o vars.fd --set-pk $owner db.pem --add-kek $owner db.pem --add-db $owner db.pem --sb
 """
 _SIGN = """
-cd /work
+cd /inside
 sbsign --key {state}/db.key --cert {state}/db.pem --output {state}/signed.efi uki.efi
 cp {disk} {signed}
 mcopy -o -i {signed}@@1M {state}/signed.efi ::/EFI/BOOT/BOOTX64.EFI
@@ -148,13 +148,13 @@ _SECURE = {
 }
 # exec keeps one process: who ends it ends the machine. swtpm ends with its last client.
 _MACHINE = """
-cd /work/{state}
-swtpm socket --tpm2 --tpmstate dir=/work/{state}/tpm --ctrl type=unixio,path=/tmp/swtpm --terminate --daemon
+cd /inside/{state}
+swtpm socket --tpm2 --tpmstate dir=/inside/{state}/tpm --ctrl type=unixio,path=/tmp/swtpm --terminate --daemon
 exec qemu-system-x86_64 -M {machine} -object memory-backend-file,id=ram,size=1G,share=on,mem-path={memory} -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 1024 \
  -display none -no-reboot -nodefaults -serial file:serial.log \
  -drive if=pflash,format=raw,unit=0,readonly=on,file={ovmf}/{code} \
  -drive if=pflash,format=raw,unit=1,file=vars.fd \
- -drive if=none,id=d0,format=raw,snapshot=on,file=/work/{disk} -device virtio-blk-pci,drive=d0,bootindex=1 \
+ -drive if=none,id=d0,format=raw,snapshot=on,file=/inside/{disk} -device virtio-blk-pci,drive=d0,bootindex=1 \
  -drive if=none,id=d1,format=raw,readonly=on,file=config.img -device virtio-blk-pci,drive=d1,serial=blindai-config \
  -drive if=none,id=d3,format=raw,readonly=on,file=issuers.img -device virtio-blk-pci,drive=d3,serial=blindai-issuers \
  -drive if=none,id=d2,format=raw,file=store.img -device virtio-blk-pci,drive=d2,serial=blindai-store \

@@ -119,7 +119,7 @@ class Build:
         (root / "etc/group").write_text("root:x:0:\nblindai:x:10001:\n")
         (root / "usr/lib/os-release").write_text(self._os_release())
         _refuse_forbidden(root)
-        self._run("python3", "-m", "compileall", "-q", "-j1", "--invalidation-mode=unchecked-hash", "-s/work/root", "-p/",
+        self._run("python3", "-m", "compileall", "-q", "-j1", "--invalidation-mode=unchecked-hash", "-s/inside/root", "-p/",
                   "root/usr/lib/python3.13", f"root/{SITE}", "-x", r"lib2to3|bad_|test/")  # fmt: skip
         _settle(root)
         self._run(
@@ -156,11 +156,11 @@ class Build:
         self._run("depmod", "-b", "kernel", version)
         order: dict[str, None] = {}
         for module in MODULES:
-            shown = self._run("modprobe", "-d", "/work/kernel", "-S", version, "--show-depends", module)
+            shown = self._run("modprobe", "-d", "/inside/kernel", "-S", version, "--show-depends", module)
             order |= dict.fromkeys(line.split()[1] for line in shown.splitlines() if line.startswith("insmod"))
         names = []
         for path in order:
-            source = kernel / path.removeprefix("/work/kernel/")
+            source = kernel / path.removeprefix("/inside/kernel/")
             names.append(source.name.removesuffix(".xz"))
             data = source.read_bytes()
             (target / names[-1]).write_bytes(lzma.decompress(data) if source.suffix == ".xz" else data)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MERGED = ("bin", "sbin", "lib", "lib64")  # links into /usr, as Debian's base-files has them
 _ENTER = """
 mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && mount -t sysfs -o ro sysfs "$0/sys"
-mount -t tmpfs tmpfs "$0/tmp" && mount --bind "$1" "$0/work"
+mount -t tmpfs tmpfs "$0/tmp" && mount --bind "$1" "$0/inside"
 tools=$0; shift; exec chroot "$tools" "$@"
 """
 
@@ -60,7 +60,7 @@ class Tools:
 
     Attributes:
         root: what they see as `/`.
-        work: what they see as `/work`.
+        work: what they see as `/inside`.
     """
 
     root: Path
@@ -81,7 +81,7 @@ class Tools:
         ]
 
     def run(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
-        """Run a tool in `/work` and return what it prints.
+        """Run a tool in `/inside` and return what it prints.
 
         Raises:
             ImageError: it fails; its own words are printed before.
@@ -89,7 +89,7 @@ class Tools:
         clean = {"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/tmp"}  # noqa: S108
         # What a Python compiles differs by whether its own modules came from a cache (which strings are shared).
         clean |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-        inside = ("sh", "-ec", 'cd /work; umask 022; exec "$@"', "sh", *arguments)
+        inside = ("sh", "-ec", 'cd /inside; umask 022; exec "$@"', "sh", *arguments)
         done = subprocess.run(
             self.command(*inside), env=clean | (environment or {}), stdout=subprocess.PIPE, text=True, check=False
         )
@@ -104,10 +104,12 @@ def make_tools(entries: list[Entry], cache: Path, root: Path, work: Path) -> Too
     stamp = root / "locked"
     locked = "".join(f"{entry.sha256}\n" for entry in entries if entry.group == "tools")
     work.mkdir(parents=True, exist_ok=True)
-    if not stamp.exists() or stamp.read_text() != locked:
+    is_there = stamp.exists() and stamp.read_text() == locked
+    if not is_there:
         unpack_debs(entries, "tools", cache, root)
-        for name in ("dev", "proc", "sys", "tmp", "work", "run"):
-            (root / name).mkdir(exist_ok=True)
+    for name in ("dev", "proc", "sys", "tmp", "inside", "run"):
+        (root / name).mkdir(exist_ok=True)
+    if not is_there:
         tools.run("ldconfig")
         stamp.write_text(locked)
     return tools

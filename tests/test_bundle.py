@@ -20,11 +20,11 @@ from blindai.bundle import (
     UploadHeader,
     UploadResult,
     digest_text,
-    discover_bundle,
     encode_upload_header,
     parse_manifest,
     parse_upload_header,
 )
+from blindai.bundle_files import discover_bundle
 from blindai.errors import InternalError, InvalidInputError, InvalidModelError, ModelDigestMismatchError
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ FLOORS = {
     "blindai.pipeline": 2,
     "blindai.oip": 1,
     "blindai.bundle": 1,
+    "blindai.bundle_files": 2,
     "blindai.model_guard": 1,
     "blindai.errors": 0,
     "blindai.hkdf": 0,

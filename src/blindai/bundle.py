@@ -3,7 +3,8 @@
 Both ends use this file: the client announces a bundle and checks the digest, the server parses and answers.
 Model digest = SHA-256(L("model") ‖ LP(manifest)) (docs/spec/receipt.md), so it covers the path, size and SHA-256 of
 every file and the session options.
-Leaves out: whether the model may run (`model_guard`), and how it is kept (`server.model_store`).
+Leaves out: which files on a disk make one (`bundle_files`), whether the model may run (`model_guard`), and how it is
+kept (`server.model_store`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from blindai.wire import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
@@ -80,7 +80,7 @@ class BundleFile:
     sha256: bytes
 
     def __post_init__(self) -> None:
-        _check_file(self.path, self.size)
+        check_file(self.path, self.size)
         if len(self.sha256) != DIGEST_BYTES:
             raise InvalidModelError(f"a SHA-256 has {DIGEST_BYTES} bytes, this one {len(self.sha256)}")
 
@@ -99,7 +99,7 @@ class ModelManifest:
 
     def __post_init__(self) -> None:
         paths = [file.path for file in self.files]
-        _check_paths(paths)
+        check_paths(paths)
         if paths != sorted(paths):
             raise InvalidModelError("the files of a manifest are not sorted by path")
 
@@ -190,8 +190,8 @@ class UploadHeader:
         if self.version is not None and not MODEL_VERSION.match(self.version):
             raise InvalidInputError("a version has 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
         for path, size in self.files:
-            _check_file(path, size)
-        _check_paths([path for path, _ in self.files])
+            check_file(path, size)
+        check_paths([path for path, _ in self.files])
         shape = self.default_shape or ()
         if len(shape) > MAX_RANK or any(not -1 <= axis <= JSON_INTEGER_LIMIT for axis in shape):
             raise InvalidInputError(f"a default shape has at most {MAX_RANK} axes, each a size or -1")
@@ -300,48 +300,12 @@ class UploadResult:
         return result
 
 
-def discover_bundle(model_path: Path, data_files: Sequence[Path] | None) -> tuple[Path, ...]:
-    """The files of a model: itself, and its weights if they lie beside it.
-
-    Args:
-        model_path: the `.onnx` file.
-        data_files: its external data; `None` looks for `<model>.data` and `<model>_data` beside it.
+def check_file(path: str, size: int) -> None:
+    """Whether a bundle may have this file.
 
     Raises:
-        FileNotFoundError: one of them is not there.
-        InvalidModelError: they make no bundle.
+        InvalidModelError: its name is not flat, or its size no number of bytes.
     """
-    if data_files is None:
-        beside = (model_path.with_name(model_path.name + suffix) for suffix in (".data", "_data"))
-        data_files = [path for path in beside if path.is_file()]
-    files = (model_path, *data_files)
-    for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is not a file")
-        _check_file(path.name, path.stat().st_size)
-    _check_paths([path.name for path in files])
-    return files
-
-
-def pipeline_beside(model_path: Path) -> Path | None:
-    """The model's pipeline, `<model>.pipeline.json`, if it lies beside it (docs/spec/pipeline.md)."""
-    path = model_path.with_name(model_path.name + PIPELINE_SUFFIX)
-    return path if path.is_file() else None
-
-
-def discover_upload(model_path: Path, data_files: Sequence[Path] | None) -> tuple[Path, ...]:
-    """All that an upload takes along: the files of `discover_bundle`, and with `None` the pipeline beside the model.
-
-    Raises:
-        FileNotFoundError: one of them is not there.
-        InvalidModelError: they make no bundle.
-    """
-    files = discover_bundle(model_path, data_files)
-    pipeline = pipeline_beside(model_path) if data_files is None else None
-    return files if pipeline is None else (*files, pipeline)
-
-
-def _check_file(path: str, size: int) -> None:
     if not FILE_PATH.match(path):
         raise InvalidModelError(
             "a file of a model has a flat name of 1 to 255 letters, digits, '.', '_' or '-', the first no '.' or '-'",
@@ -351,7 +315,12 @@ def _check_file(path: str, size: int) -> None:
         raise InvalidModelError("a file's size is not a number of bytes")
 
 
-def _check_paths(paths: Sequence[str]) -> None:
+def check_paths(paths: Sequence[str]) -> None:
+    """Whether these files are a bundle.
+
+    Raises:
+        InvalidModelError: too many, none, two of one name, or not exactly one model.
+    """
     if not 0 < len(paths) <= MAX_FILES:
         raise InvalidModelError(f"a model has 1 to {MAX_FILES} files, this one {len(paths)}")
     if len(set(paths)) != len(paths):

@@ -33,7 +33,8 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 def name(oid: x509.ObjectIdentifier, value: str) -> x509.Name:
-    with without_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return x509.Name([x509.NameAttribute(oid, value, _validate=False)])
 
 
@@ -87,6 +88,14 @@ def test_names_have_bounds(oid: x509.ObjectIdentifier, good: list[str], bad: lis
             require_bounded(name(oid, value))
 
 
+def test_only_our_own_looks_are_without_warnings() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with without_warnings():
+            warnings.warn("somebody else's", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in told] == ["somebody else's"]
+
+
 def test_what_is_within_them_is_read() -> None:
     assert read_certificate(der_of(GOOD, GOOD), tee="t", what="paper").subject == GOOD
     assert read_answer(answer_by(made(GOOD, GOOD)), tee="t").responder_name == GOOD
@@ -125,7 +134,8 @@ def test_only_amd_gives_the_serial_number_0() -> None:
     negative = der.replace(b"\xa0\x03\x02\x01\x02\x02\x01\x00", b"\xa0\x03\x02\x01\x02\x02\x01\xff", 1)
     with pytest.raises(MalformedEvidenceError, match="a positive serial number, found -1"):
         read_amd_certificate(negative, "vek")
-    with without_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
     with pytest.raises(MalformedEvidenceError, match="a positive serial number, found 0"):
         read_pem_chain(pem, tee="t", what="paper")

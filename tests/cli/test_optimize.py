@@ -13,7 +13,8 @@ from cli.processes import blindai, blindai_ok
 from onnx import TensorProto, helper, numpy_helper
 from pipeline import small_models
 
-from blindai.bundle import BundleFile, ModelManifest, digest_text, discover_bundle
+from blindai.bundle import BundleFile, ModelManifest, digest_text
+from blindai.bundle_files import discover_bundle
 from blindai.oip.tensors import tensor_for
 from blindai.server.engine import Engine
 from blindai.server.piped_engine import PipedEngine

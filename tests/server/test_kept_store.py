@@ -403,3 +403,18 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / INSECURE_KEY_NAME).mkdir()
     with pytest.raises(InvalidSettingsError, match=r"insecure-simulation-sealing-key: Is a directory"):
         open_store(tmp_path)
+
+
+def test_a_change_that_comes_after_the_end_changes_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    upload(store, "a", b"weights")
+    late = store.begin_upload("late", header_for({"m.onnx": b"late"}))
+    late.write(b"late")
+    late.complete()
+    store.close()
+    with pytest.raises(ModelStoreError, match="the store is closed"):
+        late.register()
+    again = open_store(tmp_path)
+    assert [model.name for model in again.models()] == ["a"]
+    assert content(again, again.resolve("a")) == {"m.onnx": b"weights"}
+    again.close()

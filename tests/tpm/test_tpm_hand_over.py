@@ -210,6 +210,42 @@ def test_a_link_is_not_followed(machine: Machine) -> None:
     assert {path.name for path in elsewhere.iterdir()} == {"key", "index"}
 
 
+def test_a_link_is_not_written_through(machine: Machine) -> None:
+    elsewhere = machine.home / "elsewhere"
+    elsewhere.mkdir()
+    store = machine.open(to=machine.new)
+    (machine.store / FOLDER).symlink_to(elsewhere)
+    with pytest.raises(UnsealError, match="symbolic link"):
+        store.close()
+    assert list(elsewhere.iterdir()) == []
+
+
+class ForgetfulSealer(TpmSealer):
+    """One whose TPM counts, and whose answers are lost."""
+
+    lost = 0
+
+    def advance(self, generation: int) -> None:
+        super().advance(generation)
+        if self.lost:
+            self.lost -= 1
+            raise UnsealError("no answer")
+
+
+def test_after_a_change_that_failed_what_holds_is_handed_over(machine: Machine) -> None:
+    sealer = ForgetfulSealer(machine.store, machine.tpm)
+    store = machine.open(to=machine.new, sealer=sealer)
+    upload(store, "mine", b"weights", OWNER)
+    sealer.lost = 2  # the change's, and that of what puts back what held
+    with pytest.raises(UnsealError, match="no answer"):
+        upload(store, "more", b"more", OWNER)
+    store.close()
+    machine.boot(NEW)
+    store = machine.open(by=machine.old)
+    assert [model.name for model in store.models()] == ["mine"]
+    store.close()
+
+
 def test_without_the_setting_the_next_release_does_not_look(machine: Machine) -> None:
     handed_over(machine)
     machine.boot(NEW)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blindai.bundle import PIPELINE_SUFFIX, discover_bundle, pipeline_beside
+from blindai.bundle import PIPELINE_SUFFIX
+from blindai.bundle_files import discover_bundle, pipeline_beside
 from blindai.cli.input_files import read_inputs
 from blindai.cli.options import JsonOption
 from blindai.cli.screen import note, notes, plain, print_json, print_table, say

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from blindai.attestation.binding import Mode
 from blindai.attestation.evidence import Level
 from blindai.attestation.policy import Policy, insecure_simulation_policy
-from blindai.bundle import MODEL_NAME, OWNER_KEY_BYTES, discover_upload
+from blindai.bundle import MODEL_NAME, OWNER_KEY_BYTES
+from blindai.bundle_files import discover_upload
 from blindai.client.connection import SYSTEM_CLOCK, ClientSettings, Connection
 from blindai.client.flows import ModelFiles, Progress
 from blindai.client.own_endorsements import Endorsements

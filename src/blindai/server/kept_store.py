@@ -92,6 +92,8 @@ class KeptStore:
             ModelStoreError: the disk is full or broken, or the TEE does not count; what was kept before still is.
             TooLargeError: so much does not fit into an index.
         """
+        if self._lock < 0:
+            raise ModelStoreError("the store is closed", hint="nothing was changed")
         if not self._is_settled:
             self._settle()
         try:
@@ -125,7 +127,8 @@ class KeptStore:
         """
         if self._handed_over is None or not self._handed_over.is_to_come:
             return
-        self._settle()  # so that the counter and the index say the same
+        if not self._is_settled:
+            self._settle()  # so that the counter and the index say the same
         try:
             self._handed_over.give(self._folder, self.index)
         except OSError as problem:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 
-from blindai.bundle import UploadHeader, discover_bundle, discover_upload
+from blindai.bundle import UploadHeader
+from blindai.bundle_files import discover_bundle, discover_upload
 from blindai.errors import InferenceError, InvalidModelError
 from blindai.model_guard.operators import check_operator, plain_domain
 from blindai.oip.random_tensors import random_tensors

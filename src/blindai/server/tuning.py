@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from blindai.bundle import discover_bundle
+from blindai.bundle_files import discover_bundle
 from blindai.oip.random_tensors import random_tensors
 from blindai.server.cpu_quota import available_cpus
 from blindai.server.model_config import ServingConfig

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from blindai.bundle import BundleFile, ModelManifest, digest_text, discover_bundle, pipeline_beside
+from blindai.bundle import BundleFile, ModelManifest, digest_text
+from blindai.bundle_files import discover_bundle, pipeline_beside
 from blindai.errors import InvalidInputError
 from blindai.oip.datatypes import Datatype, widen_bf16
 from blindai.oip.random_tensors import random_tensors
